@@ -1,0 +1,189 @@
+// Package model is what the language compiles to and all that the engine knows of it: a flat list of tasks in
+// dependency order, with expressions behind a two-method interface. Workflows called as tasks are already flattened
+// into their caller, and references to their inputs and outputs replaced by what those stand for.
+package model
+
+import (
+	"time"
+
+	"joist/engine/value"
+)
+
+// Model is a checked cluster: a workflow at a version with its inputs. It is immutable.
+type Model struct {
+	Digest   value.Digest // of the packs, the cluster file and the inputs
+	Cluster  string
+	Workflow string // "pack.workflow"
+	Trust    string // level that the packs' secrets need: claimed, approved, vouched or attested
+	Storage  string // "disk" or "memory", from the cluster file
+	Roles    []Role
+	Inputs   map[string]value.Value // of the top workflow, checked, defaults filled in
+	Tasks    []Task                 // each after everything it refers to
+	Rollouts []Rollout
+	Outputs  []Output
+}
+
+// Role is a part that nodes play.
+type Role struct {
+	Name   string
+	Min    int
+	Max    int   // 0 for no limit
+	Memory int64 // declared need in bytes, 0 if none
+}
+
+// Task is one call of a step.
+type Task struct {
+	Name  string   // "member", or "etcd.member" inside a called workflow
+	Doc   string   // of the step
+	Step  *Step    // never nil
+	Each  []string // roles; one instance for each node that plays any of them. Empty: a single instance
+	On    string   // role whose nodes execute a cluster-scope script; empty if none
+	With  []Argument
+	When  *Argument // decides whether instances exist; nil for always
+	After []After
+	Range Range // where the task stands
+}
+
+// Argument is an expression that feeds an input, with what the engine may know about it.
+type Argument struct {
+	Name   string
+	Expr   Expr
+	Refs   []Ref        // Expr.Refs(), kept
+	Digest value.Digest // of the compiled expression
+	Shared bool         // mentions nothing of its target (no node, no task of the same node, no host): evaluated once per task
+}
+
+// Expr is a compiled expression.
+type Expr interface {
+	// Refs lists everything that Eval may look up, without repetition.
+	Refs() []Ref
+	// Eval computes the value. What is unknown in the scope makes what depends on it unknown in the result. An error is a
+	// diagnostic for people, with its place.
+	Eval(Scope) (value.Value, error)
+}
+
+// Scope gives an expression the values it refers to.
+type Scope interface {
+	Lookup(Ref) value.Value
+}
+
+// RefKind says what a Ref refers to.
+type RefKind uint8
+
+// What expressions can refer to. A step's own expressions (`apply { outputs }`, `apply { when }`) refer to RefStep only.
+const (
+	RefInput RefKind = iota // input.Name of the top workflow
+	RefNode                 // node.Attr of the instance's node
+	RefRole                 // role.Name: map from node name to node object
+	RefTask                 // task.Name.Attr: same node, or the only instance
+	RefAll                  // all.Name: map from node name to outputs; Attr, if not empty, is the only output used
+	RefHost                 // host.Name.Attr: on the node that executes; outside every digest
+	RefStep                 // input.Name inside a step's body
+)
+
+// Ref is one thing an expression refers to. It is comparable.
+type Ref struct {
+	Kind RefKind
+	Name string // input, role or task
+	Attr string // output or node attribute; empty for the whole
+}
+
+// Node attributes that RefNode and the values of RefRole have: name (string), address (address), incarnation (string),
+// boot (string), facts (any).
+const (
+	NodeName        = "name"
+	NodeAddress     = "address"
+	NodeIncarnation = "incarnation"
+	NodeBoot        = "boot"
+	NodeFacts       = "facts"
+)
+
+// After is an ordering without data.
+type After struct {
+	Task string
+	All  bool // `all.x`: wait for every instance; otherwise the same node's, or the only one
+}
+
+// Scope of a step: where it executes.
+type StepScope uint8
+
+// The scopes of steps.
+const (
+	Node    StepScope = iota // the agent on the instance's node
+	Service                  // one of the engine's services
+	Cluster                  // a pure value, a gate, or a script on one node of the task's On role
+)
+
+// Step is a function with declared inputs and outputs.
+type Step struct {
+	Name         string // "pack.step"
+	Doc          string
+	Scope        StepScope
+	Inputs       []Field
+	Outputs      []Field
+	Apply        Action
+	Verify       *Action
+	Remove       *Action // nil if irreversible, pure, or a service step with the default remove
+	Irreversible string  // why there is no remove
+	Once         bool    // the first success holds for the target's lifetime
+	Digest       value.Digest
+	Archive      value.Digest // of the pack that holds it, for its removal after the pack has changed
+}
+
+// Field is a declared input or output.
+type Field struct {
+	Name     string
+	Type     value.Type
+	Optional bool         // an input that may be left out
+	Default  *value.Value // of an input, checked; nil for none (null if Optional)
+	Doc      string
+}
+
+// Action is one of a step's actions. Exactly one of Script, Builtin, Call, Outputs and When is set.
+type Action struct {
+	Script  *Script
+	Builtin string              // an action compiled into the agent
+	Call    string              // a service operation such as "names.put"
+	Outputs map[string]Argument // pure: expressions over RefStep
+	When    *Argument           // gate: succeeds when true
+
+	Timeout  time.Duration // of one attempt; never 0
+	Attempts int           // at least 1
+	Backoff  time.Duration // before the second attempt; doubles, to at most 5 minutes
+}
+
+// Script is a program with the files it needs beside it.
+type Script struct {
+	Name  string            // path within the pack, for people
+	Body  []byte            // starts with #!
+	Files map[string][]byte // further files by name
+}
+
+// Rollout limits how many nodes are changed at once.
+type Rollout struct {
+	Name        string
+	Tasks       []string
+	Roles       []string // the nodes it ranges over: roles of its tasks
+	Canaries    int
+	MaxInFlight Count // zero: 1
+	StopAfter   Count // zero: 1
+	Together    bool  // founding = "together"
+}
+
+// Count is a number of nodes, absolute or a percentage of the role's nodes before the change.
+type Count struct {
+	N       int
+	Percent bool
+}
+
+// Output is a value that a workflow yields.
+type Output struct {
+	Argument
+	Each []string // roles, if there is one for each node
+}
+
+// Range is a place in a source file, for people.
+type Range struct {
+	File      string
+	Line, Col int // from 1
+}
