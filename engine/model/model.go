@@ -53,6 +53,16 @@ type Argument struct {
 	Shared bool         // mentions nothing of its target (no node, no task of the same node, no host): evaluated once per task
 }
 
+// UsesHost reports whether the argument looks at the node that executes, so that it lies outside every digest.
+func (a *Argument) UsesHost() bool {
+	for _, r := range a.Refs {
+		if r.Kind == RefHost {
+			return true
+		}
+	}
+	return false
+}
+
 // Expr is a compiled expression.
 type Expr interface {
 	// Refs lists everything that Eval may look up, without repetition.
@@ -186,4 +196,87 @@ type Output struct {
 type Range struct {
 	File      string
 	Line, Col int // from 1
+}
+
+// The levels of trust in a node, lowest first.
+const (
+	Claimed  = "claimed"  // a MAC address and a UUID were seen
+	Approved = "approved" // a person confirmed the key
+	Vouched  = "vouched"  // a secret given out of band was proved
+	Attested = "attested" // the TPM was checked
+)
+
+// Suffices reports whether trust of level have meets level need. An unknown level suffices for nothing.
+func Suffices(have, need string) bool {
+	rank := func(level string) int {
+		for i, l := range [...]string{Claimed, Approved, Vouched, Attested} {
+			if l == level {
+				return i
+			}
+		}
+		return -1
+	}
+	return rank(have) >= 0 && rank(have) >= rank(need)
+}
+
+// Task finds a task by name.
+func (m *Model) Task(name string) *Task {
+	for i := range m.Tasks {
+		if m.Tasks[i].Name == name {
+			return &m.Tasks[i]
+		}
+	}
+	return nil
+}
+
+// Pure reports whether the step's apply is computed by the engine itself, with no effect outside it.
+func (s *Step) Pure() bool { return s.Apply.Outputs != nil || s.Apply.When != nil }
+
+// OutputType is the object type of the step's outputs.
+func (s *Step) OutputType() value.Type {
+	attrs := make(map[string]value.Attr, len(s.Outputs))
+	for _, f := range s.Outputs {
+		attrs[f.Name] = value.Attr{Type: f.Type, Optional: f.Optional}
+	}
+	return value.Type{Kind: value.Object, Attrs: attrs}
+}
+
+// Edges lists the tasks that a task waits for, data first, without repetition.
+func (t *Task) Edges() []Edge {
+	var edges []Edge
+	seen := map[Edge]bool{}
+	add := func(e Edge) {
+		if !seen[e] {
+			seen[e] = true
+			edges = append(edges, e)
+		}
+	}
+	args := t.With
+	if t.When != nil {
+		args = append(args[:len(args):len(args)], *t.When)
+	}
+	for _, a := range args {
+		for _, r := range a.Refs {
+			switch r.Kind {
+			case RefTask:
+				add(Edge{Task: r.Name})
+			case RefAll:
+				add(Edge{Task: r.Name, All: true})
+			case RefHost:
+				add(Edge{Task: r.Name, Host: true})
+			}
+		}
+	}
+	for _, a := range t.After {
+		add(Edge{Task: a.Task, All: a.All, Order: true})
+	}
+	return edges
+}
+
+// Edge says that a task waits for another one.
+type Edge struct {
+	Task  string
+	All   bool // for every instance; otherwise the same node's, or the only one
+	Order bool // without data: waits, and never wakes
+	Host  bool // for the instance on the node that executes: a condition for choosing that node
 }

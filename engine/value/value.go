@@ -111,3 +111,22 @@ func (t Type) Parse(data []byte) (Value, error) {
 	}
 	return t.Check(v)
 }
+
+// Gather is the map from node name to a value of type t each: what `all.T` and `role.R` stand for. Types that differ
+// from node to node (any) make it an object.
+func Gather(t Type, m map[string]Value) Value {
+	elems := make(map[string]cty.Value, len(m))
+	for name, v := range m {
+		elems[name] = v.Cty()
+	}
+	switch {
+	case t.Holds(Any):
+		return Value{cty.ObjectVal(elems)}
+	case len(elems) == 0:
+		return Value{cty.MapValEmpty(t.Cty().WithoutOptionalAttributesDeep())}
+	}
+	return Value{cty.MapVal(elems)}
+}
+
+// NullOf is the null of type t.
+func NullOf(t Type) Value { return Value{cty.NullVal(t.Cty().WithoutOptionalAttributesDeep())} }

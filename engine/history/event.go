@@ -1,0 +1,218 @@
+// Package history is what a cluster's journal says happened: the events, and the state that they fold to. Folding is
+// pure; nothing here decides anything.
+package history
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"joist/engine/journal"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// Event is a fact of a cluster's journal.
+type Event interface{ kind() string }
+
+// Goal is what a person, or the engine on somebody's word, wants the cluster to be. It supersedes the goal before it and
+// forgets that one's failures. The same goal again means "try again".
+type Goal struct {
+	Model   value.Digest        `json:"model"`             // digest of the checked model; the library finds it again
+	Source  value.Digest        `json:"source"`            // digest of the archived source that the model is compiled from
+	Roles   map[string][]string `json:"roles"`             // node names by role, each sorted
+	Destroy bool                `json:"destroy,omitempty"` // nothing is wanted any more
+	By      string              `json:"by"`
+	Changed bool                `json:"changed"` // a person changed pack, input or cluster file: opened breakers close
+}
+
+// NodeSeen is what the cluster knows of a node whose agent speaks to the engine. Of a claimed node that has not come up
+// yet it carries the declared facts only.
+type NodeSeen struct {
+	Node        string          `json:"node"`
+	Incarnation string          `json:"incarnation,omitempty"`
+	Boot        string          `json:"boot,omitempty"`
+	Address     string          `json:"address,omitempty"`
+	Facts       json.RawMessage `json:"facts,omitempty"`
+	Level       string          `json:"level,omitempty"` // trust
+	Online      bool            `json:"online"`
+}
+
+// NodeEnded says that an incarnation will never act again.
+type NodeEnded struct {
+	Node        string `json:"node"`
+	Incarnation string `json:"incarnation"`
+	Why         string `json:"why"` // "replaced", "fenced: power off was read back", "wiped", or a person's word
+}
+
+// NodeReleased says that a node that left has been given back to the site.
+type NodeReleased struct {
+	Node string `json:"node"`
+}
+
+// Target names an instance within the cluster.
+type Target struct {
+	Task string `json:"task"`
+	Node string `json:"node,omitempty"`
+}
+
+// Started is the intent to perform an action. It is durable before the action begins.
+type Started struct {
+	Target
+	Action      step.Action     `json:"action"`
+	Attempt     int             `json:"attempt"` // from 1, per action and cause
+	Step        value.Digest    `json:"step"`
+	Ref         value.Digest    `json:"ref"`
+	Input       value.Digest    `json:"input"`
+	Inputs      json.RawMessage `json:"inputs,omitempty"` // object of arguments; those from host.* left out; large ones as Large
+	Incarnation string          `json:"incarnation,omitempty"`
+	Boot        string          `json:"boot,omitempty"`
+	Agent       string          `json:"agent,omitempty"` // node whose agent performs it; empty for a service or a pure value
+	Place       string          `json:"place,omitempty"` // rollout whose place it takes or holds
+	Deadline    time.Time       `json:"deadline"`
+}
+
+// Succeeded ends an action well.
+type Succeeded struct {
+	Target
+	Action     step.Action     `json:"action"`
+	Attempt    int             `json:"attempt"`
+	Outputs    json.RawMessage `json:"outputs,omitempty"`
+	Output     value.Digest    `json:"output"`
+	ValidUntil *time.Time      `json:"valid_until,omitempty"`
+	RestsOn    []Rest          `json:"rests_on,omitempty"` // incarnations that a single instance with `on` lives by
+	Joins      []Join          `json:"joins,omitempty"`    // single instances that this success makes live by its incarnation too
+	Silent     *Started        `json:"silent,omitempty"`   // of a pure value: its start, which needs no record of its own
+}
+
+// Rest is an incarnation of a node.
+type Rest struct {
+	Node        string `json:"node"`
+	Incarnation string `json:"incarnation"`
+}
+
+// Join makes the single instance of Task live by an incarnation too.
+type Join struct {
+	Task string `json:"task"`
+	Rest
+}
+
+// Failed ends an attempt, or with Final the whole action, badly.
+type Failed struct {
+	Target
+	Action  step.Action `json:"action"`
+	Attempt int         `json:"attempt"`
+	Error   string      `json:"error"`
+	Final   bool        `json:"final"`
+	Retry   *time.Time  `json:"retry,omitempty"`   // when the next attempt may start
+	Excused bool        `json:"excused,omitempty"` // no failure of the step: the incarnation ended, a person cancelled
+}
+
+// Discharged says that an effect is gone by itself, so that its remove need not run.
+type Discharged struct {
+	Target
+	Why string `json:"why"`
+}
+
+// PlaceReturned gives a rollout's place back: the node's whole group is in place.
+type PlaceReturned struct {
+	Rollout string `json:"rollout"`
+	Node    string `json:"node"`
+}
+
+// BreakerClosed is a person's word that a stopped rollout may go on.
+type BreakerClosed struct {
+	Rollout string `json:"rollout"`
+	By      string `json:"by"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Forced makes an instance run again whatever its memo says.
+type Forced struct {
+	Target
+	By     string `json:"by"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Drifted says that a verify found the effect no longer in place.
+type Drifted struct {
+	Target
+	Observed string `json:"observed"`
+}
+
+// Expired says that a success with a limited life is due for renewal.
+type Expired struct {
+	Target
+}
+
+// Cancelled stops the pursuit of the goal until the next goal: nothing further starts.
+type Cancelled struct {
+	By string `json:"by"`
+}
+
+// Ticked records that time passed to a moment something was waiting for.
+type Ticked struct{}
+
+// Rested says that nothing more can be done for the goal by itself.
+type Rested struct {
+	Outcome string `json:"outcome"` // "converged", "stopped" (something failed or is blocked), "destroyed", "cancelled"
+	Detail  string `json:"detail,omitempty"`
+}
+
+func (Goal) kind() string          { return "goal" }
+func (NodeSeen) kind() string      { return "node.seen" }
+func (NodeEnded) kind() string     { return "node.ended" }
+func (NodeReleased) kind() string  { return "node.released" }
+func (Started) kind() string       { return "started" }
+func (Succeeded) kind() string     { return "succeeded" }
+func (Failed) kind() string        { return "failed" }
+func (Discharged) kind() string    { return "discharged" }
+func (PlaceReturned) kind() string { return "place.returned" }
+func (BreakerClosed) kind() string { return "breaker.closed" }
+func (Forced) kind() string        { return "forced" }
+func (Drifted) kind() string       { return "drifted" }
+func (Expired) kind() string       { return "expired" }
+func (Cancelled) kind() string     { return "cancelled" }
+func (Ticked) kind() string        { return "ticked" }
+func (Rested) kind() string        { return "rested" }
+
+// version of the events' form. A change of form raises it and teaches Decode the older ones.
+const version = 1
+
+// Encode makes the journal's record of an event; the store numbers it.
+func Encode(e Event, now time.Time) (journal.Record, error) {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return journal.Record{}, fmt.Errorf("cannot encode event %s: %w", e.kind(), err)
+	}
+	return journal.Record{Time: now.UTC(), Kind: e.kind(), Version: version, Data: data}, nil
+}
+
+// Decode reads a journal's record.
+func Decode(r journal.Record) (Event, error) {
+	if r.Version < 1 || r.Version > version {
+		return nil, fmt.Errorf("cannot read event %d (%s): its form is version %d, this program knows 1 to %d; use a newer joist", r.Seq, r.Kind, r.Version, version)
+	}
+	decode, ok := decoders[r.Kind]
+	if !ok {
+		return nil, fmt.Errorf("cannot read event %d: unknown kind %q; use a newer joist", r.Seq, r.Kind)
+	}
+	e, err := decode(r.Data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read event %d (%s): %w", r.Seq, r.Kind, err)
+	}
+	return e, nil
+}
+
+var decoders = map[string]func([]byte) (Event, error){
+	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased],
+	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted],
+	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested],
+}
+
+func read[E Event](data []byte) (Event, error) {
+	var e E
+	err := json.Unmarshal(data, &e)
+	return e, err
+}

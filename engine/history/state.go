@@ -1,0 +1,194 @@
+package history
+
+import (
+	"encoding/json"
+	"time"
+
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// State is the fold of a cluster's journal.
+type State struct {
+	Seq     uint64  // of the last event folded
+	Goals   []Goal  // every goal, oldest first; rows name theirs by index
+	GoalSeq uint64  // of the newest goal
+	Nodes   []*Node // every node ever named, by index; indexes never change
+	Columns map[string]*Column
+	Budgets map[string]*Budget // by rollout
+	Outcome string             // how the pursuit of the newest goal came to rest; empty while it is pursued
+	Detail  string             // of the outcome
+	Now     time.Time          // time of the last event
+
+	index map[string]int
+}
+
+// Node is what the cluster knows of a machine.
+type Node struct {
+	Name        string
+	Incarnation string // newest; empty before the node first came up
+	Boot        string
+	Address     string
+	Facts       json.RawMessage
+	Level       string
+	Online      bool
+	Since       time.Time // when it last came online or went offline
+	Ended       bool      // the newest incarnation has ended
+	EndedWhy    string    // why it, or the one before it, ended
+	Released    bool      // given back to the site
+}
+
+// Alive reports whether the node has an incarnation that has not ended.
+func (n *Node) Alive() bool { return n.Incarnation != "" && !n.Ended }
+
+// Phase says what an instance's effect is believed to be.
+type Phase uint8
+
+// The phases of a row.
+const (
+	Absent  Phase = iota // never started, or removed, or discharged
+	Dirty                // an apply or a remove was started since the last success: the effect may be half there
+	InPlace              // the last success stands
+)
+
+// Row is the history of one instance.
+type Row struct {
+	Phase   Phase
+	Goal    int       // index of the goal at the last start of an apply: whose model knows how to remove it
+	Started uint64    // event of the last start
+	Ended   uint64    // event of the last end
+	Life    Rest      // of the last start of an apply; Node is empty for a single instance
+	Boot    string    // boot id at that start
+	Rests   []Rest    // incarnations that a single instance with `on` lives by
+	Flight  *Flight   // attempt in flight; nil if none
+	Failure *Failure  // last failure, until a success or a new goal
+	Due     time.Time // when a success with a limited life ends; zero for never
+	Forced  bool      // a person forces it to run
+	Drifted string    // what a verify observed, if the effect was no longer in place
+	Expired bool      // due for renewal
+	Begun   time.Time // time of the last start
+	Done    time.Time // time of the last success
+
+	Step, Ref, Input, Output value.Digest
+	Inputs, Outputs          json.RawMessage // of the last start of an apply; of the last success
+}
+
+// Flight is an attempt in flight.
+type Flight struct {
+	Action   step.Action
+	Attempt  int
+	Agent    string // node whose agent performs it; empty for a service
+	Place    string
+	Deadline time.Time
+	Input    value.Digest
+}
+
+// Failure is how the last attempt ended.
+type Failure struct {
+	Action  step.Action
+	Attempt int
+	Error   string
+	Final   bool
+	Retry   time.Time
+	Step    value.Digest // what failed: another step or input is not held to have failed
+	Input   value.Digest
+	At      time.Time
+}
+
+// Column is the history of one task: the single instance at index 0, the instance of node i at i+1. Rows are nil where
+// nothing was ever started.
+type Column struct{ Rows []*Row }
+
+// Row gives the row of a node index (-1 for the single instance), or nil.
+func (c *Column) Row(node int) *Row {
+	if c == nil || node+1 >= len(c.Rows) {
+		return nil
+	}
+	return c.Rows[node+1]
+}
+
+// Budget is what a rollout has spent; it survives runs.
+type Budget struct {
+	Places   map[string]bool // nodes that hold a place
+	Failures int             // since the breaker was last closed
+	Proven   map[string]bool // nodes whose whole group came to be in place since the goal last changed
+}
+
+// New is the state of an empty journal.
+func New() *State {
+	return &State{Columns: map[string]*Column{}, Budgets: map[string]*Budget{}, index: map[string]int{}}
+}
+
+// Node gives a node by name, or nil.
+func (s *State) Node(name string) *Node {
+	if i, ok := s.index[name]; ok {
+		return s.Nodes[i]
+	}
+	return nil
+}
+
+// Index gives the index of a node, giving it one if it has none yet.
+func (s *State) Index(name string) int {
+	if name == "" {
+		return -1
+	}
+	i, ok := s.index[name]
+	if !ok {
+		i = len(s.Nodes)
+		s.index[name] = i
+		s.Nodes = append(s.Nodes, &Node{Name: name})
+	}
+	return i
+}
+
+// Goal gives the newest goal, or nil.
+func (s *State) Goal() *Goal {
+	if len(s.Goals) == 0 {
+		return nil
+	}
+	return &s.Goals[len(s.Goals)-1]
+}
+
+// Row gives the history of an instance, or nil.
+func (s *State) Row(t Target) *Row {
+	node := -1
+	if t.Node != "" {
+		i, ok := s.index[t.Node]
+		if !ok {
+			return nil
+		}
+		node = i
+	}
+	return s.Columns[t.Task].Row(node)
+}
+
+// Lives reports whether an incarnation has not ended.
+func (s *State) Lives(r Rest) bool {
+	n := s.Node(r.Node)
+	return n != nil && n.Alive() && n.Incarnation == r.Incarnation
+}
+
+func (s *State) row(t Target) *Row {
+	node := s.Index(t.Node)
+	c := s.Columns[t.Task]
+	if c == nil {
+		c = &Column{}
+		s.Columns[t.Task] = c
+	}
+	for node+1 >= len(c.Rows) {
+		c.Rows = append(c.Rows, nil)
+	}
+	if c.Rows[node+1] == nil {
+		c.Rows[node+1] = &Row{}
+	}
+	return c.Rows[node+1]
+}
+
+func (s *State) budget(rollout string) *Budget {
+	b := s.Budgets[rollout]
+	if b == nil {
+		b = &Budget{Places: map[string]bool{}, Proven: map[string]bool{}}
+		s.Budgets[rollout] = b
+	}
+	return b
+}

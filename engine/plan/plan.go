@@ -1,0 +1,106 @@
+// Package plan decides, for every instance of a cluster, whether it has to run and why. It is a pure function of the
+// model and the history, kept up to date incrementally: one event costs what depends on it, not the whole graph.
+package plan
+
+import (
+	"joist/engine/history"
+	"joist/engine/value"
+)
+
+// Verdict is what is to happen to an instance.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Unchanged Verdict = iota // in place, and what it was made from is the same
+	Kept                     // in place by its first success, although its inputs have changed since (once = true)
+	Run                      // will run
+	RunIf                    // will run if something that is about to run yields something else
+	Replace                  // what stands there is removed first, then it runs
+	Remove                   // no longer wanted
+	Blocked                  // cannot run: something it needs failed, or it failed itself
+	Absent                   // its `when` is false
+)
+
+var verdictNames = [...]string{"unchanged", "kept", "run", "run if changed", "replace", "remove", "blocked", "absent"}
+
+// String gives the verdict in words.
+func (v Verdict) String() string { return verdictNames[v] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// CauseKind says of what sort a cause is.
+type CauseKind string
+
+// The kinds of causes of verdicts, and of waiting.
+const (
+	Same         CauseKind = ""              // nothing changed
+	FirstTime    CauseKind = "new"           // it never ran for this target
+	StepChanged  CauseKind = "step changed"  // the step's apply is another one
+	InputChanged CauseKind = "input changed" // Input differs from what it was
+	Upstream     CauseKind = "upstream"      // Of has to run first
+	Lifetime     CauseKind = "lifetime"      // its node's incarnation ended, or the root it wrote to is gone
+	Interrupted  CauseKind = "interrupted"   // it was started, and did not succeed since
+	ExpiredCause CauseKind = "expired"       // its success is due for renewal
+	Drift        CauseKind = "drift"         // a verify found the effect gone
+	ForcedCause  CauseKind = "forced"        // a person asked for it
+	Unwanted     CauseKind = "unwanted"      // the goal does not have it any more
+	FailedCause  CauseKind = "failed"        // Of failed
+	Undecidable  CauseKind = "undecidable"   // an expression cannot be evaluated
+
+	Running   CauseKind = "running"      // an attempt is in flight
+	Order     CauseKind = "order"        // Of has to be in place first (after)
+	NotUp     CauseKind = "not enrolled" // its node has not come up yet
+	Distrust  CauseKind = "trust"        // its node is not trusted enough
+	Offline   CauseKind = "offline"      // its node does not answer
+	Executor  CauseKind = "no executor"  // no node can execute it now
+	Consumer  CauseKind = "consumer"     // Of still uses its outputs
+	RetryWait CauseKind = "retry"        // the next attempt's time has not come
+	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
+)
+
+// Cause is why an instance has its verdict, or what it waits for.
+type Cause struct {
+	Kind  CauseKind      `json:"kind"`
+	Of    history.Target `json:"of,omitzero"`     // the instance that brought it about
+	Input string         `json:"input,omitempty"` // the input that changed
+	Text  string         `json:"text,omitempty"`  // details for people
+}
+
+// Cell is the decision about one instance.
+type Cell struct {
+	Verdict Verdict
+	Cause   Cause
+	Ready   bool  // nothing but time and budgets keep it from starting now
+	Wait    Cause // what it waits for, if it is to run or be removed and is not ready
+
+	view   view
+	ref    value.Digest // of the inputs, as they are referred to; zero while something is unknown
+	input  value.Digest // of the inputs' values; likewise
+	failed bool         // blocked by its own final failure
+}
+
+// standing is what dependants see of an instance.
+type standing uint8
+
+const (
+	settled standing = iota // in place for this goal: its outputs are known
+	pending                 // about to run, or may be
+	blocked                 // its outputs will not be known in this run
+	absent                  // does not exist
+)
+
+type view struct {
+	standing standing
+	out      value.Digest
+}
+
+// Digests identify what an instance runs with.
+type Digests struct{ Ref, Input value.Digest }
+
+// Digests gives the reference digest and the input digest that a ready instance runs with.
+func (c *Cell) Digests() Digests { return Digests{c.ref, c.input} }
+
+// Settled reports whether the instance is in place for the goal.
+func (c *Cell) Settled() bool { return c.view.standing == settled }

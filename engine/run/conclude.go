@@ -1,0 +1,150 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// Report is what an agent or a service says of an attempt.
+type Report struct {
+	ID         uint64          // event that started the attempt
+	Outputs    json.RawMessage // object; of an apply that went well
+	Error      string          // empty if it went well
+	ValidUntil time.Time       // zero for never
+	Excused    bool            // nobody's failure: it was aborted, or lost with its node
+}
+
+// Conclude turns the report of an attempt into the event that ends it. The second result is false for a report of an
+// attempt that is no longer in flight: it has been answered before, or given up.
+func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.Event, bool) {
+	row := m.state.Row(t)
+	if row == nil || row.Flight == nil || row.Started != r.ID {
+		return nil, false
+	}
+	return m.conclude(now, t, r), true
+}
+
+func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Event {
+	row := m.state.Row(t)
+	f := row.Flight
+	if r.Excused {
+		return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Excused: true}
+	}
+	was := m.model(row.Goal)
+	var task *model.Task
+	if was != nil {
+		task = was.Task(t.Task)
+	}
+	if task == nil {
+		return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Final: true, Error: "its step is not known any more"}
+	}
+	if r.Error == "" && f.Action == step.Apply {
+		outputs, err := CheckOutputs(task.Step, r.Outputs)
+		if err == nil {
+			s := m.success(t, history.Started{Incarnation: row.Life.Incarnation, Attempt: f.Attempt}, outputs)
+			if !r.ValidUntil.IsZero() {
+				s.ValidUntil = &r.ValidUntil
+			}
+			return s
+		}
+		r.Error = err.Error()
+	}
+	if r.Error == "" {
+		return history.Succeeded{Target: t, Action: f.Action, Attempt: f.Attempt}
+	}
+	action := &task.Step.Apply
+	if f.Action == step.Remove {
+		action = removeAction(task.Step)
+	}
+	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt >= action.Attempts}
+	if !failed.Final {
+		retry := now.Add(backoff(action.Backoff, f.Attempt))
+		failed.Retry = &retry
+	}
+	return failed
+}
+
+// longestBackoff bounds the doubling of a step's back-off.
+const longestBackoff = 5 * time.Minute
+
+func backoff(base time.Duration, attempt int) time.Duration {
+	d := base
+	for range attempt - 1 {
+		if d *= 2; d >= longestBackoff {
+			return longestBackoff
+		}
+	}
+	return d
+}
+
+// CheckOutputs checks what a step yielded against what it declares: all of it, nothing else, of the declared types.
+func CheckOutputs(s *model.Step, data json.RawMessage) (json.RawMessage, error) {
+	given := map[string]json.RawMessage{}
+	if len(data) > 0 {
+		if err := json.Unmarshal(data, &given); err != nil {
+			return nil, fmt.Errorf("step %s: its outputs are not a JSON object: %w", s.Name, err)
+		}
+	}
+	for _, f := range s.Outputs {
+		part, ok := given[f.Name]
+		if !ok {
+			if f.Optional {
+				continue
+			}
+			return nil, fmt.Errorf("step %s did not yield its output %q; write it to outputs.json", s.Name, f.Name)
+		}
+		v, err := f.Type.Parse(part)
+		if err != nil {
+			return nil, fmt.Errorf("step %s: output %s: %w", s.Name, f.Name, err)
+		}
+		if given[f.Name], err = v.MarshalJSON(); err != nil {
+			return nil, fmt.Errorf("step %s: output %s: %w", s.Name, f.Name, err)
+		}
+	}
+	if len(given) > len(s.Outputs) {
+		var names []string
+		for name := range maps.Keys(given) {
+			if !slices.ContainsFunc(s.Outputs, func(f model.Field) bool { return f.Name == name }) {
+				names = append(names, name)
+			}
+		}
+		if len(names) > 0 {
+			slices.Sort(names)
+			return nil, fmt.Errorf("step %s yielded what it does not declare: %s", s.Name, strings.Join(names, ", "))
+		}
+	}
+	return json.Marshal(given)
+}
+
+func (m *Machine) success(t history.Target, started history.Started, outputs json.RawMessage) history.Succeeded {
+	s := history.Succeeded{Target: t, Action: step.Apply, Attempt: started.Attempt, Outputs: outputs, Output: value.Sum(outputs)}
+	task := m.plan.Model().Task(t.Task)
+	if task == nil {
+		return s
+	}
+	if t.Node == "" && task.On != "" {
+		for _, name := range m.plan.Role(task.On) {
+			if n := m.state.Node(name); n.Alive() {
+				s.RestsOn = append(s.RestsOn, history.Rest{Node: name, Incarnation: n.Incarnation})
+			}
+		}
+	}
+	if t.Node != "" {
+		for _, single := range m.plan.Above(t.Task) {
+			on := m.plan.Model().Task(single).On
+			if slices.Contains(m.plan.Role(on), t.Node) {
+				s.Joins = append(s.Joins, history.Join{Task: single, Rest: history.Rest{Node: t.Node, Incarnation: started.Incarnation}})
+			}
+		}
+	}
+	return s
+}

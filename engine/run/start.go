@@ -1,0 +1,278 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// step starts what is ready now. It reports whether it did anything, so that decisions have to be looked at again.
+func (m *Machine) step(now time.Time) bool {
+	if m.state.Outcome == "cancelled" {
+		return false
+	}
+	did := m.returnPlaces(now)
+	removals := m.plan.Removals()
+	for i := range removals {
+		did = m.startRemoval(now, removals[i]) || did
+	}
+	m.queue = append(m.queue, m.plan.Fresh()...)
+	queue := m.queue
+	m.queue = nil
+	for _, t := range m.order(queue) {
+		did = m.start(now, t) || did
+	}
+	return did
+}
+
+func (m *Machine) start(now time.Time, t history.Target) bool {
+	cell := m.plan.Cell(t)
+	row := m.state.Row(t)
+	if cell == nil || !cell.Ready || row != nil && row.Flight != nil {
+		return false
+	}
+	task := m.plan.Model().Task(t.Task)
+	attempt := 1
+	if row != nil && row.Failure != nil && !row.Failure.Final {
+		if row.Failure.Retry.After(now) {
+			m.timers.add(row.Failure.Retry, t)
+			return false
+		}
+		if row.Failure.Action == step.Apply {
+			attempt = row.Failure.Attempt + 1
+		}
+	}
+	place, ok := m.admit(t)
+	if !ok {
+		return false
+	}
+	started, inputs, err := m.prepare(now, t, attempt)
+	if err != nil {
+		m.take(now, history.Failed{Target: t, Action: step.Apply, Attempt: attempt, Error: err.Error(), Final: true})
+		return true
+	}
+	started.Place = place
+	if task.Step.Pure() {
+		m.take(now, m.compute(now, task, started, inputs))
+		return true
+	}
+	m.take(now, started)
+	m.timers.add(started.Deadline, t)
+	m.emit(t, inputs)
+	return true
+}
+
+// prepare makes the intent of an apply.
+func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history.Started, map[string]value.Value, error) {
+	cell, task := m.plan.Cell(t), m.plan.Model().Task(t.Task)
+	s := history.Started{Target: t, Action: step.Apply, Attempt: attempt, Step: task.Step.Digest, Deadline: deadline(now, &task.Step.Apply)}
+	s.Ref, s.Input = cell.Digests().Ref, cell.Digests().Input
+	node := -1
+	if t.Node != "" {
+		node = m.state.Index(t.Node)
+		n := m.state.Nodes[node]
+		s.Incarnation, s.Boot = n.Incarnation, n.Boot
+		if task.Step.Scope == model.Node {
+			s.Agent = t.Node
+		}
+	}
+	if task.Step.Scope == model.Cluster && !task.Step.Pure() {
+		executor, why := m.plan.Executor(task, node, attempt)
+		if why.Kind != plan.Same {
+			return s, nil, fmt.Errorf("cannot choose a node to execute it: %s", why.Text)
+		}
+		s.Agent = executor
+	}
+	inputs, err := m.plan.Inputs(t, s.Agent)
+	if err != nil {
+		return s, nil, err
+	}
+	s.Inputs, err = m.record(task, inputs)
+	return s, inputs, err
+}
+
+// record gives inputs the form in which the journal keeps them: without those from `host.`, large ones by digest.
+func (m *Machine) record(task *model.Task, inputs map[string]value.Value) (json.RawMessage, error) {
+	kept := make(map[string]json.RawMessage, len(task.With))
+	for i := range task.With {
+		a := &task.With[i]
+		if a.UsesHost() {
+			continue
+		}
+		data, err := inputs[a.Name].MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("input %s: %w", a.Name, err)
+		}
+		small := plan.Small(data)
+		if d, large := plan.Large(small); large && len(data) > len(small) {
+			m.effects = append(m.effects, Keep{Digest: d, Data: data})
+		}
+		kept[a.Name] = small
+	}
+	return json.Marshal(kept)
+}
+
+// deadline leaves the agent its own time-out and grace before the engine gives up.
+func deadline(now time.Time, a *model.Action) time.Time {
+	return now.Add(a.Timeout + a.Timeout/4 + 30*time.Second)
+}
+
+// compute performs a pure step: a value, or a gate.
+func (m *Machine) compute(now time.Time, task *model.Task, started history.Started, inputs map[string]value.Value) history.Event {
+	outputs, err := Compute(task.Step, inputs)
+	if err != nil {
+		started.Deadline = time.Time{}
+		m.take(now, started)
+		return m.conclude(now, started.Target, Report{ID: m.state.Seq, Error: err.Error()})
+	}
+	s := m.success(started.Target, started, outputs)
+	s.Silent = &started
+	return s
+}
+
+// Compute evaluates a pure step's outputs from its inputs. A gate that is not open is an error.
+func Compute(s *model.Step, inputs map[string]value.Value) (json.RawMessage, error) {
+	scope := bodyScope(inputs)
+	if s.Apply.When != nil {
+		v, err := s.Apply.When.Expr.Eval(scope)
+		if err != nil {
+			return nil, err
+		}
+		if !v.True() {
+			return nil, fmt.Errorf("the gate %s is not open yet", s.Name)
+		}
+		return json.RawMessage("{}"), nil
+	}
+	out := make(map[string]value.Value, len(s.Apply.Outputs))
+	for name, a := range s.Apply.Outputs {
+		v, err := a.Expr.Eval(scope)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", name, err)
+		}
+		out[name] = v
+	}
+	return value.Dict(out).MarshalJSON()
+}
+
+type bodyScope map[string]value.Value
+
+// Lookup implements model.Scope.
+func (b bodyScope) Lookup(r model.Ref) value.Value { return b[r.Name] }
+
+func (m *Machine) startRemoval(now time.Time, r plan.Removal) bool {
+	if !r.Ready {
+		return false
+	}
+	if r.Discharge != "" {
+		m.take(now, history.Discharged{Target: r.Target, Why: r.Discharge})
+		return true
+	}
+	row := m.state.Row(r.Target)
+	attempt := 1
+	if f := row.Failure; f != nil && f.Action == step.Remove && !f.Final {
+		if f.Retry.After(now) {
+			return false
+		}
+		attempt = f.Attempt + 1
+	}
+	place, ok := m.admitRemoval(r)
+	if !ok {
+		return false
+	}
+	s := history.Started{Target: r.Target, Action: step.Remove, Attempt: attempt, Step: row.Step, Input: row.Input, Place: place,
+		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step))}
+	switch r.Task.Step.Scope {
+	case model.Cluster:
+		s.Agent, _ = m.plan.RemovalExecutor(&r, attempt)
+	case model.Node:
+		s.Agent = r.Node
+	}
+	m.take(now, s)
+	m.timers.add(s.Deadline, r.Target)
+	m.perform(r.Target, m.state.Row(r.Target))
+	return true
+}
+
+// removeAction is the action that removes a step's effect; a service step without one has its entries deleted.
+func removeAction(s *model.Step) *model.Action {
+	if s.Remove != nil {
+		return s.Remove
+	}
+	return &s.Apply
+}
+
+// perform emits the effect of an attempt in flight from the journal alone, as after a restart.
+func (m *Machine) perform(t history.Target, row *history.Row) {
+	inputs, task := m.recorded(t, row)
+	if task == nil {
+		return
+	}
+	m.dispatch(t, row, task, inputs)
+}
+
+func (m *Machine) emit(t history.Target, inputs map[string]value.Value) {
+	m.dispatch(t, m.state.Row(t), m.plan.Model().Task(t.Task), inputs)
+}
+
+func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task, inputs map[string]value.Value) {
+	f := row.Flight
+	if task.Step.Scope == model.Service {
+		name := task.Step.Apply.Call
+		if f.Action == step.Remove && task.Step.Remove != nil && task.Step.Remove.Call != "" {
+			name = task.Step.Remove.Call
+		}
+		m.effects = append(m.effects, Call{Target: t, ID: row.Started, Name: name, Action: f.Action, Attempt: f.Attempt, Inputs: inputs, Deadline: f.Deadline})
+		return
+	}
+	agent := f.Agent
+	incarnation := ""
+	if n := m.state.Node(agent); n != nil {
+		incarnation = n.Incarnation
+	}
+	m.effects = append(m.effects, Dispatch{Target: t, ID: row.Started, Agent: agent, Incarnation: incarnation, Action: f.Action, Attempt: f.Attempt,
+		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: f.Deadline})
+}
+
+// recorded gives the inputs of the last start of an apply from the journal, `host.` ones resolved anew.
+func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value.Value, *model.Task) {
+	was := m.model(row.Goal)
+	if was == nil {
+		return nil, nil
+	}
+	task := was.Task(t.Task)
+	if task == nil {
+		return nil, nil
+	}
+	var kept map[string]json.RawMessage
+	_ = json.Unmarshal(row.Inputs, &kept) // our own encoding; an empty one stands for no inputs
+	inputs := map[string]value.Value{}
+	for _, f := range task.Step.Inputs {
+		data, ok := kept[f.Name]
+		if !ok {
+			continue
+		}
+		if d, large := plan.Large(data); large {
+			data = m.library.Blob(d)
+		}
+		if v, err := f.Type.Parse(data); err == nil {
+			inputs[f.Name] = v
+		}
+	}
+	if row.Flight != nil && row.Flight.Agent != "" && task.Step.Scope == model.Cluster {
+		m.plan.HostInputs(task, row.Flight.Agent, inputs)
+	}
+	return plan.WithDefaults(task.Step, inputs), task
+}
+
+func (m *Machine) abortAll() {
+	for _, t := range m.flying() {
+		row := m.state.Row(t)
+		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
+	}
+}
