@@ -3,7 +3,6 @@ package dns
 import (
 	"net"
 	"net/netip"
-	"strings"
 
 	mdns "github.com/miekg/dns"
 
@@ -216,7 +215,8 @@ func (s *Server) transfer(w mdns.ResponseWriter, q *mdns.Msg, from asker, set *z
 	all := set.Transfer(question.Name)
 	switch {
 	case !from.in(s.cfg.Transfers), !from.tcp && question.Qtype == mdns.TypeAXFR:
-		s.cfg.Log.Warn("zone transfer refused", "client", from.addr, "zone", strings.ToLower(question.Name))
+		// Not a warning: anybody can cause any number of these.
+		s.cfg.Log.Debug("zone transfer refused", "client", from.addr, "zone", question.Name)
 		reply.Rcode = mdns.RcodeRefused
 	case all == nil:
 		reply.Rcode = mdns.RcodeNotAuth // RFC 5936 § 2.2.1

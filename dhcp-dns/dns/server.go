@@ -47,7 +47,7 @@ type Config struct {
 	// Transfers may transfer zones (AXFR). None: nobody.
 	Transfers []netip.Prefix
 
-	// Log receives warnings about upstreams and transfers. nil: discarded.
+	// Log receives warnings about upstreams, and refused transfers at debug level. nil: discarded.
 	Log *slog.Logger
 }
 
