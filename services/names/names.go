@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -139,6 +140,9 @@ func (s *Service) check(call step.Call) (*value, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&in); err != nil {
 		return nil, fmt.Errorf("its inputs do not fit: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("its inputs do not fit: something follows them")
 	}
 	name, err := zone.ParseName(in.Name)
 	if err != nil {

@@ -153,6 +153,7 @@ func TestRefused(t *testing.T) {
 		{"c1/x", `{"name":"n2.demo.lab","addresses":["10.0.0.2"],"ttl":3}`, `unknown field "ttl"`},
 		{"c1/x", `{"name":3}`, "do not fit"},
 		{"c1/x", ``, "do not fit"},
+		{"c1/x", `{"name":"n2.demo.lab","addresses":["10.0.0.2"]} {}`, "something follows"},
 	} {
 		if _, err := call(s, step.Apply, c.owner, c.in); err == nil || !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: got error %v, want one with %q", c.in, err, c.err)
