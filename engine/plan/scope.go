@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 
@@ -380,7 +381,7 @@ func Small(data []byte) json.RawMessage {
 	if len(data) < largest {
 		return data
 	}
-	return json.RawMessage(fmt.Sprintf(`{"$large":"%s"}`, value.Sum(data)))
+	return json.RawMessage(fmt.Sprintf(`{"$large":"%x"}`, sha256.Sum256(data)))
 }
 
 // Large reports the digest that stands for a large input, if data is one.

@@ -44,6 +44,7 @@ type Library interface {
 type Outcome struct {
 	Events  []history.Event
 	Effects []Effect
+	Now     time.Time // time of all the events
 	Wake    time.Time // when Advance has to be called again if nothing happens before; zero for never
 }
 
@@ -129,7 +130,7 @@ func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
 	}
 	m.tend(now)
 	m.rest(now)
-	out := Outcome{Events: m.events, Effects: m.effects, Wake: m.timers.next()}
+	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: m.timers.next()}
 	if !m.nextAsk.IsZero() && (out.Wake.IsZero() || m.nextAsk.Before(out.Wake)) {
 		out.Wake = m.nextAsk
 	}

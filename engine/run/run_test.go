@@ -39,8 +39,8 @@ func task(line string) model.Task {
 	head, tail, _ := strings.Cut(line, ":")
 	words := strings.Fields(head)
 	s := &model.Step{Name: "p." + words[0], Scope: model.Node, Digest: value.Sum([]byte(words[0])),
-		Apply: model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
-		Remove: &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
+		Apply:   model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
+		Remove:  &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
 		Outputs: []model.Field{{Name: "out", Type: value.Type{Kind: value.String}}}}
 	t := model.Task{Name: words[0], Step: s}
 	for _, w := range words[1:] {

@@ -1,0 +1,204 @@
+// Package drive is the engine's shell: one loop for each cluster that owns its journal, takes in what happened, lets the
+// pure core decide, makes that durable, and only then performs the effects. No other part of the engine owns
+// goroutines.
+package drive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/journal"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// Library finds checked models again, by what a goal says of them.
+type Library interface {
+	Model(ctx context.Context, g history.Goal) (*model.Model, error)
+}
+
+// Nodes performs actions on nodes. Perform and Abort return once the request is queued; reports come through
+// Cluster.Report, at least once each. A request that was sent before (same Cluster and ID) is answered, not repeated.
+type Nodes interface {
+	Perform(ctx context.Context, o Order) error
+	Abort(ctx context.Context, o Order) error
+}
+
+// Order is an action for an agent.
+type Order struct {
+	Cluster string
+	Epoch   uint64
+	Trust   string // level the agent's node must have
+	run.Dispatch
+}
+
+// Site is what a cluster asks of the machines' owner. Every method may be called again for the same thing.
+type Site interface {
+	Raise(ctx context.Context, cluster, node string) error                                  // power on if off
+	Fence(ctx context.Context, cluster, node, incarnation string) (proof string, err error) // power off, read back
+	Wipe(ctx context.Context, cluster, node, incarnation string) (proof string, err error)  // destroy durable state
+	Release(ctx context.Context, cluster, node string) error                                // give back
+}
+
+// Config says what a cluster's loop works with.
+type Config struct {
+	Cluster   string
+	Holder    string // who runs it, for people
+	Store     journal.Store
+	Snapshots journal.Snapshots // nil for none
+	Blobs     journal.Blobs
+	Library   Library
+	Services  map[string]step.Handler // by operation, such as "names.put"
+	Nodes     Nodes
+	Site      Site
+	Now       func() time.Time // nil for time.Now
+	Log       *slog.Logger
+	Parallel  int // service calls at once; 0 for 32
+}
+
+// Cluster is the loop of one cluster. Its methods are safe for concurrent use.
+type Cluster struct {
+	cfg     Config
+	writer  *journal.Writer
+	machine *run.Machine
+	shelf   *shelf
+	inbox   chan message
+	calls   chan struct{} // tokens of service calls
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+	work    sync.WaitGroup
+	snapped uint64 // last event that a snapshot covers
+}
+
+// message is something for the loop. make runs inside it and gives what happened; it may only read the machine.
+type message struct {
+	happen func(m *run.Machine, now time.Time) ([]history.Event, error)
+	done   chan error
+}
+
+// ErrClosed is returned once the loop has ended.
+var ErrClosed = errors.New("the cluster's loop has ended")
+
+// Open takes up a cluster's journal, repeats what was in flight, and goes on from there. The loop ends with Close, or by
+// itself when the journal cannot be written any more.
+func Open(ctx context.Context, cfg Config) (*Cluster, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Parallel == 0 {
+		cfg.Parallel = 32
+	}
+	c := &Cluster{cfg: cfg, inbox: make(chan message, 1024), calls: make(chan struct{}, cfg.Parallel)}
+	state := history.New()
+	var err error
+	c.writer, err = journal.Open(ctx, journal.Config{
+		Store: cfg.Store, Snapshots: cfg.Snapshots, Journal: JournalOf(cfg.Cluster), Holder: cfg.Holder, Log: cfg.Log,
+		Restore: func(s journal.Snapshot) error {
+			restored, err := history.Restore(s.Version, s.Data)
+			if err == nil {
+				state, c.snapped = restored, s.Seq
+			}
+			return err
+		},
+		Fold: func(r journal.Record) error {
+			e, err := history.Decode(r)
+			if err == nil {
+				state.Fold(r.Seq, r.Time, e)
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.shelf = &shelf{library: cfg.Library, blobs: cfg.Blobs, models: map[value.Digest]*model.Model{}}
+	if err := c.shelf.stock(ctx, state); err != nil {
+		return nil, fmt.Errorf("cannot resume cluster %s: %w", cfg.Cluster, err)
+	}
+	c.machine = run.New(state, c.shelf)
+	c.ctx, c.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	c.work.Add(1)
+	go c.loop()
+	return c, nil
+}
+
+// JournalOf names the journal of a cluster.
+func JournalOf(cluster string) string { return "cluster/" + cluster }
+
+// Close ends the loop and waits for everything it started. What is in flight is taken up again by the next Open.
+func (c *Cluster) Close() {
+	c.stop(ErrClosed)
+	c.work.Wait()
+}
+
+// Done is closed when the loop has ended; Err then says why.
+func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
+
+// Err says why the loop ended.
+func (c *Cluster) Err() error { return context.Cause(c.ctx) }
+
+// Journal gives access to the events as they become durable.
+func (c *Cluster) Journal() *journal.Writer { return c.writer }
+
+// Happen makes events part of the journal, in order, and returns once they are durable.
+func (c *Cluster) Happen(ctx context.Context, events ...history.Event) error {
+	return c.send(ctx, func(*run.Machine, time.Time) ([]history.Event, error) { return events, nil })
+}
+
+// Pursue sets a goal. Its model is loaded first, so that a goal that cannot be pursued is refused.
+func (c *Cluster) Pursue(ctx context.Context, g history.Goal) error {
+	if _, err := c.shelf.load(ctx, g); err != nil && !g.Destroy {
+		return err
+	}
+	return c.Happen(ctx, g)
+}
+
+// Report takes in what became of an attempt, and returns once that is durable; until then whoever reports keeps it. A
+// report of an attempt that is not in flight any more is dropped.
+func (c *Cluster) Report(ctx context.Context, t history.Target, r run.Report) error {
+	return c.send(ctx, func(m *run.Machine, now time.Time) ([]history.Event, error) {
+		e, ok := m.Conclude(now, t, r)
+		if !ok {
+			return nil, nil
+		}
+		return []history.Event{e}, nil
+	})
+}
+
+// Look calls f inside the loop, where state and plan stand still. f must be quick and keep nothing of what it is given.
+func (c *Cluster) Look(ctx context.Context, f func(*history.State, *plan.Planner)) error {
+	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
+		f(m.State(), m.Plan())
+		return nil, nil
+	})
+}
+
+func (c *Cluster) send(ctx context.Context, happen func(*run.Machine, time.Time) ([]history.Event, error)) error {
+	msg := message{happen, make(chan error, 1)}
+	select {
+	case c.inbox <- msg:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.ctx.Done():
+		return c.Err()
+	}
+	select {
+	case err := <-msg.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.ctx.Done():
+		return c.Err()
+	}
+}
