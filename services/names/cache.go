@@ -1,6 +1,7 @@
 package names
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,16 @@ type cache struct {
 	version uint64        // of the table
 	set     *zone.Set     // what is served
 	zones   map[claim]int // which clusters have names where, and how many
+	values  map[place]decoded
+}
+
+// place is where an entry stands in the table.
+type place struct{ cluster, key string }
+
+// decoded is an entry's value, kept because most of a table is the same from one version to the next.
+type decoded struct {
+	raw   json.RawMessage
+	value value
 }
 
 // Load reads the table and serves it, if that has not been done. Calls do so by themselves; a start calls it so that names
@@ -50,12 +61,12 @@ func (s *Service) refresh(ctx context.Context, atLeast uint64) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
 	s.mu.Lock()
-	done, served := s.loaded && s.version >= atLeast, s.version
+	done, served, known := s.loaded && s.version >= atLeast, s.version, s.values
 	s.mu.Unlock()
 	if done {
 		return nil
 	}
-	next, err := s.read(ctx, max(served, atLeast))
+	next, err := s.read(ctx, max(served, atLeast), known)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loaded = err == nil // what was served stays served, but the next call reads again before it decides anything
@@ -67,8 +78,8 @@ func (s *Service) refresh(ctx context.Context, atLeast uint64) error {
 	return nil
 }
 
-// read builds what the table holds, which must be of at least the given version.
-func (s *Service) read(ctx context.Context, atLeast uint64) (cache, error) {
+// read builds what the table holds, which must be of at least the given version. Known are values that were read before.
+func (s *Service) read(ctx context.Context, atLeast uint64, known map[place]decoded) (cache, error) {
 	live, version, err := s.cfg.Store.List(ctx, entries.Scope{Service: table})
 	if err != nil {
 		return cache{}, fmt.Errorf("cannot read the table of names: %w", err)
@@ -76,29 +87,34 @@ func (s *Service) read(ctx context.Context, atLeast uint64) (cache, error) {
 	if version < atLeast {
 		return cache{}, fmt.Errorf("the table of names went back from version %d to %d; the old names stay served", atLeast, version)
 	}
-	zones, claims, err := group(live)
+	next := cache{version: version, zones: map[claim]int{}, values: make(map[place]decoded, len(live))}
+	zones, err := next.group(live, known)
 	if err != nil {
 		return cache{}, err
 	}
 	cfg := s.cfg.Zone
 	cfg.Serial = zone.SerialOf(version)
-	set, err := zone.Build(cfg, zones)
-	if err != nil {
+	if next.set, err = zone.Build(cfg, zones); err != nil {
 		return cache{}, fmt.Errorf("cannot build the zones of table version %d: %w", version, err)
 	}
-	return cache{version: version, set: set, zones: claims}, nil
+	return next, nil
 }
 
-// group sorts entries into zones, and says which clusters have names in which.
-func group(live []entries.Entry) ([]zone.Forward, map[claim]int, error) {
+// group sorts entries into zones, and notes their values and which clusters have names in which.
+func (c *cache) group(live []entries.Entry, known map[place]decoded) ([]zone.Forward, error) {
 	byDomain := map[string]int{}
 	var zones []zone.Forward
-	claims := map[claim]int{}
 	for _, e := range live {
-		var v value
-		if err := json.Unmarshal(e.Value, &v); err != nil {
-			return nil, nil, fmt.Errorf("cannot read entry %s of cluster %s: %w", e.Key, e.Cluster, err)
+		at := place{cluster: e.Cluster, key: e.Key}
+		d := known[at]
+		if !bytes.Equal(d.raw, e.Value) {
+			d = decoded{raw: e.Value}
+			if err := json.Unmarshal(e.Value, &d.value); err != nil {
+				return nil, fmt.Errorf("cannot read entry %s of cluster %s: %w", e.Key, e.Cluster, err)
+			}
 		}
+		c.values[at] = d
+		v := d.value
 		i, ok := byDomain[v.Zone]
 		if !ok {
 			i = len(zones)
@@ -106,7 +122,7 @@ func group(live []entries.Entry) ([]zone.Forward, map[claim]int, error) {
 			zones = append(zones, zone.Forward{Domain: v.Zone})
 		}
 		zones[i].Entries = append(zones[i].Entries, zone.Entry{Name: v.Name, Addresses: v.Addresses})
-		claims[claim{zone: v.Zone, cluster: e.Cluster}]++
+		c.zones[claim{zone: v.Zone, cluster: e.Cluster}]++
 	}
-	return zones, claims, nil
+	return zones, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -196,6 +197,38 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// meddling is a store in which something else happens while a change is being written.
+type meddling struct {
+	entries.Memory
+	meanwhile func()
+}
+
+func (m *meddling) Replace(ctx context.Context, scope entries.Scope, owner entries.Writer, want []entries.Entry) (uint64, error) {
+	if f := m.meanwhile; f != nil {
+		m.meanwhile = nil
+		f()
+	}
+	return m.Memory.Replace(ctx, scope, owner, want)
+}
+
+// TestOverlapInFlight: a zone belongs to a cluster from the moment its first name is being written.
+func TestOverlapInFlight(t *testing.T) {
+	t.Parallel()
+	store := &meddling{}
+	s, _ := start(t, store)
+	refused := false
+	store.meanwhile = func() {
+		_, err := call(s, step.Apply, "c2/n", `{"name":"n2.demo.lab","addresses":["10.0.0.2"]}`)
+		refused = err != nil && strings.Contains(err.Error(), "overlaps zone demo.lab of cluster c1")
+	}
+	if _, err := call(s, step.Apply, "c1/n", `{"name":"n1.demo.lab","addresses":["10.0.0.1"]}`); err != nil {
+		t.Fatal(err)
+	}
+	if !refused {
+		t.Error("two clusters took one zone at the same time")
+	}
+}
+
 // failing is a store whose listing fails on demand.
 type failing struct {
 	entries.Memory
@@ -226,6 +259,35 @@ func TestUnservedIsNoSuccess(t *testing.T) {
 	}
 	if _, err := call(s, step.Apply, "c1/n", in); err != nil || len(server.lookup("n1.demo.lab", zone.A)) != 1 {
 		t.Errorf("repeated: %v", err)
+	}
+}
+
+// rewound is a store that an old copy was put in place of.
+type rewound struct {
+	entries.Memory
+	by uint64
+}
+
+func (r *rewound) List(ctx context.Context, scope entries.Scope) ([]entries.Entry, uint64, error) {
+	list, version, err := r.Memory.List(ctx, scope)
+	return list, version - r.by, err
+}
+
+// TestTableThatWentBack: a serial would go back with it, and secondaries would keep the wrong records.
+func TestTableThatWentBack(t *testing.T) {
+	t.Parallel()
+	store := &rewound{}
+	s, server := start(t, store)
+	if _, err := call(s, step.Apply, "c1/n", `{"name":"n1.demo.lab","addresses":["10.0.0.1"]}`); err != nil {
+		t.Fatal(err)
+	}
+	store.by = 2
+	_, err := call(s, step.Apply, "c1/m", `{"name":"n2.demo.lab","addresses":["10.0.0.2"]}`)
+	if err == nil || !strings.Contains(err.Error(), "the table of names went back from version 2 to 0") {
+		t.Errorf("got %v", err)
+	}
+	if len(server.lookup("n1.demo.lab", zone.A)) != 1 {
+		t.Error("what was served is gone")
 	}
 }
 
@@ -412,4 +474,31 @@ func FuzzInputs(f *testing.F) {
 			t.Errorf("%q was put and %q does not resolve", in, got.FQDN)
 		}
 	})
+}
+
+// BenchmarkPut puts 64 names at a time into a table that starts with 10,000.
+func BenchmarkPut(b *testing.B) {
+	const table, workers = 10000, 64
+	s, _ := start(b, &entries.Memory{})
+	var last atomic.Int64
+	inParallel := func(each int) {
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				for range each {
+					i := last.Add(1)
+					in := fmt.Sprintf(`{"name":"n%d.demo.lab","addresses":["10.%d.%d.%d"]}`, i, i>>16, i>>8&0xff, i&0xff)
+					if _, err := call(s, step.Apply, fmt.Sprintf("c/name[n%d]", i), in); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	inParallel(table / workers)
+	for b.Loop() {
+		inParallel(1)
+	}
+	b.ReportMetric(float64(workers*b.N)/b.Elapsed().Seconds(), "names/s")
 }

@@ -3,73 +3,31 @@
 package dns_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"joist/dhcp-dns/dns"
 	"joist/dhcp-dns/zone"
-	"joist/engine/entries"
+	"joist/engine/journal/sqlstore"
 	"joist/engine/step"
 	"joist/services/names"
 )
 
-// filed is a durable entries.Store: a file of all changes, replayed into memory when it is opened.
-type filed struct {
-	entries.Memory
-	file *os.File
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type change struct {
-	Scope entries.Scope
-	Owner entries.Writer
-	Want  []entries.Entry
-}
-
-func openFiled(t *testing.T, path string) *filed {
-	t.Helper()
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &filed{file: file}
-	for d := json.NewDecoder(bufio.NewReader(file)); ; {
-		var c change
-		if err := d.Decode(&c); errors.Is(err, io.EOF) {
-			return f
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.Memory.Replace(context.Background(), c.Scope, c.Owner, c.Want); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func (f *filed) Replace(ctx context.Context, scope entries.Scope, owner entries.Writer, want []entries.Entry) (uint64, error) {
-	version, err := f.Memory.Replace(ctx, scope, owner, want)
-	if err != nil {
-		return 0, err
-	}
-	if err := json.NewEncoder(f.file).Encode(change{scope, owner, want}); err != nil {
-		return 0, fmt.Errorf("cannot write the file of changes: %w", err)
-	}
-	return version, f.file.Sync()
-}
-
-// engine is the service with its server, as the composition root would join them.
+// engine is the service with its server and its durable table, as the composition root would join them.
 type engine struct {
 	t       *testing.T
 	service *names.Service
@@ -77,15 +35,18 @@ type engine struct {
 	stop    func()
 }
 
-func start(t *testing.T, path string, cfg dns.Config) *engine {
+func start(t *testing.T, dir string, cfg dns.Config) *engine {
 	t.Helper()
-	store := openFiled(t, path)
+	db, err := sqlstore.Open(context.Background(), sqlstore.Config{Dir: dir, Holder: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg.Addresses = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 	server, err := dns.Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := names.New(names.Config{Store: store, Server: server, Zone: zone.Config{
+	service, err := names.New(names.Config{Store: db.Entries(), Server: server, Zone: zone.Config{
 		ServerAddresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 	}})
 	if err != nil {
@@ -105,7 +66,7 @@ func start(t *testing.T, path string, cfg dns.Config) *engine {
 		}
 		stopped = true
 		cancel()
-		if err := errors.Join(<-ended, store.file.Close()); err != nil {
+		if err := errors.Join(<-ended, db.Close()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -169,7 +130,7 @@ func wantAll(t *testing.T, what, out string, wants ...string) {
 
 func TestClients(t *testing.T) {
 	t.Parallel()
-	e := start(t, filepath.Join(t.TempDir(), "names"), dns.Config{})
+	e := start(t, t.TempDir(), dns.Config{})
 	wantAll(t, "nothing yet", e.dig("n1.demo.lab"), "status: REFUSED")
 	e.call(step.Apply, "c1/name[n1]", "n1.demo.lab", "10.0.0.11", "fd00::11")
 	var many []string
@@ -209,7 +170,7 @@ func TestClients(t *testing.T) {
 
 func TestTransferToWhoMay(t *testing.T) {
 	t.Parallel()
-	e := start(t, filepath.Join(t.TempDir(), "names"), dns.Config{Transfers: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	e := start(t, t.TempDir(), dns.Config{Transfers: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	for i := range 300 {
 		e.call(step.Apply, fmt.Sprintf("c1/name[n%d]", i), fmt.Sprintf("n%d.demo.lab", i), fmt.Sprintf("10.0.%d.%d", i/250, i%250+1))
 	}
@@ -221,9 +182,9 @@ func TestTransferToWhoMay(t *testing.T) {
 
 func TestForwarding(t *testing.T) {
 	t.Parallel()
-	up := start(t, filepath.Join(t.TempDir(), "names"), dns.Config{})
+	up := start(t, t.TempDir(), dns.Config{})
 	up.call(step.Apply, "c1/n", "n1.upstream.lab", "10.0.0.1")
-	e := start(t, filepath.Join(t.TempDir(), "names"), dns.Config{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:" + up.port)}})
+	e := start(t, t.TempDir(), dns.Config{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:" + up.port)}})
 	wantAll(t, "dig", e.dig("n1.upstream.lab", "+recurse"), "status: NOERROR", "flags: qr rd ra;", "n1.upstream.lab. 30 IN A 10.0.0.1")
 	wantAll(t, "kdig", e.kdig("n2.upstream.lab", "+rec", "+tcp"), "status: NXDOMAIN")
 }
@@ -231,10 +192,10 @@ func TestForwarding(t *testing.T) {
 // TestSerialGrowsAcrossRestarts reads the serial through dig after each change and each restart.
 func TestSerialGrowsAcrossRestarts(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "names")
+	dir := t.TempDir()
 	var last uint64
 	for life := range 3 {
-		e := start(t, path, dns.Config{})
+		e := start(t, dir, dns.Config{})
 		serial := func(grown bool) {
 			t.Helper()
 			fields := strings.Fields(e.dig("demo.lab", "SOA", "+short"))
