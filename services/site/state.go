@@ -1,0 +1,211 @@
+// Package site keeps the book of everything outside any one cluster: which machines there are, how they enrolled, what
+// they say of themselves, and which cluster has claimed them. It is the fold of the site's journal, and the one writer
+// of it.
+package site
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"joist/engine/journal"
+	"joist/pki/enrol"
+)
+
+// Machine is what the site knows of one machine.
+type Machine struct {
+	Name     string          `json:"name"`
+	MACs     []string        `json:"macs,omitempty"` // lower case, with colons
+	UUID     string          `json:"uuid,omitempty"` // SMBIOS, canonical
+	Provider string          `json:"provider,omitempty"`
+	Declared json.RawMessage `json:"declared,omitempty"` // facts that the provider declares, before the machine ever ran
+	Reported json.RawMessage `json:"reported,omitempty"` // facts that the machine reported, at Level
+	Cluster  string          `json:"cluster,omitempty"`  // that has claimed it
+	Claimed  time.Time       `json:"claimed,omitzero"`
+	Enrol    enrol.Machine   `json:"enrol"`
+}
+
+// Facts gives what is known of the machine's hardware: what it reported, over what was declared.
+func (m *Machine) Facts() json.RawMessage {
+	if m.Reported == nil {
+		return m.Declared
+	}
+	if m.Declared == nil {
+		return m.Reported
+	}
+	var all, reported map[string]json.RawMessage
+	if json.Unmarshal(m.Declared, &all) != nil || json.Unmarshal(m.Reported, &reported) != nil {
+		return m.Reported
+	}
+	maps.Copy(all, reported)
+	data, err := json.Marshal(all)
+	if err != nil {
+		return m.Reported
+	}
+	return data
+}
+
+// Defined says that there is a machine, or what it is like now.
+type Defined struct {
+	Name     string          `json:"name"`
+	MACs     []string        `json:"macs"`
+	UUID     string          `json:"uuid,omitempty"`
+	Provider string          `json:"provider,omitempty"` // empty for one that was discovered on the network
+	Facts    json.RawMessage `json:"facts,omitempty"`
+}
+
+// Forgotten says that there is a machine no more.
+type Forgotten struct {
+	Name string `json:"name"`
+}
+
+// Enrolled is a fact of a machine's enrolment.
+type Enrolled struct{ enrol.Event }
+
+// Reported is what a machine says of itself.
+type Reported struct {
+	Name  string          `json:"name"`
+	Facts json.RawMessage `json:"facts"`
+}
+
+// Claimed gives machines to a cluster, all or none of them.
+type Claimed struct {
+	Cluster  string   `json:"cluster"`
+	Machines []string `json:"machines"`
+}
+
+// Freed gives a machine back.
+type Freed struct {
+	Cluster string `json:"cluster"`
+	Machine string `json:"machine"`
+}
+
+// Noticed is something a person should know of: a refused enrolment, a node that lies.
+type Noticed struct {
+	Kind    string `json:"kind"`
+	Machine string `json:"machine,omitempty"`
+	Remote  string `json:"remote,omitempty"`
+	Text    string `json:"text"`
+}
+
+// Issued records a certificate before it exists (machines.md, Enrolment 4).
+type Issued struct {
+	Serial   string    `json:"serial"`
+	Profile  string    `json:"profile"`
+	Subject  string    `json:"subject"`
+	Names    []string  `json:"names,omitempty"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// Event is a fact of the site's journal.
+type Event interface{ kind() string }
+
+func (Defined) kind() string   { return "machine.defined" }
+func (Forgotten) kind() string { return "machine.forgotten" }
+func (Enrolled) kind() string  { return "enrolment" }
+func (Reported) kind() string  { return "machine.facts" }
+func (Claimed) kind() string   { return "claimed" }
+func (Freed) kind() string     { return "freed" }
+func (Noticed) kind() string   { return "notice" }
+func (Issued) kind() string    { return "certificate" }
+
+const version = 1
+
+func encode(e Event, now time.Time) (journal.Record, error) {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return journal.Record{}, fmt.Errorf("cannot encode event %s: %w", e.kind(), err)
+	}
+	return journal.Record{Time: now.UTC(), Kind: e.kind(), Version: version, Data: data}, nil
+}
+
+func decode(r journal.Record) (Event, error) {
+	if r.Version != version {
+		return nil, fmt.Errorf("cannot read event %d (%s): its form is version %d, this program knows %d; use a newer joist", r.Seq, r.Kind, r.Version, version)
+	}
+	readers := map[string]func([]byte) (Event, error){
+		"machine.defined": read[Defined], "machine.forgotten": read[Forgotten], "enrolment": read[Enrolled], "machine.facts": read[Reported],
+		"claimed": read[Claimed], "freed": read[Freed], "notice": read[Noticed], "certificate": read[Issued],
+	}
+	f, ok := readers[r.Kind]
+	if !ok {
+		return nil, fmt.Errorf("cannot read event %d: unknown kind %q; use a newer joist", r.Seq, r.Kind)
+	}
+	return f(r.Data)
+}
+
+func read[E Event](data []byte) (Event, error) {
+	var e E
+	err := json.Unmarshal(data, &e)
+	return e, err
+}
+
+// State is the fold of the site's journal.
+type State struct {
+	machines map[string]*Machine
+	boots    map[enrol.BootID]string // machine by boot id
+}
+
+func newState() *State {
+	return &State{machines: map[string]*Machine{}, boots: map[enrol.BootID]string{}}
+}
+
+// fold takes an event in. A machine is replaced, never changed, so that what was handed out stays as it was.
+func (s *State) fold(now time.Time, e Event) {
+	change := func(name string, f func(*Machine)) {
+		m := Machine{Name: name, Enrol: enrol.Machine{Name: name}}
+		if was, ok := s.machines[name]; ok {
+			m = *was
+		}
+		f(&m)
+		s.machines[name] = &m
+	}
+	switch e := e.(type) {
+	case Defined:
+		change(e.Name, func(m *Machine) { m.MACs, m.UUID, m.Provider, m.Declared = e.MACs, e.UUID, e.Provider, e.Facts })
+	case Forgotten:
+		delete(s.machines, e.Name)
+	case Enrolled:
+		change(e.Machine, func(m *Machine) { m.Enrol = enrol.Fold(m.Enrol, e.Event) })
+		if e.Kind == enrol.BootIssued {
+			s.boots[e.Boot] = e.Machine
+		}
+	case Reported:
+		change(e.Name, func(m *Machine) { m.Reported = e.Facts })
+	case Claimed:
+		for _, name := range e.Machines {
+			change(name, func(m *Machine) { m.Cluster, m.Claimed = e.Cluster, now })
+		}
+	case Freed:
+		if m, ok := s.machines[e.Machine]; ok && m.Cluster == e.Cluster {
+			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed = "", time.Time{} })
+		}
+	}
+}
+
+// find gives the machine with a MAC address, or else with a UUID.
+func (s *State) find(mac, uuid string) *Machine {
+	var byUUID *Machine
+	for _, m := range s.machines {
+		if slices.Contains(m.MACs, mac) {
+			return m
+		}
+		if uuid != "" && m.UUID == uuid {
+			byUUID = m
+		}
+	}
+	return byUUID
+}
+
+// list gives every machine, by name.
+func (s *State) list() []Machine {
+	list := make([]Machine, 0, len(s.machines))
+	for _, m := range s.machines {
+		list = append(list, *m)
+	}
+	slices.SortFunc(list, func(a, b Machine) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
