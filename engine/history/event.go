@@ -23,6 +23,7 @@ type Goal struct {
 	Roles   map[string][]string `json:"roles"`             // node names by role, each sorted
 	Destroy bool                `json:"destroy,omitempty"` // nothing is wanted any more
 	By      string              `json:"by"`
+	Seq     uint64              `json:"-"`       // of the event, once it is folded
 	Changed bool                `json:"changed"` // a person changed pack, input or cluster file: opened breakers close
 }
 
@@ -70,6 +71,7 @@ type Started struct {
 	Agent       string          `json:"agent,omitempty"` // node whose agent performs it; empty for a service or a pure value
 	Place       string          `json:"place,omitempty"` // rollout whose place it takes or holds
 	Deadline    time.Time       `json:"deadline"`
+	Cause       Cause           `json:"cause"`
 }
 
 // Succeeded ends an action well.

@@ -56,6 +56,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 }
 
 func (s *State) foldGoal(e Goal) {
+	e.Seq = s.Seq
 	s.Goals = append(s.Goals, e)
 	s.GoalSeq, s.Outcome, s.Detail = s.Seq, "", ""
 	for _, nodes := range e.Roles {
@@ -86,8 +87,8 @@ func (s *State) foldSeen(e NodeSeen) {
 		}
 		n.Incarnation, n.Ended = e.Incarnation, false
 	}
-	if e.Boot != "" {
-		n.Boot = e.Boot
+	if e.Boot != "" && e.Boot != n.Boot {
+		n.Boot, n.Up = e.Boot, s.Seq
 	}
 	if e.Address != "" {
 		n.Address = e.Address
@@ -105,7 +106,7 @@ func (s *State) foldSeen(e NodeSeen) {
 
 func (s *State) foldStarted(e Started) {
 	r := s.row(e.Target)
-	r.Phase, r.Started, r.Begun = Dirty, s.Seq, s.Now
+	r.Phase, r.Started, r.Begun, r.Cause = Dirty, s.Seq, s.Now, e.Cause
 	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	if e.Action == step.Apply {
 		r.Goal, r.Boot = len(s.Goals)-1, e.Boot

@@ -28,6 +28,7 @@ type Node struct {
 	Name        string
 	Incarnation string // newest; empty before the node first came up
 	Boot        string
+	Up          uint64 // event that showed the newest incarnation and boot first
 	Address     string
 	Facts       json.RawMessage
 	Level       string
@@ -66,6 +67,7 @@ type Row struct {
 	Forced  bool      // a person forces it to run
 	Drifted string    // what a verify observed, if the effect was no longer in place
 	Expired bool      // due for renewal
+	Cause   Cause     // of the last start
 	Begun   time.Time // time of the last start
 	Done    time.Time // time of the last success
 

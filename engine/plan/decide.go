@@ -20,10 +20,10 @@ func (p *Planner) decide(c *column, node int) Cell {
 		return p.inFlight(c, row, node)
 	}
 	if row != nil && row.Phase != history.Absent && p.mustReplace(c.task, row, lives) {
-		return Cell{Verdict: Replace, Cause: Cause{Kind: Lifetime, Text: "the incarnation it lived by has ended"}, view: view{standing: pending}}
+		return Cell{Verdict: Replace, Cause: Cause{Kind: history.Lifetime, Text: "the incarnation it lived by has ended"}, view: view{standing: pending}}
 	}
 	if node >= 0 && !p.state.Nodes[node].Alive() {
-		return Cell{Verdict: Run, Cause: p.because(c, row, lives), Wait: Cause{Kind: NotUp, Of: history.Target{Node: p.state.Nodes[node].Name}}, view: view{standing: pending}}
+		return Cell{Verdict: Run, Cause: p.because(c, row, lives), Wait: Cause{Kind: history.NotUp, Of: history.Target{Node: p.state.Nodes[node].Name}}, view: view{standing: pending}}
 	}
 	valid := p.valid(c, row, lives)
 	if c.task.Step.Once && row != nil && row.Phase == history.InPlace && lives && !row.Forced {
@@ -88,25 +88,25 @@ func (p *Planner) valid(c *column, row *history.Row, lives bool) bool {
 func (p *Planner) because(c *column, row *history.Row, lives bool) Cause {
 	switch {
 	case row == nil || row.Phase == history.Absent:
-		return Cause{Kind: FirstTime}
+		return Cause{Kind: history.FirstTime}
 	case !lives:
-		return Cause{Kind: Lifetime, Text: "its node has another root or incarnation since"}
+		return Cause{Kind: history.Lifetime, Text: "its node has another root or incarnation since"}
 	case row.Forced:
-		return Cause{Kind: ForcedCause}
+		return Cause{Kind: history.ForcedCause}
 	case row.Phase == history.Dirty:
-		return Cause{Kind: Interrupted, Text: "it was started and has not succeeded since"}
+		return Cause{Kind: history.Interrupted, Text: "it was started and has not succeeded since"}
 	case row.Step != c.task.Step.Digest:
-		return Cause{Kind: StepChanged}
+		return Cause{Kind: history.StepChanged}
 	case row.Drifted != "":
-		return Cause{Kind: Drift, Text: row.Drifted}
+		return Cause{Kind: history.Drift, Text: row.Drifted}
 	case row.Expired:
-		return Cause{Kind: ExpiredCause}
+		return Cause{Kind: history.ExpiredCause}
 	}
-	return Cause{Kind: InputChanged}
+	return Cause{Kind: history.InputChanged}
 }
 
 func (p *Planner) inFlight(c *column, row *history.Row, node int) Cell {
-	cell := Cell{Verdict: Run, Wait: Cause{Kind: Running}, view: view{standing: pending}, Cause: Cause{Kind: Running}}
+	cell := Cell{Verdict: Run, Wait: Cause{Kind: history.Running}, view: view{standing: pending}, Cause: Cause{Kind: history.Running}}
 	if row.Flight.Action != "apply" {
 		cell.Verdict = Replace
 	}
@@ -124,9 +124,9 @@ func (p *Planner) decideWhen(c *column, node int, row *history.Row) (Cell, bool)
 	v, err := c.task.When.Expr.Eval(scope{p, node, ""})
 	switch {
 	case err != nil:
-		return Cell{Verdict: Blocked, Cause: Cause{Kind: Undecidable, Text: err.Error()}, view: view{standing: blocked}}, true
+		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.Undecidable, Text: err.Error()}, view: view{standing: blocked}}, true
 	case !v.Known():
-		return Cell{Verdict: RunIf, Cause: Cause{Kind: NotUp, Text: "decided after enrolment"}, Wait: Cause{Kind: NotUp}, view: view{standing: pending}}, true
+		return Cell{Verdict: RunIf, Cause: Cause{Kind: history.NotUp, Text: "decided after enrolment"}, Wait: Cause{Kind: history.NotUp}, view: view{standing: pending}}, true
 	case !v.True():
 		return Cell{Verdict: Absent, view: view{standing: absent}}, true
 	}
@@ -141,7 +141,7 @@ func (p *Planner) decideKept(c *column, row *history.Row, node int) Cell {
 	}
 	if in, err := p.inputs(c, node); row.Step != c.task.Step.Digest || err == nil && in.known && in.input != row.Input {
 		cell.Verdict = Kept
-		cell.Cause = Cause{Kind: InputChanged, Text: "once = true: the first success holds"}
+		cell.Cause = Cause{Kind: history.InputChanged, Text: "once = true: the first success holds"}
 	}
 	return cell
 }
@@ -161,7 +161,7 @@ func (p *Planner) upstream(c *column, node int, refs []model.Ref) (Cell, bool) {
 			return Cell{Verdict: Blocked, Cause: root, view: view{standing: blocked}}, true
 		case pending:
 			if wait == nil {
-				wait = &Cell{Cause: Cause{Kind: Upstream, Of: of}, Wait: Cause{Kind: Upstream, Of: of}, view: view{standing: pending}}
+				wait = &Cell{Cause: Cause{Kind: history.Upstream, Of: of}, Wait: Cause{Kind: history.Upstream, Of: of}, view: view{standing: pending}}
 			}
 		}
 	}
@@ -213,11 +213,11 @@ func (p *Planner) look(e edge, node int) (history.Target, standing) {
 // root follows blocked instances down to the one that failed itself.
 func (p *Planner) root(e edge, of history.Target) Cause {
 	cell := p.Cell(of)
-	if cell == nil || cell.failed || cell.Cause.Kind != FailedCause {
-		if cell != nil && cell.Cause.Kind == Undecidable {
-			return Cause{Kind: FailedCause, Of: of, Text: cell.Cause.Text}
+	if cell == nil || cell.failed || cell.Cause.Kind != history.FailedCause {
+		if cell != nil && cell.Cause.Kind == history.Undecidable {
+			return Cause{Kind: history.FailedCause, Of: of, Text: cell.Cause.Text}
 		}
-		return Cause{Kind: FailedCause, Of: of}
+		return Cause{Kind: history.FailedCause, Of: of}
 	}
 	return cell.Cause
 }
@@ -246,10 +246,10 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 	}
 	in, err := p.inputs(c, node)
 	if err != nil {
-		return Cell{Verdict: Blocked, Cause: Cause{Kind: Undecidable, Text: err.Error()}, view: view{standing: blocked}, failed: true}
+		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.Undecidable, Text: err.Error()}, view: view{standing: blocked}, failed: true}
 	}
 	if !in.known {
-		cell := Cell{Verdict: Run, Cause: p.because(c, row, d.lives), Wait: Cause{Kind: NotUp, Text: fmt.Sprintf("input %s is known once every node it looks at has come up", in.open)}, view: view{standing: pending}}
+		cell := Cell{Verdict: Run, Cause: p.because(c, row, d.lives), Wait: Cause{Kind: history.NotUp, Text: fmt.Sprintf("input %s is known once every node it looks at has come up", in.open)}, view: view{standing: pending}}
 		if d.valid {
 			cell.Verdict, cell.Cause = RunIf, cell.Wait
 		}
@@ -264,13 +264,13 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 	}
 	if row != nil && row.Failure != nil && row.Failure.Final && row.Failure.Action == "apply" && row.Failure.Step == c.task.Step.Digest && row.Failure.Input == in.input {
 		self := p.target(c.task.Name, node)
-		return Cell{Verdict: Blocked, Cause: Cause{Kind: FailedCause, Of: self, Text: row.Failure.Error}, view: view{standing: blocked}, failed: true}
+		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.FailedCause, Of: self, Text: row.Failure.Error}, view: view{standing: blocked}, failed: true}
 	}
 	cell.Wait = p.hindrance(c, row, node)
-	if cell.Wait.Kind == FailedCause {
+	if cell.Wait.Kind == history.FailedCause {
 		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}}
 	}
-	cell.Ready = cell.Wait.Kind == Same
+	cell.Ready = cell.Wait.Kind == history.Same
 	return cell
 }
 
@@ -284,20 +284,20 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int) Cause {
 		case blocked:
 			return p.root(e, of)
 		case pending:
-			return Cause{Kind: Order, Of: of}
+			return Cause{Kind: history.Order, Of: of}
 		}
 	}
 	if node >= 0 {
 		n := p.state.Nodes[node]
 		if !model.Suffices(n.Level, p.model.Trust) {
-			return Cause{Kind: Distrust, Of: history.Target{Node: n.Name}, Text: fmt.Sprintf("its trust is %q, the packs need %q", n.Level, p.model.Trust)}
+			return Cause{Kind: history.Distrust, Of: history.Target{Node: n.Name}, Text: fmt.Sprintf("its trust is %q, the packs need %q", n.Level, p.model.Trust)}
 		}
 		if c.task.Step.Scope == model.Node && !n.Online {
-			return Cause{Kind: Offline, Of: history.Target{Node: n.Name}}
+			return Cause{Kind: history.Offline, Of: history.Target{Node: n.Name}}
 		}
 	}
 	if c.task.Step.Scope == model.Cluster && !c.task.Step.Pure() {
-		if _, why := p.Executor(c.task, node, 1); why.Kind != Same {
+		if _, why := p.Executor(c.task, node, 1); why.Kind != history.Same {
 			return why
 		}
 	}
@@ -330,7 +330,7 @@ func (p *Planner) Executor(t *model.Task, node, attempt int) (string, Cause) {
 	case onlySelf:
 		return target, Cause{}
 	}
-	return "", Cause{Kind: Executor, Text: fmt.Sprintf("no node of role %s can execute it now", t.On)}
+	return "", Cause{Kind: history.Executor, Text: fmt.Sprintf("no node of role %s can execute it now", t.On)}
 }
 
 func (p *Planner) hostReady(c *column, t *model.Task, node int) bool {

@@ -30,43 +30,8 @@ func (v Verdict) String() string { return verdictNames[v] }
 // MarshalText implements encoding.TextMarshaler.
 func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// CauseKind says of what sort a cause is.
-type CauseKind string
-
-// The kinds of causes of verdicts, and of waiting.
-const (
-	Same         CauseKind = ""              // nothing changed
-	FirstTime    CauseKind = "new"           // it never ran for this target
-	StepChanged  CauseKind = "step changed"  // the step's apply is another one
-	InputChanged CauseKind = "input changed" // Input differs from what it was
-	Upstream     CauseKind = "upstream"      // Of has to run first
-	Lifetime     CauseKind = "lifetime"      // its node's incarnation ended, or the root it wrote to is gone
-	Interrupted  CauseKind = "interrupted"   // it was started, and did not succeed since
-	ExpiredCause CauseKind = "expired"       // its success is due for renewal
-	Drift        CauseKind = "drift"         // a verify found the effect gone
-	ForcedCause  CauseKind = "forced"        // a person asked for it
-	Unwanted     CauseKind = "unwanted"      // the goal does not have it any more
-	FailedCause  CauseKind = "failed"        // Of failed
-	Undecidable  CauseKind = "undecidable"   // an expression cannot be evaluated
-
-	Running   CauseKind = "running"      // an attempt is in flight
-	Order     CauseKind = "order"        // Of has to be in place first (after)
-	NotUp     CauseKind = "not enrolled" // its node has not come up yet
-	Distrust  CauseKind = "trust"        // its node is not trusted enough
-	Offline   CauseKind = "offline"      // its node does not answer
-	Executor  CauseKind = "no executor"  // no node can execute it now
-	Consumer  CauseKind = "consumer"     // Of still uses its outputs
-	RetryWait CauseKind = "retry"        // the next attempt's time has not come
-	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
-)
-
 // Cause is why an instance has its verdict, or what it waits for.
-type Cause struct {
-	Kind  CauseKind      `json:"kind"`
-	Of    history.Target `json:"of,omitzero"`     // the instance that brought it about
-	Input string         `json:"input,omitempty"` // the input that changed
-	Text  string         `json:"text,omitempty"`  // details for people
-}
+type Cause = history.Cause
 
 // Cell is the decision about one instance.
 type Cell struct {

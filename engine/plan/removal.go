@@ -34,7 +34,7 @@ func (p *Planner) updateRemovals() {
 			if cell != nil && cell.Verdict != Absent && cell.Verdict != Replace {
 				continue
 			}
-			r := Removal{Target: t, Replaced: cell != nil && cell.Verdict == Replace, Cause: Cause{Kind: Unwanted}}
+			r := Removal{Target: t, Replaced: cell != nil && cell.Verdict == Replace, Cause: Cause{Kind: history.Unwanted}}
 			if r.Replaced {
 				r.Cause = cell.Cause
 			}
@@ -53,21 +53,21 @@ func (p *Planner) updateRemovals() {
 func (p *Planner) decideRemoval(r *Removal, gone map[history.Target]bool) {
 	row := p.state.Row(r.Target)
 	if row.Flight != nil {
-		r.Wait = Cause{Kind: Running}
+		r.Wait = Cause{Kind: history.Running}
 		return
 	}
 	if f := row.Failure; f != nil && f.Final && f.Action == "remove" {
-		r.Failed, r.Wait = true, Cause{Kind: FailedCause, Of: r.Target, Text: f.Error}
+		r.Failed, r.Wait = true, Cause{Kind: history.FailedCause, Of: r.Target, Text: f.Error}
 		return
 	}
 	r.Discharge = p.discharge(r, row)
-	if r.Wait = p.consumer(r, gone); r.Wait.Kind != Same {
+	if r.Wait = p.consumer(r, gone); r.Wait.Kind != history.Same {
 		return
 	}
 	if r.Discharge == "" {
 		r.Wait = p.removalHindrance(r, row)
 	}
-	r.Ready = r.Wait.Kind == Same
+	r.Ready = r.Wait.Kind == history.Same
 }
 
 // discharge says why the effect is gone by itself, if it is.
@@ -135,7 +135,7 @@ func (p *Planner) consumer(r *Removal, gone map[history.Target]bool) Cause {
 				continue
 			}
 			if p.uses(t, y, r, gone[y]) {
-				return Cause{Kind: Consumer, Of: y}
+				return Cause{Kind: history.Consumer, Of: y}
 			}
 		}
 	}
@@ -168,16 +168,16 @@ func (p *Planner) removalHindrance(r *Removal, row *history.Row) Cause {
 	case model.Node:
 		n := p.state.Node(r.Node)
 		if p.goal.Destroy {
-			return Cause{Kind: Wiping, Of: history.Target{Node: r.Node}}
+			return Cause{Kind: history.Wiping, Of: history.Target{Node: r.Node}}
 		}
 		if !n.Online {
-			return Cause{Kind: Offline, Of: history.Target{Node: r.Node}}
+			return Cause{Kind: history.Offline, Of: history.Target{Node: r.Node}}
 		}
 	case model.Cluster:
 		if p.goal.Destroy {
-			return Cause{Kind: Wiping}
+			return Cause{Kind: history.Wiping}
 		}
-		if _, why := p.RemovalExecutor(r, 1); why.Kind != Same {
+		if _, why := p.RemovalExecutor(r, 1); why.Kind != history.Same {
 			return why
 		}
 	}
@@ -204,7 +204,7 @@ func (p *Planner) RemovalExecutor(r *Removal, attempt int) (string, Cause) {
 		first = last
 	}
 	if len(first) == 0 {
-		return "", Cause{Kind: Executor, Text: "no node of role " + r.Task.On + " can execute it now"}
+		return "", Cause{Kind: history.Executor, Text: "no node of role " + r.Task.On + " can execute it now"}
 	}
 	return first[(attempt-1)%len(first)], Cause{}
 }

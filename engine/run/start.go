@@ -73,6 +73,7 @@ func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history
 	cell, task := m.plan.Cell(t), m.plan.Model().Task(t.Task)
 	s := history.Started{Target: t, Action: step.Apply, Attempt: attempt, Step: task.Step.Digest, Deadline: deadline(now, &task.Step.Apply)}
 	s.Ref, s.Input = cell.Digests().Ref, cell.Digests().Input
+	s.Cause = m.plan.Trigger(t, cell.Cause)
 	node := -1
 	if t.Node != "" {
 		node = m.state.Index(t.Node)
@@ -84,7 +85,7 @@ func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history
 	}
 	if task.Step.Scope == model.Cluster && !task.Step.Pure() {
 		executor, why := m.plan.Executor(task, node, attempt)
-		if why.Kind != plan.Same {
+		if why.Kind != history.Same {
 			return s, nil, fmt.Errorf("cannot choose a node to execute it: %s", why.Text)
 		}
 		s.Agent = executor
@@ -186,7 +187,7 @@ func (m *Machine) startRemoval(now time.Time, r plan.Removal) bool {
 		return false
 	}
 	s := history.Started{Target: r.Target, Action: step.Remove, Attempt: attempt, Step: row.Step, Input: row.Input, Place: place,
-		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step))}
+		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause}
 	switch r.Task.Step.Scope {
 	case model.Cluster:
 		s.Agent, _ = m.plan.RemovalExecutor(&r, attempt)

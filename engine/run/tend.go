@@ -129,7 +129,7 @@ func (m *Machine) survey() survey {
 		switch {
 		case r.Failed || m.stopped(r.Target):
 			s.stuck++
-		case r.Wait.Kind == plan.Consumer && m.stuck(r.Wait.Of):
+		case r.Wait.Kind == history.Consumer && m.stuck(r.Wait.Of):
 			s.stuck++
 		default:
 			s.moving++

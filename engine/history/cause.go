@@ -1,0 +1,94 @@
+package history
+
+// CauseKind says of what sort a cause is.
+type CauseKind string
+
+// The kinds of causes of verdicts, and of waiting.
+const (
+	Same         CauseKind = ""              // nothing changed
+	FirstTime    CauseKind = "new"           // it never ran for this target
+	StepChanged  CauseKind = "step changed"  // the step's apply is another one
+	InputChanged CauseKind = "input changed" // Input differs from what it was
+	Upstream     CauseKind = "upstream"      // Of has to run first
+	Lifetime     CauseKind = "lifetime"      // its node's incarnation ended, or the root it wrote to is gone
+	Interrupted  CauseKind = "interrupted"   // it was started, and did not succeed since
+	ExpiredCause CauseKind = "expired"       // its success is due for renewal
+	Drift        CauseKind = "drift"         // a verify found the effect gone
+	ForcedCause  CauseKind = "forced"        // a person asked for it
+	Unwanted     CauseKind = "unwanted"      // the goal does not have it any more
+	FailedCause  CauseKind = "failed"        // Of failed
+	Undecidable  CauseKind = "undecidable"   // an expression cannot be evaluated
+
+	Running   CauseKind = "running"      // an attempt is in flight
+	Order     CauseKind = "order"        // Of has to be in place first (after)
+	NotUp     CauseKind = "not enrolled" // its node has not come up yet
+	Distrust  CauseKind = "trust"        // its node is not trusted enough
+	Offline   CauseKind = "offline"      // its node does not answer
+	Executor  CauseKind = "no executor"  // no node can execute it now
+	Consumer  CauseKind = "consumer"     // Of still uses its outputs
+	RetryWait CauseKind = "retry"        // the next attempt's time has not come
+	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
+)
+
+// Cause is why an instance has its verdict, or what it waits for.
+type Cause struct {
+	Kind  CauseKind `json:"kind"`
+	Of    Target    `json:"of,omitzero"`     // the instance that brought it about
+	Input string    `json:"input,omitempty"` // the input that changed
+	Text  string    `json:"text,omitempty"`  // details for people
+}
+
+// Because gives the cause as a phrase.
+func (c Cause) Because() string {
+	of := c.Of.String()
+	text := ""
+	switch c.Kind {
+	case Same:
+		text = "nothing changed"
+	case FirstTime:
+		text = "it had never run for this target"
+	case StepChanged:
+		text = "the step's apply is another one"
+	case InputChanged:
+		text = "its inputs changed"
+		if c.Input != "" {
+			text = "input " + c.Input + " changed"
+		}
+	case Upstream:
+		text = of + " has to run first"
+		of = ""
+	case FailedCause:
+		text = of + " failed"
+		of = ""
+	case Order:
+		text = of + " has to be in place first"
+		of = ""
+	case Consumer:
+		text = of + " still uses its outputs"
+		of = ""
+	case NotUp:
+		text = "the node has not come up yet"
+	case Running:
+		text = "an attempt is in flight"
+	default:
+		text = string(c.Kind)
+	}
+	if of != "" {
+		text += ", after " + of
+	}
+	if c.Text != "" {
+		text += " (" + c.Text + ")"
+	}
+	return text
+}
+
+// String gives the target as task[node].
+func (t Target) String() string {
+	switch {
+	case t.Node == "":
+		return t.Task
+	case t.Task == "":
+		return "node " + t.Node
+	}
+	return t.Task + "[" + t.Node + "]"
+}

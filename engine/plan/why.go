@@ -1,0 +1,220 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	"joist/engine/history"
+)
+
+// Trigger completes the cause of a start with the instance that brought it about: of those whose outputs it reads or
+// that it was ordered after, the one that came to be in place last.
+func (p *Planner) Trigger(t history.Target, cause Cause) Cause {
+	c := p.byName[t.Task]
+	if c == nil || cause.Of != (history.Target{}) {
+		return cause
+	}
+	node := -1
+	if t.Node != "" {
+		node = p.state.Index(t.Node)
+	}
+	var since uint64
+	if row := c.rows.Row(node); row != nil {
+		since = row.Ended
+	}
+	latest := since
+	for _, e := range c.waits {
+		if e.host || cause.Input != "" && !readsIn(c, cause.Input, e.to.task.Name) {
+			continue
+		}
+		for k := range e.to.cells {
+			if !e.all && e.to.targets[k] != node && e.to.targets[k] >= 0 {
+				continue
+			}
+			if row := e.to.rows.Row(e.to.targets[k]); row != nil && row.Phase == history.InPlace && row.Ended > latest {
+				latest, cause.Of = row.Ended, p.target(e.to.task.Name, e.to.targets[k])
+			}
+		}
+	}
+	return cause
+}
+
+func readsIn(c *column, input, task string) bool {
+	for i := range c.task.With {
+		if c.task.With[i].Name != input {
+			continue
+		}
+		for _, r := range c.task.With[i].Refs {
+			if r.Name == task {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Link is one link of the chain that explains an instance.
+type Link struct {
+	Of   history.Target `json:"of,omitzero"`
+	Says string         `json:"says"`
+	Seq  uint64         `json:"seq,omitempty"` // event of the journal that it rests on
+}
+
+// Why explains an instance: what is decided about it now, why it last ran, and what brought that about, link by link
+// down to a fact that nobody decided: a goal that a person set, or a node that came up.
+func (p *Planner) Why(t history.Target) []Link {
+	var chain []Link
+	if cell := p.Cell(t); cell != nil {
+		chain = append(chain, Link{Of: t, Says: cell.says()})
+	}
+	seen := map[history.Target]bool{}
+	for !seen[t] {
+		seen[t] = true
+		row := p.state.Row(t)
+		if row == nil || row.Started == 0 {
+			break
+		}
+		chain = append(chain, Link{Of: t, Seq: row.Started, Says: "last started because " + row.Cause.Because()})
+		if row.Cause.Of.Task == "" || row.Cause.Of == t {
+			return append(chain, p.fact(t, row))
+		}
+		t = row.Cause.Of
+	}
+	return append(chain, p.fact(t, p.state.Row(t)))
+}
+
+// fact is where a chain ends: the goal, or the node's incarnation if that came after the goal.
+func (p *Planner) fact(t history.Target, row *history.Row) Link {
+	if n := p.state.Node(t.Node); n != nil && n.Up > p.goalAt(row) {
+		return Link{Seq: n.Up, Says: fmt.Sprintf("node %s came up with incarnation %s", n.Name, n.Incarnation)}
+	}
+	g := p.goal
+	if row != nil && row.Started > 0 && row.Goal >= 0 && row.Goal < len(p.state.Goals) {
+		g = &p.state.Goals[row.Goal]
+	}
+	if g == nil {
+		return Link{Says: "no goal has been set"}
+	}
+	return Link{Seq: g.Seq, Says: fmt.Sprintf("%s set goal %s", g.By, g.Model.Short())}
+}
+
+func (p *Planner) goalAt(row *history.Row) uint64 {
+	if row == nil || row.Goal < 0 || row.Goal >= len(p.state.Goals) {
+		return p.state.GoalSeq
+	}
+	return p.state.Goals[row.Goal].Seq
+}
+
+func (c *Cell) says() string {
+	s := "is " + c.Verdict.String()
+	if c.Cause.Kind != history.Same {
+		s += ": " + c.Cause.Because()
+	}
+	if !c.Ready && c.Wait.Kind != history.Same {
+		s += "; it waits: " + c.Wait.Because()
+	}
+	return s
+}
+
+// Item is one instance of a plan, for people and programs.
+type Item struct {
+	history.Target
+	Step    string  `json:"step,omitempty"`
+	Verdict Verdict `json:"verdict"`
+	State   string  `json:"state"` // in place, running, ready, waiting, failed, blocked, absent, removing
+	Cause   Cause   `json:"cause,omitzero"`
+	Wait    Cause   `json:"wait,omitzero"`
+	Attempt int     `json:"attempt,omitempty"` // of what is in flight, or failed last
+	Error   string  `json:"error,omitempty"`   // of the last failure
+	Seconds float64 `json:"seconds,omitempty"` // how long the last success took
+	Agent   string  `json:"agent,omitempty"`   // node that executes what is in flight
+}
+
+// Items lists every instance of the goal and everything that is to be removed.
+func (p *Planner) Items() []Item {
+	var items []Item
+	for _, c := range p.tasks {
+		for k := range c.cells {
+			items = append(items, p.item(c, k))
+		}
+	}
+	for i := range p.removals {
+		r := &p.removals[i]
+		if r.Replaced {
+			continue
+		}
+		it := Item{Target: r.Target, Verdict: Remove, State: "waiting", Cause: r.Cause, Wait: r.Wait}
+		if r.Task != nil {
+			it.Step = r.Task.Step.Name
+		}
+		it.history(p.state.Row(r.Target))
+		switch {
+		case r.Failed:
+			it.State = "failed"
+		case it.Attempt > 0 && r.Wait.Kind == history.Running:
+			it.State = "removing"
+		case r.Ready:
+			it.State = "ready"
+		}
+		items = append(items, it)
+	}
+	return items
+}
+
+func (p *Planner) item(c *column, k int) Item {
+	cell := &c.cells[k]
+	it := Item{Target: p.target(c.task.Name, c.targets[k]), Step: c.task.Step.Name, Verdict: cell.Verdict, Cause: cell.Cause, Wait: cell.Wait}
+	row := c.rows.Row(c.targets[k])
+	it.history(row)
+	switch {
+	case row != nil && row.Flight != nil:
+		it.State = "running"
+	case cell.failed:
+		it.State = "failed"
+	case cell.Settled():
+		it.State = "in place"
+	case cell.Verdict == Absent:
+		it.State = "absent"
+	case cell.Verdict == Blocked:
+		it.State = "blocked"
+	case cell.Ready:
+		it.State = "ready"
+	default:
+		it.State = "waiting"
+	}
+	return it
+}
+
+func (it *Item) history(row *history.Row) {
+	if row == nil {
+		return
+	}
+	if row.Failure != nil {
+		it.Attempt, it.Error = row.Failure.Attempt, row.Failure.Error
+	}
+	if row.Flight != nil {
+		it.Attempt, it.Agent = row.Flight.Attempt, row.Flight.Agent
+	}
+	if row.Phase == history.InPlace && row.Done.After(row.Begun) {
+		it.Seconds = row.Done.Sub(row.Begun).Seconds()
+	}
+}
+
+// Count counts instances by verdict.
+func Count(items []Item) map[string]int {
+	counts := map[string]int{}
+	for _, it := range items {
+		counts[it.Verdict.String()]++
+	}
+	return counts
+}
+
+// Order of verdicts for people: the dangerous first.
+func (v Verdict) danger() int {
+	return slices.Index([]Verdict{Remove, Replace, Blocked, Run, RunIf, Kept, Absent, Unchanged}, v)
+}
+
+// SortForPeople puts the dangerous first and keeps the order otherwise.
+func SortForPeople(items []Item) {
+	slices.SortStableFunc(items, func(a, b Item) int { return a.Verdict.danger() - b.Verdict.danger() })
+}
