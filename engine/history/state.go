@@ -2,6 +2,8 @@ package history
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"joist/engine/step"
@@ -193,4 +195,32 @@ func (s *State) budget(rollout string) *Budget {
 		s.Budgets[rollout] = b
 	}
 	return b
+}
+
+// Clone gives a state that can be folded further while s stays as it is.
+func (s *State) Clone() *State {
+	c := *s
+	c.Goals = slices.Clone(s.Goals)
+	c.index = maps.Clone(s.index)
+	c.Nodes = make([]*Node, len(s.Nodes))
+	for i, n := range s.Nodes {
+		copied := *n
+		c.Nodes[i] = &copied
+	}
+	c.Columns = make(map[string]*Column, len(s.Columns))
+	for name, column := range s.Columns {
+		rows := make([]*Row, len(column.Rows))
+		for i, r := range column.Rows {
+			if r != nil {
+				copied := *r
+				rows[i] = &copied
+			}
+		}
+		c.Columns[name] = &Column{Rows: rows}
+	}
+	c.Budgets = make(map[string]*Budget, len(s.Budgets))
+	for name, b := range s.Budgets {
+		c.Budgets[name] = &Budget{Places: maps.Clone(b.Places), Failures: b.Failures, Proven: maps.Clone(b.Proven)}
+	}
+	return &c
 }

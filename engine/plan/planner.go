@@ -373,3 +373,6 @@ func (p *Planner) target(task string, node int) history.Target {
 	}
 	return history.Target{Task: task, Node: p.state.Nodes[node].Name}
 }
+
+// ModelOf gives the model of any goal that a live row names, or nil.
+func (p *Planner) ModelOf(goal int) *model.Model { return p.models(goal) }

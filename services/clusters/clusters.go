@@ -1,0 +1,383 @@
+// Package clusters looks after every cluster of an engine: it compiles what operators declare, claims machines for it,
+// keeps one loop for each cluster, and tells each loop what its nodes say.
+package clusters
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"joist/engine/drive"
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/plan"
+)
+
+// Source is what an operator hands in: a cluster file and the packs it names, as archives.
+type Source struct {
+	FileName string            `json:"file_name"`
+	File     []byte            `json:"file"`
+	Packs    map[string][]byte `json:"packs"` // archives by the name under which the file uses them
+}
+
+// Compiled is a checked source.
+type Compiled struct {
+	Model    *model.Model
+	Choose   map[string]Selection // by role
+	Warnings string               // diagnostics that stop nothing, as text
+}
+
+// Selection says which machines play a role: those named, or Count that match.
+type Selection struct {
+	Names []string
+	Match func(name string, facts json.RawMessage) (bool, error)
+	Count int
+}
+
+// Compiler checks sources. Its errors are diagnostics for people.
+type Compiler interface {
+	Compile(ctx context.Context, s Source) (*Compiled, error)
+}
+
+// Candidate is a machine that a cluster may claim.
+type Candidate struct {
+	Name    string
+	Cluster string // that has it
+	Facts   json.RawMessage
+	Online  bool
+}
+
+// Site is what the clusters need of the site's owner.
+type Site interface {
+	// Claim shows choose every machine and gives the cluster those it names, all or none.
+	Claim(ctx context.Context, cluster string, choose func([]Candidate) ([]string, error)) error
+	// Seen gives what is known of a machine now: what a cluster's journal is to say of it.
+	Seen(machine string) (history.NodeSeen, bool)
+}
+
+// Config says what the clusters work with. Drive is the template of each loop's configuration.
+type Config struct {
+	Drive    drive.Config
+	Compiler Compiler
+	Site     Site
+	Grace    time.Duration // how long nodes may take to come back after a start of the engine; 0 for 1 minute
+}
+
+// Clusters holds the loops. It is safe for concurrent use.
+type Clusters struct {
+	cfg Config
+	log *slog.Logger
+
+	mu    sync.Mutex
+	loops map[string]*drive.Cluster
+	busy  map[string]*sync.Mutex // one change of a cluster's goal at a time
+}
+
+// Open takes up every cluster that has a journal.
+func Open(ctx context.Context, cfg Config) (*Clusters, error) {
+	if cfg.Grace == 0 {
+		cfg.Grace = time.Minute
+	}
+	if cfg.Drive.Log == nil {
+		cfg.Drive.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Drive.Now == nil {
+		cfg.Drive.Now = time.Now
+	}
+	c := &Clusters{cfg: cfg, log: cfg.Drive.Log, loops: map[string]*drive.Cluster{}, busy: map[string]*sync.Mutex{}}
+	c.cfg.Drive.Library = c
+	infos, err := cfg.Drive.Store.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the journals: %w", err)
+	}
+	for _, info := range infos {
+		name, ok := strings.CutPrefix(info.Journal, drive.JournalOf(""))
+		if !ok {
+			continue
+		}
+		if _, err := c.open(ctx, name); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Close ends every loop.
+func (c *Clusters) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, loop := range c.loops {
+		loop.Close()
+	}
+	clear(c.loops)
+}
+
+func (c *Clusters) open(ctx context.Context, name string) (*drive.Cluster, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if loop := c.loops[name]; loop != nil && loop.Err() == nil {
+		return loop, nil
+	}
+	cfg := c.cfg.Drive
+	cfg.Cluster = name
+	loop, err := drive.Open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take up cluster %s: %w", name, err)
+	}
+	c.loops[name] = loop
+	return loop, nil
+}
+
+// UnknownError reports a cluster that the engine does not have.
+type UnknownError struct{ Name string }
+
+func (e *UnknownError) Error() string { return fmt.Sprintf("there is no cluster %q", e.Name) }
+
+// Get gives a cluster's loop.
+func (c *Clusters) Get(name string) (*drive.Cluster, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if loop, ok := c.loops[name]; ok {
+		return loop, nil
+	}
+	return nil, &UnknownError{name}
+}
+
+// Names lists the clusters, sorted.
+func (c *Clusters) Names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.loops))
+}
+
+// archived is how a source is kept: packs by the digests of their archives.
+type archived struct {
+	FileName string            `json:"file_name"`
+	File     string            `json:"file"`
+	Packs    map[string]string `json:"packs"`
+}
+
+func (c *Clusters) archive(ctx context.Context, s Source) (string, error) {
+	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}}
+	for name, data := range s.Packs {
+		d, err := c.cfg.Drive.Blobs.Put(ctx, data)
+		if err != nil {
+			return "", fmt.Errorf("cannot archive pack %s: %w", name, err)
+		}
+		a.Packs[name] = d
+	}
+	data, err := json.Marshal(a)
+	if err != nil {
+		return "", fmt.Errorf("cannot archive the cluster file: %w", err)
+	}
+	return c.cfg.Drive.Blobs.Put(ctx, data)
+}
+
+// Model implements drive.Library: it compiles a goal's archived source again.
+func (c *Clusters) Model(ctx context.Context, g history.Goal) (*model.Model, error) {
+	data, err := c.cfg.Drive.Blobs.Get(ctx, g.Source.String())
+	if err != nil {
+		return nil, err
+	}
+	var a archived
+	if err := json.Unmarshal(data, &a); err != nil {
+		return nil, fmt.Errorf("cannot read the archived source: %w", err)
+	}
+	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}}
+	for name, d := range a.Packs {
+		if s.Packs[name], err = c.cfg.Drive.Blobs.Get(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return compiled.Model, nil
+}
+
+// Accepted is what became of a declaration.
+type Accepted struct {
+	Cluster  string              `json:"cluster"`
+	Goal     string              `json:"goal"` // digest of the model
+	Seq      uint64              `json:"seq"`  // event that set it
+	Roles    map[string][]string `json:"roles"`
+	Warnings string              `json:"warnings,omitempty"`
+}
+
+var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Apply makes a declaration the cluster's goal: it is compiled, machines are claimed, and the goal is durable before
+// Apply returns. The same declaration again means "try again".
+func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, error) {
+	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	m := compiled.Model
+	if !clusterName.MatchString(m.Cluster) {
+		return nil, fmt.Errorf("cannot use %q as a cluster's name: use lower-case letters, digits and hyphens", m.Cluster)
+	}
+	unlock := c.lock(m.Cluster)
+	defer unlock()
+	source, err := c.archive(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	loop, err := c.Get(m.Cluster)
+	var before *history.Goal
+	if err == nil {
+		if before, err = goalOf(ctx, loop); err != nil {
+			return nil, err
+		}
+	}
+	roles, err := c.claim(ctx, compiled, before)
+	if err != nil {
+		return nil, err
+	}
+	if loop == nil {
+		if loop, err = c.open(ctx, m.Cluster); err != nil {
+			return nil, err
+		}
+	}
+	g := history.Goal{Model: m.Digest, Roles: roles, By: by}
+	if err := g.Source.UnmarshalText([]byte(source)); err != nil {
+		return nil, fmt.Errorf("internal error: %w", err)
+	}
+	g.Changed = before == nil || before.Destroy || before.Model != g.Model || !maps.EqualFunc(before.Roles, roles, slices.Equal)
+	if err := c.pursue(ctx, loop, g); err != nil {
+		return nil, err
+	}
+	return &Accepted{Cluster: m.Cluster, Goal: m.Digest.String(), Seq: loop.Journal().Last(), Roles: roles, Warnings: compiled.Warnings}, nil
+}
+
+// pursue tells the loop of the goal's nodes and then sets it.
+func (c *Clusters) pursue(ctx context.Context, loop *drive.Cluster, g history.Goal) error {
+	for _, name := range nodesOf(g.Roles) {
+		if seen, ok := c.cfg.Site.Seen(name); ok {
+			if err := tell(ctx, loop, seen); err != nil {
+				return err
+			}
+		}
+	}
+	return loop.Pursue(ctx, g)
+}
+
+func nodesOf(roles map[string][]string) []string {
+	var all []string
+	for _, nodes := range roles {
+		all = append(all, nodes...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func goalOf(ctx context.Context, loop *drive.Cluster) (*history.Goal, error) {
+	var goal *history.Goal
+	err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		if g := s.Goal(); g != nil {
+			copied := *g
+			goal = &copied
+		}
+	})
+	return goal, err
+}
+
+func (c *Clusters) lock(name string) (unlock func()) {
+	c.mu.Lock()
+	m := c.busy[name]
+	if m == nil {
+		m = &sync.Mutex{}
+		c.busy[name] = m
+	}
+	c.mu.Unlock()
+	m.Lock()
+	return m.Unlock
+}
+
+// Destroy makes "nothing" the cluster's goal.
+func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
+	unlock := c.lock(name)
+	defer unlock()
+	loop, err := c.Get(name)
+	if err != nil {
+		return err
+	}
+	g, err := goalOf(ctx, loop)
+	if err != nil {
+		return err
+	}
+	if g == nil {
+		return errors.New("this cluster was never given a goal")
+	}
+	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true})
+}
+
+// Preview plans a declaration without changing anything.
+func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
+	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	m := compiled.Model
+	state := history.New()
+	var before *history.Goal
+	models := map[int]*model.Model{}
+	if loop, err := c.Get(m.Cluster); err == nil {
+		if err := loop.Look(ctx, func(live *history.State, p *plan.Planner) {
+			state = live.Clone()
+			before = state.Goal()
+			for i := range state.Goals {
+				models[i] = p.ModelOf(i)
+			}
+		}); err != nil {
+			return nil, err
+		}
+	}
+	roles, err := c.choose(ctx, compiled, before)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range nodesOf(roles) {
+		if seen, ok := c.cfg.Site.Seen(name); ok {
+			state.Fold(state.Seq+1, state.Now, seen)
+		}
+	}
+	state.Fold(state.Seq+1, state.Now, history.Goal{Model: m.Digest, Roles: roles, By: "preview"})
+	models[len(state.Goals)-1] = m
+	p := plan.New(state, func(goal int) *model.Model { return models[goal] })
+	return planOf(m.Cluster, p, compiled.Warnings), nil
+}
+
+// Plan is a plan for people and programs. Its JSON form is stable.
+type Plan struct {
+	Cluster  string         `json:"cluster"`
+	Counts   map[string]int `json:"counts"` // instances by verdict
+	Items    []plan.Item    `json:"items"`
+	Warnings string         `json:"warnings,omitempty"`
+}
+
+func planOf(cluster string, p *plan.Planner, warnings string) *Plan {
+	items := p.Items()
+	return &Plan{Cluster: cluster, Counts: plan.Count(items), Items: items, Warnings: warnings}
+}
+
+// Current gives the plan of the goal that the cluster pursues.
+func (c *Clusters) Current(ctx context.Context, name string) (*Plan, error) {
+	loop, err := c.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	var result *Plan
+	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) { result = planOf(name, p, "") })
+	return result, err
+}
