@@ -56,6 +56,7 @@ type DB struct {
 	waiting sync.Mutex
 	jobs    []*job
 	turn    sync.Mutex // held by whoever commits
+	closed  bool       // guarded by turn
 }
 
 // holding is how a database is kept to its controllers.
@@ -103,10 +104,14 @@ func connect(ctx context.Context, dialector gorm.Dialector, db *DB) error {
 	return pool.PingContext(ctx)
 }
 
-// Close ends all connections and lets go of the data. What was acknowledged is durable already.
+// Close ends all connections and lets go of the data. What was acknowledged is durable already. Closing again does nothing.
 func (d *DB) Close() error {
 	d.turn.Lock() // a commit under way is finished first
 	defer d.turn.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
 	var errs []error
 	if d.pool != nil {
 		errs = append(errs, d.pool.Close())
