@@ -211,3 +211,21 @@ func TestSharedCommit(t *testing.T) {
 	}
 	must(t, db.Write(t.Context(), put("d"))) // neither the turn nor the connection is lost
 }
+
+// A commit that fails leaves no transaction open on its connection: the next write would find itself within it.
+func TestCommitFails(t *testing.T) {
+	t.Parallel()
+	db := openTest(t, Config{Dir: t.TempDir(), Migrations: []Migration{{ID: "0100-pairs", Statements: []string{
+		"CREATE TABLE firsts (id BIGINT NOT NULL PRIMARY KEY)",
+		"CREATE TABLE seconds (id BIGINT NOT NULL REFERENCES firsts (id) DEFERRABLE INITIALLY DEFERRED)", // checked by the commit
+	}}}})
+	db.pool.SetMaxOpenConns(1)
+	insert := func(table string) error {
+		return db.Write(t.Context(), func(tx *gorm.DB) error { return tx.Exec("INSERT INTO " + table + " (id) VALUES (1)").Error })
+	}
+	if err := insert("seconds"); err == nil || !strings.Contains(err.Error(), "FOREIGN KEY") {
+		t.Fatalf("error %v", err)
+	}
+	must(t, insert("firsts"))
+	must(t, insert("seconds"))
+}
