@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"joist/engine/journal/journaltest"
 )
 
@@ -16,7 +18,12 @@ const childDir = "SQLSTORE_TEST_CHILD_DIR"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(childDir)
 	if dir == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	db, err := Open(context.Background(), Config{Dir: dir, Holder: "the child"})
 	if err == nil {
