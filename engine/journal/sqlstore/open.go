@@ -39,7 +39,8 @@ type Config struct {
 
 	Holder string // who opens it, for people, such as "joist serve"; empty: the program's name
 
-	// Migrations make further tables, for services that keep their own. They run after this package's, in order.
+	// Migrations make further tables, for services that keep their own. They run after this package's, in order. Every
+	// start names all of them: data that had one which is not named has a newer schema than the program.
 	Migrations []Migration
 
 	Now func() time.Time // the clock for creation and holding times; nil: time.Now

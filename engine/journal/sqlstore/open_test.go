@@ -47,6 +47,44 @@ func TestHeldFolder(t *testing.T) {
 	openTest(t, Config{Dir: dir})
 }
 
+// The SQLite that is linked is one without the corruption of WAL resets, which all before 3.51.3 have.
+func TestSQLiteVersion(t *testing.T) {
+	t.Parallel()
+	var version string
+	must(t, openTest(t, Config{Dir: t.TempDir()}).gorm.Raw("SELECT sqlite_version()").Row().Scan(&version))
+	var major, minor, patch int
+	if _, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err != nil {
+		t.Fatal(err)
+	}
+	if major*1_000_000+minor*1000+patch < 3_051_003 {
+		t.Errorf("SQLite %s is linked: go.mod must force a newer modernc.org/sqlite", version)
+	}
+}
+
+// A program that brings further tables adds them to what is there; the one before it then refuses the data.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openTest(t, Config{Dir: dir})
+	w, err := journal.Open(t.Context(), journal.Config{Store: db.Journals(), Journal: "demo"})
+	must(t, err)
+	must(t, w.Append(t.Context(), journaltest.Records(0, 3)))
+	must(t, db.Close())
+	later := Config{Dir: dir, Migrations: []Migration{{ID: "0100-notes", Statements: []string{"CREATE TABLE notes (note BLOB NOT NULL)"}}}}
+	for range 2 {
+		db = openTest(t, later)
+		must(t, db.Write(t.Context(), func(tx *gorm.DB) error { return tx.Exec("INSERT INTO notes (note) VALUES ('a')").Error }))
+		if got := journaltest.ReadAll(t, db.Journals(), "demo", 0); len(got) != 3 {
+			t.Errorf("%d records", len(got))
+		}
+		must(t, db.Close())
+	}
+	var newer *NewerSchemaError
+	if _, err := Open(t.Context(), Config{Dir: dir}); !errors.As(err, &newer) {
+		t.Errorf("error %v", err)
+	}
+}
+
 // Every connection of the pool has the settings that durability and concurrency rest on.
 func TestSQLiteSettings(t *testing.T) {
 	t.Parallel()

@@ -34,7 +34,7 @@ func TestPostgreSQL(t *testing.T) {
 	t.Run("server crash", func(t *testing.T) { testServerCrash(t, server) })
 	t.Run("no server", func(t *testing.T) {
 		_, err := sqlstore.Open(t.Context(), sqlstore.Config{PostgreSQL: "host=" + t.TempDir() + " user=joist dbname=none"})
-		if err == nil || !strings.HasPrefix(err.Error(), "cannot open the PostgreSQL database none at /") {
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot open the PostgreSQL database none at /") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -48,7 +48,7 @@ type server struct {
 }
 
 // startServer makes a data folder and starts a server on it, both removed with the test.
-func startServer(t *testing.T) *server {
+func startServer(t testing.TB) *server {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "joist-pg-") // short: a socket's path has at most 107 bytes
 	must(t, err)
@@ -68,7 +68,7 @@ func startServer(t *testing.T) *server {
 }
 
 // start runs the server and waits until it says that it is ready.
-func (s *server) start(t *testing.T) {
+func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.cmd = command(t, "postgres", "-D", filepath.Join(s.dir, "data"), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "deadlock_timeout=100ms")
 	stderr, err := s.cmd.StderrPipe()
@@ -95,7 +95,7 @@ func (s *server) start(t *testing.T) {
 }
 
 // stop ends the server: SIGINT in an orderly way, SIGQUIT at once, leaving recovery to the next start.
-func (s *server) stop(t *testing.T, signal syscall.Signal) {
+func (s *server) stop(t testing.TB, signal syscall.Signal) {
 	t.Helper()
 	must(t, s.cmd.Process.Signal(signal))
 	var exit *exec.ExitError
@@ -105,7 +105,7 @@ func (s *server) stop(t *testing.T, signal syscall.Signal) {
 }
 
 // database makes an empty database and returns its connection string.
-func (s *server) database(t *testing.T) string {
+func (s *server) database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("test%d", s.databases.Add(1))
 	admin, err := sql.Open("pgx", s.dsn("postgres"))
@@ -121,7 +121,7 @@ func (s *server) dsn(database string) string {
 }
 
 // command prepares a program of PostgreSQL's, which refuses to run as root.
-func command(t *testing.T, name string, args ...string) *exec.Cmd {
+func command(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -138,7 +138,7 @@ func command(t *testing.T, name string, args ...string) *exec.Cmd {
 }
 
 // account is whom the server runs as, nil for whoever runs the tests.
-func account(t *testing.T) *syscall.Credential {
+func account(t testing.TB) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -158,7 +158,7 @@ func account(t *testing.T) *syscall.Credential {
 	return nil
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
