@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"reflect"
 	"strings"
 	"testing"
@@ -43,6 +44,28 @@ func TestChunksRoundTrip(t *testing.T) {
 		}
 	})
 }
+
+// What was written in format 1 stays readable: this is a chunk as the first release wrote it.
+func TestChunkGolden(t *testing.T) {
+	t.Parallel()
+	want := []journal.Record{
+		{Seq: 300, Time: time.Unix(1_790_000_000, 5).UTC(), Kind: "step.started", Version: 1, Data: []byte(`{"instance":"demo/member[n1]"}`)},
+		{Seq: 301, Time: time.Unix(1_789_999_999, 0).UTC(), Kind: "step.done", Version: 0, Data: []byte(`null`)},
+	}
+	data, err := hex.DecodeString(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := journal.Chunk{First: 300, Last: 301, Data: data}.Records()
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("records %v instead of %v: %v", got, want, err)
+	}
+	if now := journal.Chunks(want)[0].Data; !bytes.Equal(now, data) {
+		t.Errorf("now written as %x: a new format needs a new number", now)
+	}
+}
+
+const golden = "01ac02028a8098bf84e1add731010c737465702e737461727465641e7b22696e7374616e6365223a2264656d6f2f6d656d6265725b6e315d227d89a8d6b9070009737465702e646f6e65046e756c6cdcd31a1e"
 
 // A damaged chunk is an error wherever the damage is.
 func TestChunkDamage(t *testing.T) {

@@ -12,6 +12,7 @@ type HeldError struct {
 	Since  time.Time // since when, UTC; zero if unknown
 }
 
+// Error says who holds what, since when, and what to do.
 func (e *HeldError) Error() string {
 	since := ""
 	if !e.Since.IsZero() {
@@ -27,6 +28,7 @@ type FencedError struct {
 	Newest  uint64 // the journal's; 0 if the journal was never acquired
 }
 
+// Error says that another controller has taken over.
 func (e *FencedError) Error() string {
 	return fmt.Sprintf("cannot write journal %s with epoch %d: its newest epoch is %d, so another controller has taken over", e.Journal, e.Epoch, e.Newest)
 }
@@ -38,6 +40,7 @@ type ConflictError struct {
 	Last    uint64 // the journal's last sequence
 }
 
+// Error names the sequence that was expected and the one that is.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("cannot append to journal %s after record %d: its last record is %d", e.Journal, e.After, e.Last)
 }
@@ -49,6 +52,7 @@ type DamagedError struct {
 	Reason string
 }
 
+// Error says what is damaged, where and how.
 func (e *DamagedError) Error() string {
 	at := ""
 	if e.Seq != 0 {
@@ -60,6 +64,7 @@ func (e *DamagedError) Error() string {
 // NotFoundError reports a blob that is not there.
 type NotFoundError struct{ Digest string }
 
+// Error names the digest.
 func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("cannot find the value with digest %s", e.Digest)
 }
@@ -70,6 +75,7 @@ type DiskFullError struct {
 	Err  error  // what the store said
 }
 
+// Error says which file and what to do.
 func (e *DiskFullError) Error() string {
 	return fmt.Sprintf("cannot write %s: the disk is full; free space and start again", e.Path)
 }

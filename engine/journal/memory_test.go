@@ -56,6 +56,29 @@ func TestMemoryCrashes(t *testing.T) {
 	}
 }
 
+// The same faults around any store.
+func TestHooked(t *testing.T) {
+	t.Parallel()
+	crash := errors.New("crash")
+	m := &journal.Memory{}
+	hooked := &journaltest.Hooked{Store: m}
+	epoch, err := hooked.Acquire(t.Context(), "demo", "test")
+	must(t, err)
+	batch := journal.Batch{Journal: "demo", Epoch: epoch, Records: journaltest.Records(0, 2)}
+	hooked.Before = func(journal.Batch) error { return crash }
+	if err := hooked.Append(t.Context(), batch); err != crash || len(journaltest.ReadAll(t, m, "demo", 0)) != 0 {
+		t.Errorf("error %v before the write", err)
+	}
+	hooked.Before, hooked.After = nil, func(journal.Batch) error { return crash }
+	if err := hooked.Append(t.Context(), batch); err != crash || len(journaltest.ReadAll(t, m, "demo", 0)) != 2 {
+		t.Errorf("error %v after the write", err)
+	}
+	var conflict *journal.ConflictError
+	if err := hooked.Append(t.Context(), batch); !errors.As(err, &conflict) {
+		t.Errorf("error %v of the store's own", err)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"joist/engine/entries"
 	"joist/engine/journal"
 )
 
@@ -104,4 +105,50 @@ func BenchmarkRead(b *testing.B) {
 			b.ReportMetric(float64(b.N*total)/b.Elapsed().Seconds(), "records/s")
 		})
 	}
+}
+
+// BenchmarkSnapshot keeps and loads a state of 10 MiB.
+func BenchmarkSnapshot(b *testing.B) {
+	store := benchOpen(b).Journals()
+	w, err := journal.Open(b.Context(), journal.Config{Store: store, Snapshots: store, Journal: "demo"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Append(b.Context(), benchRecords(1)); err != nil {
+		b.Fatal(err)
+	}
+	state := make([]byte, 10<<20)
+	b.Run("save", func(b *testing.B) {
+		for b.Loop() {
+			if err := w.Snapshot(b.Context(), 1, 1, state); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("load", func(b *testing.B) {
+		for b.Loop() {
+			if s, err := store.Load(b.Context(), "demo"); err != nil || len(s.Data) != len(state) {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkEntries has many instances write an entry each, as a run on many nodes does: they share commits.
+func BenchmarkEntries(b *testing.B) {
+	store := benchOpen(b).Entries()
+	var number atomic.Int64
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			name := fmt.Sprintf("n%06d", number.Add(1))
+			want := []entries.Entry{{Key: "a/" + name, Value: []byte(`["10.0.0.1"]`)}}
+			_, err := store.Replace(context.Background(), entries.Scope{Service: "names", Cluster: "demo"}, entries.Writer{Owner: name, Epoch: 1}, want)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }

@@ -28,8 +28,12 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// Write runs f in a transaction and returns once it is durable; f's error undoes what f wrote and is returned. Calls
-// made while a commit is under way share the next one, so that many callers need few writes to disk. It may run f
+// Refuse marks an error with which the function of a Write ends before it wrote anything, because what is stored forbids
+// it. Write returns the error as it is, and others in the same commit are not held up.
+func Refuse(err error) error { return refusal{err} }
+
+// Write runs f in a transaction and returns once it is durable; f's error undoes what f wrote and is returned, wrapped
+// unless it comes from Refuse. Calls made while a commit is under way share the next one, so that many callers need few writes to disk. It may run f
 // again, after undoing it, so f must set what it returns afresh. Once begun, a write is not given up when ctx ends.
 // Services write their own tables here, and not beside it: on SQLite two writers would wait for each other's lock.
 func (d *DB) Write(ctx context.Context, f func(tx *gorm.DB) error) error {
@@ -102,25 +106,29 @@ func (d *DB) attempt(ctx context.Context, group []*job) (committing bool, err er
 			}
 		}()
 		wrote := false
-		for _, j := range group {
-			j.err = j.run(tx)
+		refusals := make([]error, len(group))
+		for i, j := range group {
+			err := j.run(tx)
 			var refused refusal
-			if errors.As(j.err, &refused) {
+			if errors.As(err, &refused) {
+				refusals[i] = err
 				continue
 			}
-			if j.err != nil {
-				return j.err
+			if err != nil {
+				return err
 			}
 			wrote = true
 		}
-		if !wrote {
-			return nil
+		if wrote {
+			ended, committing = true, true
+			if err := tx.Commit().Error; err != nil {
+				// SQLite leaves the transaction open when a commit fails, and the pool does not look.
+				conn.Exec("ROLLBACK")
+				return err
+			}
 		}
-		ended, committing = true, true
-		if err := tx.Commit().Error; err != nil {
-			// SQLite leaves the transaction open when a commit fails, and the pool does not look.
-			conn.Exec("ROLLBACK")
-			return err
+		for i, j := range group { // only now: no job is a success before it is durable
+			j.err = refusals[i]
 		}
 		return nil
 	})

@@ -22,6 +22,7 @@ type Migration struct {
 // NewerSchemaError reports a database that a newer program has changed.
 type NewerSchemaError struct{ Name string }
 
+// Error says what to do.
 func (e *NewerSchemaError) Error() string {
 	return fmt.Sprintf("cannot open %s: its schema is newer than this program; start the newer program again, or restore a copy from before the upgrade", e.Name)
 }

@@ -39,7 +39,8 @@ type Config struct {
 
 	Holder string // who opens it, for people, such as "joist serve"; empty: the program's name
 
-	// Migrations make further tables, for services that keep their own. They run after this package's, in order.
+	// Migrations make further tables, for services that keep their own. They run after this package's, in order. Every
+	// start names all of them: data that had one which is not named has a newer schema than the program.
 	Migrations []Migration
 
 	Now func() time.Time // the clock for creation and holding times; nil: time.Now
@@ -56,6 +57,7 @@ type DB struct {
 	waiting sync.Mutex
 	jobs    []*job
 	turn    sync.Mutex // held by whoever commits
+	closed  bool       // guarded by turn
 }
 
 // holding is how a database is kept to its controllers.
@@ -103,10 +105,14 @@ func connect(ctx context.Context, dialector gorm.Dialector, db *DB) error {
 	return pool.PingContext(ctx)
 }
 
-// Close ends all connections and lets go of the data. What was acknowledged is durable already.
+// Close ends all connections and lets go of the data. What was acknowledged is durable already. Closing again does nothing.
 func (d *DB) Close() error {
 	d.turn.Lock() // a commit under way is finished first
 	defer d.turn.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
 	var errs []error
 	if d.pool != nil {
 		errs = append(errs, d.pool.Close())

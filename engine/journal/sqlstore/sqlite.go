@@ -150,5 +150,8 @@ func heldBy(dir string, f io.Reader) error {
 // acquire always succeeds: whoever has the folder has all its journals.
 func (*folder) acquire(context.Context, string) (bool, error) { return true, nil }
 
-// release leaves the file: to remove it would let two processes lock two files of one name.
-func (l *folder) release() error { return l.file.Close() }
+// release leaves the file: to remove it would let two processes lock two files of one name. It unlocks, because closing
+// alone would leave the lock to a child process that is between fork and exec.
+func (l *folder) release() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+}

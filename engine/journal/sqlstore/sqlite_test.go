@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"joist/engine/entries"
+	"joist/engine/entries/entriestest"
 	"joist/engine/journal/journaltest"
 )
 
@@ -49,4 +51,17 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestSQLiteEntries(t *testing.T) {
+	t.Parallel()
+	entriestest.Run(t, func(t *testing.T) entries.Store { return openTest(t, Config{Dir: t.TempDir()}).Entries() })
+}
+
+func openTest(t *testing.T, cfg Config) *DB {
+	t.Helper()
+	db, err := Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
 }
