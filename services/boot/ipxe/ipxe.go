@@ -143,6 +143,11 @@ exit 1
 `, Text(name))
 }
 
+// Leave returns the script that leaves iPXE at once; the firmware goes on to its next device.
+func Leave(reason string) string {
+	return "#!ipxe\necho joist: not booted from here: " + Text(reason) + "\nexit 1\n"
+}
+
 // Ask is a script that keeps a machine in iPXE and asks again.
 type Ask struct {
 	Name   string        // the machine, for people

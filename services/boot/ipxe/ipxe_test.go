@@ -35,6 +35,7 @@ func TestGolden(t *testing.T) {
 		"unnamed":   unnamed.Script,
 		"ask":       ask.Script,
 		"disk":      func() (string, error) { return Disk("rack1-n1"), nil },
+		"leave":     func() (string, error) { return Leave("the machine is unknown"), nil },
 		"introduce": func() (string, error) { return Introduce("http://10.80.0.1:8080/boot/ipxe") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -120,11 +120,11 @@ func lastBoot(marks []Mark) ([]Mark, int) {
 	return sorted[start:], boots
 }
 
-// furthest returns the last sight of the furthest phase.
+// furthest returns the first sight of the furthest phase: firmware that asks again every few seconds is no further.
 func furthest(marks []Mark) Mark {
 	best := marks[0]
 	for _, m := range marks {
-		if m.Phase >= best.Phase {
+		if m.Phase > best.Phase {
 			best = m
 		}
 	}

@@ -40,6 +40,7 @@ func TestDescribe(t *testing.T) {
 		{"firmware never asks", at(0, Power), 180, "powered on 3 min ago, firmware silent", true, 1},
 		{"switched on twice", at(0, Power, Power), 190, "powered on 3 min ago, firmware silent", true, 1},
 		{"no TFTP", at(0, Power, Offer), 130, "address offered 2 min ago, no loader or script asked for", true, 1},
+		{"no TFTP, asks again and again", at(0, Power, Offer, Offer, Offer, Offer), 130, "address offered 2 min ago, no loader or script asked for", true, 1},
 		{"iPXE dies", at(0, Power, Offer, Loader), 140, "loader fetched 2 min ago, iPXE silent", true, 1},
 		{"iPXE asks DHCP again", at(0, Power, Offer, Loader, Offer), 40, "loader fetched 20 s ago", false, 1},
 		{"no HTTP", at(0, Power, Offer, Loader, Offer, Script), 220, "script sent 3 min ago, kernel not fetched", true, 1},
