@@ -283,8 +283,11 @@ func (s *Server) Reached(mac decide.MAC, p phase.Phase) {
 	s.track.reached(mac, phase.Mark{Phase: p, At: s.cfg.Now()})
 }
 
-// Status says in one sentence how far a machine's boot came.
+// Status says in one sentence how far a machine's boot came, or why it was not sent to scout.
 func (s *Server) Status(mac decide.MAC) phase.Report {
+	if why, at, ok := s.track.holding(mac); ok {
+		return phase.Report{Sentence: why + ", told " + phase.Ago(s.cfg.Now().Sub(at))}
+	}
 	return phase.Describe(s.track.marks(mac), s.cfg.Now())
 }
 

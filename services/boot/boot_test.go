@@ -204,10 +204,13 @@ func TestScriptTellsFailure(t *testing.T) {
 	} {
 		w, cfg := config(t)
 		spoil(w)
-		_, web := serve(t, cfg)
+		s, web := serve(t, cfg)
 		res, body := do(t, "GET", web.URL+"/boot/ipxe?mac=52-54-00-00-00-01")
 		if res.StatusCode != 200 || !strings.Contains(body, want) || !strings.Contains(body, "chain --replace") || strings.Contains(body, "kernel --name") {
 			t.Errorf("%s: %s\n%s", want, res.Status, body)
+		}
+		if got := s.Status(mac1).Sentence; !strings.Contains(got, want) || !strings.HasSuffix(got, ", told just now") {
+			t.Errorf("%s: status %s", want, got)
 		}
 		if got := strings.Join(w.heard, "\n"); !strings.Contains(got, "notice") {
 			t.Errorf("%s: nobody was told: %s", want, got)

@@ -128,6 +128,9 @@ func (s *Server) serveScript(w http.ResponseWriter, r *http.Request) {
 		}
 		script, err = ask.Script()
 	}
+	if a.Kind != decide.Scout || ask.Reason != "" {
+		s.track.hold(q.mac, a.Reason, now)
+	}
 	s.sendScript(w, script, err)
 }
 

@@ -39,6 +39,8 @@ type tracked struct {
 	marks    []phase.Mark
 	traffic  Traffic
 	seen     time.Time
+	held     string // what the last script said, if it was not to start scout
+	heldAt   time.Time
 	notice   string
 	noticeAt time.Time
 }
@@ -134,12 +136,31 @@ func (t *tracker) reached(mac decide.MAC, m phase.Mark) {
 		if len(e.marks) == maxMarks {
 			e.marks = e.marks[1:]
 		}
-		e.marks = append(e.marks, m)
+		e.marks, e.held = append(e.marks, m), ""
 	}
 	t.mu.Unlock()
 	if !again && t.observer != nil {
 		t.observer.Reached(mac, m)
 	}
+}
+
+// hold records that a machine was told something else than to start scout. It stands until the next mark.
+func (t *tracker) hold(mac decide.MAC, why string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.machine(mac, now)
+	e.held, e.heldAt = why, now
+}
+
+// holding returns what hold recorded, if it still stands.
+func (t *tracker) holding(mac decide.MAC) (why string, at time.Time, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.machines[mac]
+	if e == nil || e.held == "" {
+		return "", time.Time{}, false
+	}
+	return e.held, e.heldAt, true
 }
 
 func (t *tracker) notice(mac decide.MAC, text string, now time.Time) {

@@ -36,9 +36,13 @@ import (
 )
 
 const (
-	inside = "JOIST_TEST_INSIDE" // set in the process within the namespace
-	server = "10.99.0.1"
-	pin    = "abababababababababababababababababababababababababababababababab"
+	inside  = "JOIST_TEST_INSIDE" // set in the process within the namespace
+	server  = "10.99.0.1"
+	chained = decide.MAC("52:54:00:99:00:02")
+	disk    = decide.MAC("52:54:00:99:00:04")
+	waiting = decide.MAC("52:54:00:99:00:05")
+	broken  = decide.MAC("52:54:00:99:00:06")
+	pin     = "abababababababababababababababababababababababababababababababab"
 )
 
 // TestFirmware runs the machines below in a namespace of their own.
@@ -63,6 +67,7 @@ func TestFirmware(t *testing.T) {
 // engine is the rest of the engine: machines by MAC, one boot set, boot ids that count up.
 type engine struct {
 	set     boot.Set
+	broken  boot.Set // for the machine whose kernel is none
 	targets map[decide.MAC]decide.Target
 
 	mu     sync.Mutex
@@ -83,7 +88,12 @@ func (e *engine) Issue(_ context.Context, r boot.BootRequest) (string, error) {
 	return id, nil
 }
 
-func (e *engine) BootSet(context.Context, boot.Record) (boot.Set, error) { return e.set, nil }
+func (e *engine) BootSet(_ context.Context, r boot.Record) (boot.Set, error) {
+	if r.Name == "m"+string(broken[len(broken)-1]) {
+		return e.broken, nil
+	}
+	return e.set, nil
+}
 
 func (e *engine) Reached(mac decide.MAC, m phase.Mark) {
 	e.mu.Lock()
@@ -107,33 +117,35 @@ func run(t *testing.T) {
 		}
 	}
 	network(t)
-	const disk = decide.MAC("52:54:00:99:00:04")
-	e := &engine{issued: map[decide.MAC][]string{}, marks: map[decide.MAC][]phase.Phase{}, targets: map[decide.MAC]decide.Target{disk: decide.TargetDisk}}
+	e := &engine{issued: map[decide.MAC][]string{}, marks: map[decide.MAC][]phase.Phase{}, targets: map[decide.MAC]decide.Target{
+		disk: decide.TargetDisk, waiting: decide.TargetWait, broken: decide.TargetScout,
+	}}
 	s := e.start(t)
-	chained := decide.MAC("52:54:00:99:00:02")
-	dhcp(t, s, chained)
+	dhcp(t, s)
 
 	for _, m := range []struct {
 		name string
 		mac  decide.MAC
 		uefi bool
-		want string // on the console
+		want string // pattern on the console
 		path []phase.Phase
 	}{
 		{"BIOS with iPXE in ROM", "52:54:00:99:00:01", false, "END", []phase.Phase{phase.Offer, phase.Script, phase.Kernel, phase.Initrd}},
 		{"BIOS by undionly.kpxe", chained, false, "END", []phase.Phase{phase.Offer, phase.Loader, phase.Offer, phase.Script, phase.Kernel, phase.Initrd}},
 		{"UEFI by snponly.efi", "52:54:00:99:00:03", true, "END", []phase.Phase{phase.Offer, phase.Loader, phase.Offer, phase.Script, phase.Kernel, phase.Initrd}},
 		{"BIOS to its disk", disk, false, "going on to the next boot device", []phase.Phase{phase.Offer}},
+		{"BIOS that waits asks again", waiting, false, "(?s)m5 waits: the machine is told to wait.*m5 waits: the machine is told to wait", []phase.Phase{phase.Offer}},
+		{"BIOS with a broken kernel gives up", broken, false, "(?s)attempt 1 of 5.*attempt 5 of 5.*could not fetch scout in 5 attempts.*rebooting in 30 seconds", []phase.Phase{phase.Offer, phase.Script, phase.Initrd}}, // the one file that is both
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			console := machine(t, string(m.mac), m.uefi, m.want)
 			marks, ids := e.seen(m.mac)
-			if !slices.Equal(marks, m.path) {
+			if !slices.Equal(slices.Compact(marks), m.path) {
 				t.Errorf("phases %v, want %v", marks, m.path)
 			}
 			t.Logf("status: %s; traffic: %+v", s.Status(m.mac).Sentence, s.Traffic(m.mac))
-			if m.mac == disk {
+			if m.want != "END" {
 				return
 			}
 			got := regexp.MustCompile(`(?s)SCOUT REACHED (.*?)END`).FindStringSubmatch(console)
@@ -154,7 +166,7 @@ func run(t *testing.T) {
 
 // dhcp answers what the boot service decides, and one fixed address for each machine: the last octet of its MAC. Every
 // ROM that QEMU has is iPXE; the machine named chained is made an ordinary PXE client until its loader has been sent.
-func dhcp(t *testing.T, s *boot.Server, chained decide.MAC) {
+func dhcp(t *testing.T, s *boot.Server) {
 	t.Helper()
 	us := net.ParseIP(server).To4()
 	handle := func(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
@@ -212,11 +224,11 @@ func dhcp(t *testing.T, s *boot.Server, chained decide.MAC) {
 	})
 }
 
-// network makes a bridge with four taps.
+// network makes a bridge with six taps.
 func network(t *testing.T) {
 	t.Helper()
 	lines := []string{"link set lo up", "link add br0 type bridge", "address add " + server + "/24 dev br0", "link set br0 up"}
-	for i := range 4 {
+	for i := range 6 {
 		lines = append(lines, fmt.Sprintf("tuntap add tap%d mode tap", i+1), fmt.Sprintf("link set tap%d master br0 up", i+1))
 	}
 	for _, line := range lines {
@@ -273,7 +285,8 @@ func bootSet(t *testing.T) (*artifacts.Store, boot.Set) {
 func (e *engine) start(t *testing.T) *boot.Server {
 	t.Helper()
 	store, set := bootSet(t)
-	e.set = set
+	e.set, e.broken = set, set
+	e.broken.Kernel = set.Initrd // no kernel at all
 	s, err := boot.New(boot.Config{
 		Inventory: e, Issuer: e, Sets: e, Observer: e, Artifacts: store,
 		URLs: []string{"https://" + server + ":8443"}, CA: pin,
@@ -297,7 +310,7 @@ func (e *engine) start(t *testing.T) *boot.Server {
 	return s
 }
 
-// machine powers a machine on and returns its console's text once it holds want. It fails after three minutes.
+// machine powers a machine on and returns its console's text once the pattern is in it. It fails after three minutes.
 func machine(t *testing.T, mac string, uefi bool, want string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -316,6 +329,7 @@ func machine(t *testing.T, mac string, uefi bool, want string) string {
 		args = append(args, "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 			"-drive", "if=pflash,format=raw,unit=1,file="+filepath.Join(dir, "vars"))
 	}
+	pattern := regexp.MustCompile(want)
 	var out bytes.Buffer
 	qemu := exec.Command("qemu-system-x86_64", args...)
 	qemu.Stdout, qemu.Stderr = &out, &out
@@ -336,7 +350,7 @@ func machine(t *testing.T, mac string, uefi bool, want string) string {
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(text), want) {
+		if pattern.Match(text) {
 			t.Logf("after %v", time.Since(began).Round(time.Second))
 			return string(text)
 		}
