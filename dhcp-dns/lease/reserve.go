@@ -89,3 +89,9 @@ func (a *Allocator) Reservations() []Reservation {
 	})
 	return list
 }
+
+// Reserved is the address reserved for a client.
+func (a *Allocator) Reserved(mac MAC) (netip.Addr, bool) {
+	address, ok := a.reserved[mac]
+	return address, ok
+}
