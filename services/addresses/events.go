@@ -45,20 +45,27 @@ func (s *Service) emit(e Event) {
 	case Declined, Exhausted:
 		level = slog.LevelWarn
 	}
-	attributes := []slog.Attr{slog.String("mac", string(e.MAC))}
-	for key, value := range map[string]string{"phase": string(e.Phase), "hostname": e.Hostname, "detail": e.Detail} {
-		if value != "" {
-			attributes = append(attributes, slog.String(key, value))
-		}
+	if ctx := context.Background(); s.config.Log.Enabled(ctx, level) {
+		s.config.Log.LogAttrs(ctx, level, "address "+string(e.Kind), e.attributes()...)
 	}
+	s.config.Observe(e)
+}
+
+// attributes are the event's fields that say something, for the log.
+func (e Event) attributes() []slog.Attr {
+	attributes := []slog.Attr{slog.String("mac", string(e.MAC))}
 	if e.Address.IsValid() {
 		attributes = append(attributes, slog.Any("address", e.Address))
+	}
+	for _, a := range []slog.Attr{slog.String("phase", string(e.Phase)), slog.String("hostname", e.Hostname), slog.String("detail", e.Detail)} {
+		if a.Value.String() != "" {
+			attributes = append(attributes, a)
+		}
 	}
 	if !e.Expires.IsZero() {
 		attributes = append(attributes, slog.Time("until", e.Expires))
 	}
-	s.config.Log.LogAttrs(context.Background(), level, "address "+string(e.Kind), attributes...)
-	s.config.Observe(e)
+	return attributes
 }
 
 // refused emits the event for an error of the allocator.

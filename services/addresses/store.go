@@ -142,7 +142,7 @@ const (
 
 func startStore(db *gorm.DB) *store {
 	s := &store{
-		// One statement in an explicit transaction needs no second one around it.
+		// A group is one statement, which is a transaction by itself.
 		db:    db.Session(&gorm.Session{NewDB: true, SkipDefaultTransaction: true}),
 		queue: make(chan write, maxQueue), ended: make(chan struct{}),
 	}
