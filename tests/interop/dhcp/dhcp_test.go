@@ -102,7 +102,7 @@ exit 0
 func (l *lab) udhcpc(name string, args ...string) (record string) {
 	l.t.Helper()
 	script, record := l.script(name, udhcpcScript)
-	l.in(l.cli, "busybox", append([]string{"udhcpc", "-i", "cli", "-f", "-q", "-n", "-t", "10", "-T", "2", "-s", script}, args...)...)
+	l.in(l.cli, "busybox", append([]string{"udhcpc", "-i", "cli", "-f", "-q", "-n", "-t", "10", "-T", "2", "-A", "1", "-s", script}, args...)...)
 	return record
 }
 
