@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,7 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"joist/dhcp-dns/portuse"
+	"joist/dhcp-dns/holder"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -129,8 +130,14 @@ func listenUDP(iface string, port int) (*net.UDPConn, error) {
 		return err
 	}}
 	conn, err := config.ListenPacket(context.Background(), "udp4", "0.0.0.0:"+strconv.Itoa(port))
-	if err != nil {
-		return nil, portuse.Explain(err, "udp", port)
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		why := holder.Reason("udp", netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)))
+		return nil, fmt.Errorf("cannot serve DHCP on %s: UDP port %d is in use: %s; stop that program, or bind it to other interfaces: %w", iface, port, why, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("cannot serve DHCP on %s: run as root, or with CAP_NET_BIND_SERVICE and CAP_NET_RAW: %w", iface, err)
+	case err != nil:
+		return nil, fmt.Errorf("cannot serve DHCP on %s: %w", iface, err)
 	}
 	return conn.(*net.UDPConn), nil
 }

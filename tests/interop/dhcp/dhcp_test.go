@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -85,8 +86,12 @@ func TestLeaseSurvivesKill(t *testing.T) {
 	if err := os.Remove(filepath.Join(l.dir, "dhclient.leases")); err != nil { // so that only the server can know the address
 		t.Fatal(err)
 	}
-	l.serve()
+	again := l.serve()
 	l.contains(l.dhclient(), "reason=BOUND", "new_ip_address=10.77.0.11")
+	if err := again.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	again.await("stopped: <nil>") // asked to stop, it ends without an error
 }
 
 const udhcpcScript = `
@@ -138,7 +143,7 @@ func TestSecondServer(t *testing.T) {
 	l.serve()
 	// On the same interface: the holder of the port is named.
 	out, err := l.role(l.srv, "serve srv "+filepath.Join(l.dir, "other.db")).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "cannot listen on UDP port 67: dhcp.test (pid ") {
+	if err == nil || !strings.Contains(string(out), "UDP port 67 is in use: it is held by dhcp.test (pid ") {
 		t.Errorf("a second server on the interface: %v: %s", err, out)
 	}
 	// Nobody else on the segment.

@@ -87,5 +87,7 @@ func serve(args []string) error {
 			fmt.Println("reserve:", got, err)
 		}
 	}()
-	return server.Serve(ctx)
+	err = server.Serve(ctx)
+	fmt.Println("stopped:", err)
+	return err
 }
