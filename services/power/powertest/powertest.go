@@ -136,6 +136,7 @@ func testOffForce(_ *testing.T, s *subject) {
 	s.do("Off a machine that is off", s.Power.Off(s.ctx(), power.Force))
 	s.reads(power.Off)
 	s.on()
+	s.started(1)
 	s.do("Off", s.Power.Off(s.ctx(), power.Force))
 	s.reads(power.Off)
 	s.do("Off again", s.Power.Off(s.ctx(), power.Force))
