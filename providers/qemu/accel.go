@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -49,9 +50,60 @@ func probeKVM(ctx context.Context, qemu, kernel string) (ok bool, why string) {
 	} else {
 		_ = f.Close()
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
 	return tryKernel(ctx, KVM, qemu, kernel)
 }
 
+// trial is a remembered answer of probeKVM, and what it holds for.
+type trial struct {
+	HostBoot string `json:"host_boot"` // the host's boot id: modules and nesting may differ at the next one
+	QEMU     string `json:"qemu"`
+	Kernel   string `json:"kernel"`
+	OK       bool   `json:"ok"`
+	Why      string `json:"why"`
+}
+
+// rememberedKVM is probeKVM, asked once for a start of the host, an emulator and a kernel: a restarted engine must not
+// spend 10 s on what is known.
+func rememberedKVM(ctx context.Context, dataDir, qemu, kernel string) (ok bool, why string, err error) {
+	now := trial{QEMU: fileStamp(qemu), Kernel: fileStamp(kernel)}
+	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return false, "", fmt.Errorf("cannot read the host's boot id: %w", err)
+	}
+	now.HostBoot = strings.TrimSpace(string(bootID))
+	path := filepath.Join(dataDir, "accel.json")
+	if raw, err := os.ReadFile(path); err == nil {
+		var old trial
+		if json.Unmarshal(raw, &old) == nil {
+			now.OK, now.Why = old.OK, old.Why
+			if now == old {
+				return old.OK, old.Why, nil
+			}
+		}
+	}
+	now.OK, now.Why = probeKVM(ctx, qemu, kernel)
+	raw, err := json.Marshal(now)
+	if err == nil {
+		err = writeDurably(path, raw)
+	}
+	if err != nil {
+		return false, "", fmt.Errorf("cannot remember whether KVM works: %w", err)
+	}
+	return now.OK, now.Why, nil
+}
+
+// fileStamp tells one content of a file from another as well as its times do.
+func fileStamp(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return path
+	}
+	return fmt.Sprintf("%s %d %d", path, st.Size(), st.ModTime().UnixNano())
+}
+
+// tryKernel starts the kernel and waits for the end of its machine, or of ctx.
 func tryKernel(ctx context.Context, accel Accel, qemu, kernel string) (ok bool, why string) {
 	dir, err := os.MkdirTemp("", "joist-probe-")
 	if err != nil {
@@ -59,8 +111,6 @@ func tryKernel(ctx context.Context, accel Accel, qemu, kernel string) (ok bool, 
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	console := filepath.Join(dir, "console")
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
-	defer cancel()
 	cmd := exec.CommandContext(ctx, qemu, append(accel.args(),
 		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-cpu", cpuModel, "-m", "256M", "-smp", "2",
 		"-no-reboot", "-kernel", kernel, "-append", "console=ttyS0 panic=-1", "-serial", "file:"+comma(console))...)
@@ -74,7 +124,7 @@ func tryKernel(ctx context.Context, accel Accel, qemu, kernel string) (ok bool, 
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return false, fmt.Sprintf("our kernel did not start under KVM within %v", probeLimit)
+		return false, "our kernel did not start under KVM in time"
 	case err != nil:
 		return false, fmt.Sprintf("QEMU with KVM ended with %v: %s", err, lastLine(said.String()))
 	default:

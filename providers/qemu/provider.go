@@ -77,7 +77,7 @@ type Provider struct {
 }
 
 // New opens the data folder and adopts the machines in it, those that run included. It tries KVM (Config.Accel), which
-// takes up to 10 s where KVM does not work.
+// takes up to 10 s where KVM does not work, once for each start of the host.
 func New(cfg Config) (*Provider, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -102,9 +102,12 @@ func New(cfg Config) (*Provider, error) {
 	}
 	p := &Provider{cfg: cfg, machines: map[string]*machine{}, accel: cfg.Accel, accelWhy: "configured"}
 	if p.accel == "" {
-		p.accel = TCG
-		var ok bool
-		if ok, p.accelWhy = probeKVM(context.Background(), cfg.QEMU, cfg.Kernel); ok {
+		ok, why, err := rememberedKVM(context.Background(), cfg.DataDir, cfg.QEMU, cfg.Kernel)
+		if err != nil {
+			return nil, err
+		}
+		p.accel, p.accelWhy = TCG, why
+		if ok {
 			p.accel = KVM
 		}
 	}
