@@ -27,6 +27,7 @@ type machine struct {
 	provider *Provider
 	files    files
 	turn     chan struct{} // held by whoever changes the machine or talks to its QEMU, which serves one client
+	erased   bool          // undefined while somebody still holds its Power; guarded by turn
 
 	mu  sync.Mutex
 	rec record
@@ -56,6 +57,10 @@ func (m *machine) lock(ctx context.Context) error {
 	}
 	select {
 	case m.turn <- struct{}{}:
+		if m.erased {
+			m.unlock()
+			return fmt.Errorf("virtual machine %q: %w", m.name, power.ErrUnknown)
+		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("machine %s is busy: %w", m.name, ctx.Err())

@@ -72,6 +72,8 @@ type Provider struct {
 	accel    Accel
 	accelWhy string
 
+	defining sync.Mutex // held by Define: two calls must not make two machines of one name
+
 	mu       sync.Mutex
 	machines map[string]*machine
 }
@@ -172,12 +174,12 @@ func (p *Provider) Define(ctx context.Context, spec Spec) (Machine, error) {
 	if err := p.firmware(spec.Firmware); err != nil {
 		return Machine{}, fmt.Errorf("machine %s: %w", spec.Name, err)
 	}
-	p.mu.Lock()
-	m, known := p.machines[spec.Name]
-	if !known {
+	p.defining.Lock()
+	defer p.defining.Unlock()
+	m, err := p.find(spec.Name)
+	if err != nil {
 		m = p.machine(spec.Name)
 	}
-	p.mu.Unlock()
 	if err := m.lock(ctx); err != nil {
 		return Machine{}, err
 	}
@@ -228,6 +230,7 @@ func (p *Provider) Undefine(ctx context.Context, name string) error {
 	if err := m.erase(); err != nil {
 		return err
 	}
+	m.erased = true
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.machines, name)

@@ -74,7 +74,9 @@ func TestFaults(t *testing.T) {
 			func(m *power.Machine, ctx context.Context) error { return m.Off(ctx, power.Graceful) },
 			&power.NotReachedError{}, []string{"off graceful", "off graceful", "off graceful"}, 121 * time.Second},
 		{"the override is silently dropped", sim.Faults{Ignore: 99}, true,
-			func(m *power.Machine, ctx context.Context) error { return m.SetBoot(ctx, power.Boot{First: power.Disk}) },
+			func(m *power.Machine, ctx context.Context) error {
+				return m.SetBoot(ctx, power.Boot{First: power.Disk})
+			},
 			&power.NotReachedError{}, []string{"boot disk", "boot disk", "boot disk"}, 31 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {

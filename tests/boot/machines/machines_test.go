@@ -292,7 +292,13 @@ func TestReadoption(t *testing.T) {
 			t.Errorf("recorded %v: another process %v, was %v", recorded, again.ID, rec.ID)
 		}
 	}
-	do(t, provider(t, l).Undefine(t.Context(), "n1"))
+	p := provider(t, l)
+	held, err := p.Power("n1")
+	do(t, err)
+	do(t, p.Undefine(t.Context(), "n1"))
+	if err := held.On(t.Context()); !errors.Is(err, power.ErrUnknown) {
+		t.Errorf("On of an undefined machine: %v, want ErrUnknown", err)
+	}
 	if rec.ID.Alive() {
 		t.Error("QEMU lives on after Undefine")
 	}
@@ -307,18 +313,23 @@ func TestNetworkBoot(t *testing.T) {
 	}
 	root := t.TempDir()
 	do(t, os.Chmod(root, 0o755))
-	do(t, os.WriteFile(filepath.Join(root, "test.ipxe"), []byte("#!ipxe\necho reached ${net0/mac} ${uuid}\nsleep 60\n"), 0o644))
+	do(t, os.WriteFile(filepath.Join(root, "test.ipxe"), []byte("#!ipxe\necho reached ${net0/mac} ${uuid}\necho ${smbios/11.4.0}\nsleep 60\n"), 0o644))
 	loader, err := os.ReadFile("/usr/lib/ipxe/snponly.efi")
 	do(t, err)
 	do(t, os.WriteFile(filepath.Join(root, "snponly.efi"), loader, 0o644))
 	dns := exec.Command("dnsmasq", "--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--user=root", "--log-facility=-",
 		"--log-dhcp", "--interface="+lab.Bridge, "--bind-dynamic", "--dhcp-leasefile="+filepath.Join(root, "leases"),
 		"--dhcp-range=10.77.0.50,10.77.0.99,2m", "--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:efi,option:client-arch,7",
-		"--dhcp-boot=tag:ipxe,test.ipxe", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi", "--enable-tftp", "--tftp-root="+root)
+		"--dhcp-boot=tag:ipxe,test.ipxe", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi", "--enable-tftp", "--tftp-root="+root,
+		"--dhcp-option-force=tag:ipxe,encap:175,176,1b") // no proxy DHCP: iPXE would wait 10 s for an offer of one
 	var log bytes.Buffer
 	dns.Stdout, dns.Stderr = &log, &log
 	do(t, dns.Start())
-	defer func() { _ = dns.Process.Kill(); _ = dns.Wait() }()
+	defer func() {
+		_ = dns.Process.Kill()
+		_ = dns.Wait()
+		t.Logf("dnsmasq said:\n%s", log.String())
+	}()
 
 	p := provider(t, l)
 	for _, fw := range []qemu.Firmware{qemu.BIOS, qemu.UEFI} {
@@ -334,7 +345,10 @@ func TestNetworkBoot(t *testing.T) {
 				break
 			}
 		}
-		want := "reached " + m.MAC + " " + m.UUID
+		secret, err := p.Voucher(name)
+		do(t, err)
+		// The first string of SMBIOS type 11, which iPXE finds by the count at offset 4: the guest sees its voucher.
+		want := "reached " + m.MAC + " " + m.UUID + "\r\n" + qemu.VoucherPrefix + secret
 		for !strings.Contains(consoleOf(t, p, name), want) {
 			if time.Since(begin) > 90*time.Second {
 				t.Fatalf("%s: no %q on the console within 90 s:\n%s", name, want, consoleOf(t, p, name))
@@ -343,8 +357,6 @@ func TestNetworkBoot(t *testing.T) {
 		}
 		t.Logf("%s: the script runs %.1f s after power-on", fw, time.Since(begin).Seconds())
 
-		secret, err := p.Voucher(name)
-		do(t, err)
 		rec, err := process.Load(l.Pids(), "vm-"+name)
 		do(t, err)
 		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", rec.ID.PID))
