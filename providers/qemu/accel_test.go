@@ -33,7 +33,6 @@ func TestTryKernel(t *testing.T) {
 		{"stalls", `exec sleep 100`, false, "in time"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			begin := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
