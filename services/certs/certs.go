@@ -17,6 +17,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"joist/engine/entries"
@@ -54,8 +55,19 @@ type Config struct {
 	Now       func() time.Time
 }
 
-// Service signs certificates. It is safe for concurrent use.
-type Service struct{ cfg Config }
+// Service signs certificates. It is safe for concurrent use. One service writes to a Store at a time: it keeps what the
+// table holds in memory, for a table of ten thousand nodes is too large to read for each of them.
+type Service struct {
+	cfg Config
+
+	mu     sync.Mutex // held from the look at the table to the change of it
+	loaded bool       // false until the table was read, and after a write that failed
+	held   map[holder]value
+	keys   map[enrol.KeyID]map[holder]bool
+}
+
+// holder is an instance that has a certificate.
+type holder struct{ cluster, owner string }
 
 // New checks the configuration.
 func New(cfg Config) (*Service, error) {
@@ -93,13 +105,13 @@ type outputs struct {
 
 // value is an entry's value. All of it is public.
 type value struct {
-	Node      string                `json:"node,omitempty"`
-	Profile   string                `json:"profile"`
-	Names     []string              `json:"names"`
-	Key       enrol.KeyID           `json:"key"`
-	NotBefore time.Time             `json:"not_before"`
-	NotAfter  time.Time             `json:"not_after"`
-	Issued    authority.Certificate `json:"certificate"`
+	Node      string      `json:"node,omitempty"`
+	Profile   string      `json:"profile"`
+	Names     []string    `json:"names"`
+	Key       enrol.KeyID `json:"key"`
+	NotBefore time.Time   `json:"not_before"`
+	NotAfter  time.Time   `json:"not_after"`
+	Leaf      string      `json:"leaf"` // PEM
 }
 
 func (s *Service) sign(ctx context.Context, call step.Call) (step.Result, error) {
@@ -113,21 +125,31 @@ func (s *Service) sign(ctx context.Context, call step.Call) (step.Result, error)
 	if err != nil {
 		return step.Result{}, fmt.Errorf("cannot sign a certificate: %w", err)
 	}
-	held, err := s.held(ctx, call, want)
+	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
 	if err != nil {
 		return step.Result{}, err
 	}
 	switch call.Action {
 	case step.Apply:
-		return s.apply(ctx, call, want, csr, held)
-	case step.Verify:
-		if held == nil || !s.cfg.Now().Before(held.NotAfter) {
-			return step.Result{}, fmt.Errorf("%s has no valid certificate for this key, profile and names", call.Owner)
+		if err := s.cfg.Inventory.Allowed(ctx, call.Cluster, call.Node, want.Names); err != nil {
+			return step.Result{}, fmt.Errorf("cannot sign a certificate for %s: %w", call.Owner, err)
 		}
-		return result(held)
+		want, err = s.apply(ctx, call, want, authority.Request{
+			CSR: csr, Profile: want.Profile, Owner: call.Owner, Subject: subject(call.Node, want.Names), Names: want.Names,
+		})
+	case step.Verify:
+		want, err = s.verify(ctx, call, want)
 	default:
-		return step.Result{}, fmt.Errorf("certs.sign has no action %q", call.Action)
+		err = fmt.Errorf("certs.sign has no action %q", call.Action)
 	}
+	if err != nil {
+		return step.Result{}, err
+	}
+	out, err := json.Marshal(outputs{Certificate: issuer.With(want.Leaf)})
+	if err != nil {
+		return step.Result{}, fmt.Errorf("internal error: outputs of certs.sign: %w", err)
+	}
+	return step.Result{Outputs: out, ValidUntil: want.NotAfter}, nil
 }
 
 // check reads the inputs into what the entry will say of them.
@@ -160,61 +182,104 @@ func check(call step.Call) (value, []byte, error) {
 	return value{Node: call.Node, Profile: in.Profile, Names: names, Key: enrol.IDOf(request.RawSubjectPublicKeyInfo)}, request.Raw, nil
 }
 
-// held gives the owner's certificate if it is what is wanted, else nil. A key that certifies another node is refused:
-// keys stay on the node that made them, so one that appears on two was copied.
-func (s *Service) held(ctx context.Context, call step.Call, want value) (*value, error) {
+// apply gives the owner's certificate again while more than two thirds of its life are left, so that an attempt that is
+// repeated after a crash yields what the first one did; else it issues one. A key that certifies another node is
+// refused: keys stay on the node that made them, so one that appears on two was copied.
+func (s *Service) apply(ctx context.Context, call step.Call, want value, r authority.Request) (value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(ctx); err != nil {
+		return value{}, err
+	}
+	for h := range s.keys[want.Key] {
+		if v := s.held[h]; v.Node != want.Node || h.cluster != call.Cluster {
+			return value{}, fmt.Errorf("cannot sign a certificate for %s: its key is that of %s (%s in cluster %s), and no key is on two nodes; make a new key",
+				call.Owner, v.Node, h.owner, h.cluster)
+		}
+	}
+	if v, ok := s.same(call, want); ok && v.NotAfter.Sub(s.cfg.Now()) > v.NotAfter.Sub(v.NotBefore)*2/3 {
+		return v, nil
+	}
+	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
+	if err != nil {
+		return value{}, err
+	}
+	c, err := issuer.Issue(ctx, r)
+	if err != nil {
+		return value{}, err
+	}
+	want.Leaf, want.NotBefore, want.NotAfter = c.Leaf, c.NotBefore, c.NotAfter
+	raw, err := json.Marshal(want)
+	if err != nil {
+		return value{}, fmt.Errorf("internal error: entry of certs: %w", err)
+	}
+	// Until here nobody but the ledger has the certificate; what fails now leaves an unused serial behind.
+	if err := s.write(ctx, call, []entries.Entry{{Key: keyPrefix + c.Serial, Value: raw}}); err != nil {
+		return value{}, err
+	}
+	s.put(holder{call.Cluster, call.Owner}, want)
+	return want, nil
+}
+
+// verify looks whether the owner has a valid certificate for just this.
+func (s *Service) verify(ctx context.Context, call step.Call, want value) (value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.load(ctx); err != nil {
+		return value{}, err
+	}
+	v, ok := s.same(call, want)
+	if !ok || !s.cfg.Now().Before(v.NotAfter) {
+		return value{}, fmt.Errorf("%s has no valid certificate for this key, profile and names", call.Owner)
+	}
+	return v, nil
+}
+
+// same gives what the owner holds, if it is for the same key, profile and names. The caller holds mu.
+func (s *Service) same(call step.Call, want value) (value, bool) {
+	v, ok := s.held[holder{call.Cluster, call.Owner}]
+	return v, ok && v.Key == want.Key && v.Profile == want.Profile && slices.Equal(v.Names, want.Names)
+}
+
+// load reads the table, unless it is in memory already. The caller holds mu.
+func (s *Service) load(ctx context.Context) error {
+	if s.loaded {
+		return nil
+	}
 	list, _, err := s.cfg.Store.List(ctx, entries.Scope{Service: table})
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the certificates of %s: %w", call.Cluster, err)
+		return fmt.Errorf("cannot read the certificates: %w", err)
 	}
-	var found *value
+	s.held, s.keys = map[holder]value{}, map[enrol.KeyID]map[holder]bool{}
 	for _, e := range list {
 		var v value
 		if err := json.Unmarshal(e.Value, &v); err != nil {
-			return nil, fmt.Errorf("internal error: entry %s of certs: %w", e.Key, err)
+			return fmt.Errorf("internal error: entry %s of certs: %w", e.Key, err)
 		}
-		switch {
-		case v.Key == want.Key && (v.Node != want.Node || e.Cluster != call.Cluster):
-			return nil, fmt.Errorf("cannot sign a certificate: its key is that of %s (%s in cluster %s), and no key is on two nodes; make a new key",
-				v.Node, e.Owner, e.Cluster)
-		case e.Cluster == call.Cluster && e.Owner == call.Owner && v.Key == want.Key && v.Profile == want.Profile && slices.Equal(v.Names, want.Names):
-			found = &v
-		}
+		s.put(holder{e.Cluster, e.Owner}, v)
 	}
-	return found, nil
+	s.loaded = true
+	return nil
 }
 
-// apply gives the owner's certificate again while more than two thirds of its life are left, so that an attempt that is
-// repeated after a crash yields what the first one did; else it issues one.
-func (s *Service) apply(ctx context.Context, call step.Call, want value, csr []byte, held *value) (step.Result, error) {
-	if err := s.cfg.Inventory.Allowed(ctx, call.Cluster, call.Node, want.Names); err != nil {
-		return step.Result{}, fmt.Errorf("cannot sign a certificate for %s: %w", call.Owner, err)
+// put remembers what an owner holds. The caller holds mu.
+func (s *Service) put(h holder, v value) {
+	s.drop(h)
+	s.held[h] = v
+	if s.keys[v.Key] == nil {
+		s.keys[v.Key] = map[holder]bool{}
 	}
-	v := want
-	if held != nil && held.NotAfter.Sub(s.cfg.Now()) > held.NotAfter.Sub(held.NotBefore)*2/3 {
-		v = *held
-	} else {
-		issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
-		if err != nil {
-			return step.Result{}, err
-		}
-		c, err := issuer.Issue(ctx, authority.Request{
-			CSR: csr, Profile: v.Profile, Owner: call.Owner, Subject: subject(call.Node, v.Names), Names: v.Names,
-		})
-		if err != nil {
-			return step.Result{}, err
-		}
-		v.Issued, v.NotBefore, v.NotAfter = c, c.NotBefore, c.NotAfter
-		raw, err := json.Marshal(v)
-		if err != nil {
-			return step.Result{}, fmt.Errorf("internal error: entry of certs: %w", err)
-		}
-		// Until here nobody but the ledger has the certificate; what fails now leaves an unused serial behind.
-		if err := s.write(ctx, call, []entries.Entry{{Key: keyPrefix + c.Serial, Value: raw}}); err != nil {
-			return step.Result{}, err
-		}
+	s.keys[v.Key][h] = true
+}
+
+// drop forgets what an owner holds. The caller holds mu.
+func (s *Service) drop(h holder) {
+	old := s.held[h].Key
+	delete(s.held, h)
+	delete(s.keys[old], h)
+	if len(s.keys[old]) == 0 {
+		delete(s.keys, old)
 	}
-	return result(&v)
 }
 
 // subject is the common name: the first name, where it is short enough (RFC 5280 appendix A.1: 64), else the node's.
@@ -225,34 +290,32 @@ func subject(node string, names []string) string {
 	return node
 }
 
-// revoke puts the owner's certificates on the revocation list, then takes the entry away: after a crash between the
-// two, the removal runs again.
+// revoke takes the entry away, which a superseded controller cannot, and then puts all that the ledger knows of the
+// owner on the revocation list. After a crash between the two, the removal runs again.
 func (s *Service) revoke(ctx context.Context, call step.Call) error {
 	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
 	if err != nil {
 		return err
 	}
-	if _, err := issuer.RevokeOwner(ctx, call.Owner); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.write(ctx, call, nil); err != nil {
 		return err
 	}
-	return s.write(ctx, call, nil)
+	s.drop(holder{call.Cluster, call.Owner})
+	_, err = issuer.RevokeOwner(ctx, call.Owner)
+	return err
 }
 
+// write makes the owner's entries what is wanted. The caller holds mu.
 func (s *Service) write(ctx context.Context, call step.Call, want []entries.Entry) error {
 	_, err := s.cfg.Store.Replace(ctx, entries.Scope{Service: table, Cluster: call.Cluster},
 		entries.Writer{Owner: call.Owner, Epoch: call.Epoch}, want)
 	if err != nil {
+		s.loaded = false // whether it was written is not known
 		return fmt.Errorf("cannot write the certificate of %s: %w", call.Owner, err)
 	}
 	return nil
-}
-
-func result(v *value) (step.Result, error) {
-	out, err := json.Marshal(outputs{Certificate: v.Issued})
-	if err != nil {
-		return step.Result{}, fmt.Errorf("internal error: outputs of certs.sign: %w", err)
-	}
-	return step.Result{Outputs: out, ValidUntil: v.NotAfter}, nil
 }
 
 // Operator certifies a key that a person's client made, for a few hours and as a client of one cluster. The CSR is DER

@@ -151,6 +151,13 @@ func TestSign(t *testing.T) {
 	if _, err := f.call(t, step.Verify, "n1", in); err != nil {
 		t.Error(err)
 	}
+	f.Service, err = New(f.cfg) // as after a restart
+	if err != nil {
+		t.Fatal(err)
+	}
+	if restarted, err := f.call(t, step.Apply, "n1", in); err != nil || string(restarted.Outputs) != string(r.Outputs) {
+		t.Errorf("after a restart %s, %v", restarted.Outputs, err)
+	}
 	f.now = t0.Add(20 * 24 * time.Hour)
 	renewed, err := f.call(t, step.Apply, "n1", in)
 	if other, _ := leafOf(t, renewed); err != nil || other.Equal(leaf) || !renewed.ValidUntil.After(r.ValidUntil) {
@@ -275,6 +282,10 @@ func TestStaleEpoch(t *testing.T) {
 	call.Inputs, _ = json.Marshal(inputs{CSR: newCSR(t), Profile: "client"})
 	if r, err := f.sign(t.Context(), call); err == nil || r.Outputs != nil {
 		t.Errorf("a superseded controller signed: %s, %v", r.Outputs, err)
+	}
+	call.Action = step.Remove
+	if _, err := f.sign(t.Context(), call); err == nil || len(f.revoked(t)) != 0 {
+		t.Errorf("a superseded controller revoked: %v", err)
 	}
 }
 
