@@ -118,6 +118,15 @@ func (i *Issuer) Pool() *x509.CertPool {
 	return pool
 }
 
+// With gives a leaf that this issuer issued, in PEM, together with its chain and root.
+func (i *Issuer) With(leaf string) Certificate {
+	c := Certificate{Leaf: leaf, Chain: encode(i.cert)}
+	if i.parent != nil {
+		c.Root = encode(i.parent.cert)
+	}
+	return c
+}
+
 // ParseCSR reads a certificate request in DER or PEM and checks that its own key signed it.
 func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
 	if block, rest := pem.Decode(data); block != nil {
@@ -198,10 +207,9 @@ func (i *Issuer) issue(ctx context.Context, r Request) (Certificate, error) {
 	if err != nil {
 		return Certificate{}, fmt.Errorf("internal error: the signer's certificate cannot be read: %w", err)
 	}
-	return Certificate{
-		Leaf: string(leaf), Chain: encode(i.cert), Root: encode(i.parent.cert),
-		Serial: cert.SerialNumber.Text(16), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
-	}, nil
+	c := i.With(string(leaf))
+	c.Serial, c.NotBefore, c.NotAfter = cert.SerialNumber.Text(16), cert.NotBefore, cert.NotAfter
+	return c, nil
 }
 
 // hosts gives the names for the certificate, each checked: cfssl would take one with an @ for a mail address, and one
