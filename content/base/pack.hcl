@@ -55,14 +55,13 @@ step "dns_record" {
   }
 }
 
-step "balancer_front" {
+step "balancer" {
   scope = "service"
-  doc   = "An address and port at which clients outside the cluster reach whatever backends there are."
+  doc   = "A name, an address and a port at which clients outside the cluster reach whatever backends there are."
 
   input "name" { type = fqdn }
   input "port" { type = number }
   output "url" { type = url }
-  output "address" { type = address }
 
   apply {
     call     = "balance.front"
@@ -81,22 +80,6 @@ step "balancer_backend" {
   apply {
     call     = "balance.backend"
     attempts = 3
-  }
-}
-
-workflow "balancer" {
-  input "name" { type = fqdn }
-  input "port" { type = number }
-  output "url" { value = task.front.url }
-  output "fqdn" { value = task.name.fqdn }
-
-  task "front" {
-    step = balancer_front
-    with = { name = input.name, port = input.port }
-  }
-  task "name" {
-    step = dns_record
-    with = { name = input.name, addresses = [task.front.address] }
   }
 }
 

@@ -107,7 +107,8 @@ workflow "cluster" {
   task "cert" {
     step = base.certificate
     each = role.member
-    with = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, task.front.fqdn] }
+    with = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"] }
+    after = [task.front]
   }
   task "hosts" {
     step = base.hosts

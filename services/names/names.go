@@ -76,7 +76,7 @@ func Signatures() []step.Signature {
 	return []step.Signature{{
 		Call:     callPut,
 		Inputs:   map[string]string{"name": "fqdn", "addresses": "list(address)", "zone": "fqdn"},
-		Outputs:  map[string]string{"fqdn": "fqdn"},
+		Outputs:  map[string]string{"fqdn": "fqdn", "addresses": "list(address)"},
 		Optional: []string{"zone"},
 	}}
 }
@@ -101,7 +101,8 @@ type value struct {
 }
 
 type outputs struct {
-	FQDN string `json:"fqdn"`
+	FQDN      string       `json:"fqdn"`
+	Addresses []netip.Addr `json:"addresses"` // as served, sorted
 }
 
 func (s *Service) put(ctx context.Context, call step.Call) (step.Result, error) {
@@ -126,7 +127,7 @@ func (s *Service) put(ctx context.Context, call step.Call) (step.Result, error) 
 	if err != nil {
 		return step.Result{}, err
 	}
-	out, err := json.Marshal(outputs{FQDN: v.Name})
+	out, err := json.Marshal(outputs{FQDN: v.Name, Addresses: v.Addresses})
 	if err != nil {
 		return step.Result{}, fmt.Errorf("internal error: outputs of names.put: %w", err)
 	}
