@@ -255,14 +255,14 @@ func (s *session) flush(ctx context.Context) error {
 		}
 	}
 	for _, id := range a.spool.waiting() {
-		res, err := a.spool.result(id)
+		res, asked, err := a.spool.result(id)
 		if err != nil {
 			return err
 		}
 		if err := s.deliver(ctx, res); err != nil {
 			return err
 		}
-		if err := a.spool.ack(id); err != nil {
+		if err := a.spool.ack(id, asked); err != nil {
 			a.cfg.Log.Warn("cannot note that a result was delivered", "error", err)
 		}
 	}

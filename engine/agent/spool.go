@@ -31,6 +31,7 @@ type spool struct {
 type entry struct {
 	done  bool
 	acked bool
+	asked int // how often it was asked for again
 	ended time.Time
 }
 
@@ -147,6 +148,7 @@ func (s *spool) repeat(id string) bool {
 	e, known := s.index[id]
 	if known && e.done {
 		e.acked = false
+		e.asked++
 		s.index[id] = e
 	}
 	return known
@@ -197,25 +199,28 @@ func (s *spool) sort(ids []string) {
 	})
 }
 
-// result reads a result from disk.
-func (s *spool) result(id string) (wire.Result, error) {
+// result reads a result from disk; asked is for ack.
+func (s *spool) result(id string) (res wire.Result, asked int, err error) {
+	s.mu.Lock()
+	asked = s.index[id].asked
+	s.mu.Unlock()
 	rec, err := s.read(fileOf(id))
 	if err != nil {
-		return wire.Result{}, err
+		return wire.Result{}, 0, err
 	}
 	if rec.Result == nil {
-		return wire.Result{}, fmt.Errorf("cannot send the result of %s: it has not ended", id)
+		return wire.Result{}, 0, fmt.Errorf("cannot send the result of %s: it has not ended", id)
 	}
-	return *rec.Result, nil
+	return *rec.Result, asked, nil
 }
 
-// ack notes that the engine has the result, and forgets the oldest of those beyond the bound. It is not durable: a
-// result sent twice does no harm.
-func (s *spool) ack(id string) error {
+// ack notes that the engine has the result, unless it was asked for again since it was read, and forgets the oldest of
+// those beyond the bound. A result sent twice does no harm.
+func (s *spool) ack(id string, asked int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, known := s.index[id]
-	if !known || !e.done {
+	if !known || !e.done || e.asked != asked {
 		return nil
 	}
 	e.acked = true

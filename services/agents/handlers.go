@@ -22,7 +22,7 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 	if err != nil {
 		return &statusError{http.StatusBadRequest, err.Error()}
 	}
-	err = g.owed(p, res)
+	o, err := g.owed(p, res)
 	if err == nil {
 		err = g.cfg.Engine.Result(r.Context(), p.Node, res)
 	}
@@ -36,27 +36,27 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.owners[res.ID] == p.Node {
+	if o != nil && g.orders[p.Node][res.ID] == o { // else it was dispatched anew meanwhile, and is answered anew
 		g.drop(p.Node, res.ID)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// owed says whether the node may send this result. A request that nobody was given since this process started may have
+// owed gives the order that a result answers, and says whether the node may answer it. A request that nobody was given since this process started may have
 // been given by an earlier one: that the engine knows.
-func (g *Gateway) owed(p peer, res wire.Result) error {
+func (g *Gateway) owed(p peer, res wire.Result) (*order, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	owner, known := g.owners[res.ID]
 	if !known {
-		return nil
+		return nil, nil
 	}
 	o := g.orders[owner][res.ID]
 	if owner != p.Node || o.instance != res.Instance || o.attempt != res.Attempt || o.incarnation != "" && o.incarnation != p.Incarnation {
-		return ErrNotDispatched
+		return nil, ErrNotDispatched
 	}
-	return nil
+	return o, nil
 }
 
 func (g *Gateway) notice(r *http.Request, kind NoticeKind, node, text string) {

@@ -19,7 +19,7 @@ type process struct {
 	argv  []string
 	dir   string
 	env   []string
-	group group
+	group *group
 	grace time.Duration
 	out   *logger
 }
@@ -117,41 +117,68 @@ func awaitExit(pid int) {
 
 // group is everything that one run started, wherever it went.
 type group struct {
-	mark string
-	dir  string // its cgroup; empty if there is none
+	mark   string
+	parent string // where its cgroup is made; empty for none
+	dir    string // its cgroup, once made
 }
 
-func (s *Sandbox) group(id string) group {
-	g := group{mark: mark(id)}
-	if s.cfg.Cgroup != "" {
-		g.dir = filepath.Join(s.cfg.Cgroup, "joist-"+g.mark)
-	}
-	return g
-}
+func (s *Sandbox) group(id string) *group { return &group{mark: mark(id), parent: s.cfg.Cgroup} }
 
-// make makes the cgroup and opens it; nil if there is none.
-func (g group) make() (*os.File, error) {
-	if g.dir == "" {
+const cgroupPrefix = "joist-"
+
+// make makes the cgroup and opens it; nil if there is to be none. Each run has a new one: a process that is started
+// in a cgroup that was killed before may be killed at once (seen on Linux 6.18).
+func (g *group) make() (*os.File, error) {
+	if g.parent == "" {
 		return nil, nil
 	}
-	if err := os.Mkdir(g.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	dir, err := os.MkdirTemp(g.parent, cgroupPrefix+g.mark+"-")
+	if err != nil {
 		return nil, fmt.Errorf("cannot make a cgroup for the step: %w", err)
 	}
-	f, err := os.Open(g.dir)
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the step's cgroup: %w", err)
 	}
+	g.dir = dir
 	return f, nil
 }
 
-func (g group) remove() {
-	if g.dir != "" {
-		_ = os.Remove(g.dir) // empty directories of a cgroup are harmless and are used again
+// remove removes the cgroup, which a dying process may keep for a moment; what stays, New removes.
+func (g *group) remove() {
+	for wait := time.Millisecond; g.dir != "" && wait < 100*time.Millisecond; wait *= 2 {
+		if err := os.Remove(g.dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		time.Sleep(wait)
 	}
 }
 
+// Clean ends whatever a run of this request in an earlier process left running.
+func (s *Sandbox) Clean(id string) error {
+	g := s.group(id)
+	if err := g.kill(); err != nil { // by its mark: that process may have had no cgroups
+		return err
+	}
+	if g.parent == "" {
+		return nil
+	}
+	dirs, err := filepath.Glob(filepath.Join(g.parent, cgroupPrefix+g.mark+"-*"))
+	if err != nil {
+		return fmt.Errorf("cannot find the cgroups of a step: %w", err)
+	}
+	for _, dir := range dirs {
+		g.dir = dir
+		if err := g.kill(); err != nil {
+			return err
+		}
+		g.remove()
+	}
+	return nil
+}
+
 // left counts the processes of the run besides its leader.
-func (g group) left(leader int) int {
+func (g *group) left(leader int) int {
 	n := 0
 	for _, pid := range g.pids() {
 		if pid != leader {
@@ -163,7 +190,7 @@ func (g group) left(leader int) int {
 
 // pids lists the run's living processes: those in its cgroup or, without one, those that have its mark in their
 // environment.
-func (g group) pids() []int {
+func (g *group) pids() []int {
 	if g.dir != "" {
 		raw, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
 		if err != nil {
@@ -217,7 +244,7 @@ func atois(fields []string) []int {
 }
 
 // kill ends all of it and returns when it is gone. New processes may appear while it looks, hence the rounds.
-func (g group) kill() error {
+func (g *group) kill() error {
 	deadline := time.Now().Add(10 * time.Second)
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		pids := g.pids()

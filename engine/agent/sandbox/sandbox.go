@@ -90,6 +90,15 @@ func New(cfg Config) (*Sandbox, error) {
 			return nil, err
 		}
 	}
+	if cfg.Cgroup != "" {
+		old, err := filepath.Glob(filepath.Join(cfg.Cgroup, cgroupPrefix+"*"))
+		if err != nil {
+			return nil, fmt.Errorf("cannot make a sandbox: %w", err)
+		}
+		for _, dir := range old {
+			_ = os.Remove(dir) // works on empty ones only
+		}
+	}
 	return s, nil
 }
 
@@ -103,11 +112,6 @@ const (
 func mark(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:16])
-}
-
-// Clean ends whatever a run of this request in an earlier process left running.
-func (s *Sandbox) Clean(id string) error {
-	return s.group(id).kill()
 }
 
 // Run performs the request and returns its result; log is given the step's output while it runs, in whole lines, from
