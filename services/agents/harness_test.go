@@ -516,3 +516,5 @@ func waitFor(t *testing.T, what string, f func() bool) {
 		}
 	}
 }
+
+func pinOf(cert *x509.Certificate) agent.Pin { return sha256.Sum256(cert.RawSubjectPublicKeyInfo) }
