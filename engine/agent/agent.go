@@ -1,0 +1,357 @@
+// Package agent is the program on a node: it holds one mutually authenticated connection to the engine, runs the
+// requests that come over it (see package sandbox) and brings the results back through its spool, whichever side dies
+// in between. Enrol makes the identity that it needs.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"joist/engine/agent/sandbox"
+	"joist/engine/agent/wire"
+)
+
+// Config is what an agent needs. Zero fields mean the defaults named; Identity is required.
+type Config struct {
+	Identity *Identity
+	Stage    wire.Stage // default wire.Node; a scout runs built-in actions only
+	Version  string     // release of the agent
+	Log      *slog.Logger
+
+	SpoolDir    string // default "spool" in the identity's directory
+	WorkDir     string // default "work" in the identity's directory
+	Cgroup      string // see sandbox.Config; sandbox.FindCgroup finds the usual one
+	Concurrency int    // requests run at once; default 4
+	KeepResults int    // confirmed results kept to answer repeats; default 256
+	KeepFailed  int    // see sandbox.Config
+	MaxLog      int64  // see sandbox.Config
+
+	Builtins map[string]sandbox.Builtin                          // built-in actions by name, see Builtins
+	Facts    func(ctx context.Context) (json.RawMessage, error)  // default: none
+	Become   func(ctx context.Context, target wire.Target) error // scout only: fetch, verify, prepare the hand-over
+	Console  func(line string)                                   // default: nowhere
+
+	Now        func() time.Time // default time.Now
+	Silence    time.Duration    // how long the engine may be silent; default 60 s, three of its signs of life
+	Retry      time.Duration    // bound of the first wait before connecting again; default 500 ms
+	RetryLimit time.Duration    // bound of all waits; default 30 s
+	FactsEvery time.Duration    // how often facts are gathered and, if changed, sent; default 5 min
+}
+
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.Identity == nil {
+		return cfg, errors.New("cannot make an agent without an identity")
+	}
+	if cfg.Stage == "" {
+		cfg.Stage = wire.Node
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.SpoolDir == "" {
+		cfg.SpoolDir = filepath.Join(cfg.Identity.dir, spoolDir)
+	}
+	if cfg.WorkDir == "" {
+		cfg.WorkDir = filepath.Join(cfg.Identity.dir, workDir)
+	}
+	orInt(&cfg.Concurrency, 4)
+	orInt(&cfg.KeepResults, 256)
+	orTime(&cfg.Silence, time.Minute)
+	orTime(&cfg.Retry, 500*time.Millisecond)
+	orTime(&cfg.RetryLimit, 30*time.Second)
+	orTime(&cfg.FactsEvery, 5*time.Minute)
+	if cfg.Facts == nil {
+		cfg.Facts = func(context.Context) (json.RawMessage, error) { return nil, nil }
+	}
+	if cfg.Console == nil {
+		cfg.Console = func(string) {}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return cfg, nil
+}
+
+func orInt(v *int, d int) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+func orTime(v *time.Duration, d time.Duration) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Agent runs requests. Make it with New, run it once.
+type Agent struct {
+	cfg    Config
+	pin    Pin
+	spool  *spool
+	box    *sandbox.Sandbox
+	logs   *logBuffer
+	slots  chan struct{}
+	wake   chan struct{} // something is to be sent
+	become *becoming
+
+	mu      sync.Mutex
+	jobs    map[string]context.CancelCauseFunc // accepted and not ended, by request id
+	unsaved map[string]wire.Result             // results that are not in the spool: refusals, and what a full disk did not take
+	leaving bool                               // the hand-over is prepared: nothing new starts
+	running sync.WaitGroup
+}
+
+// New opens the spool and ends what an agent that died left running: its requests become results that say so.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	pin, err := ParsePin(cfg.Identity.Pin)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, pin: pin, logs: newLogBuffer(), slots: make(chan struct{}, cfg.Concurrency), wake: make(chan struct{}, 1),
+		jobs: map[string]context.CancelCauseFunc{}, unsaved: map[string]wire.Result{},
+	}
+	a.become = newBecoming(a)
+	var interrupted []record
+	if a.spool, interrupted, err = openSpool(cfg.SpoolDir, cfg.KeepResults); err != nil {
+		return nil, err
+	}
+	a.box, err = sandbox.New(sandbox.Config{
+		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range interrupted {
+		if err := a.box.Clean(rec.ID); err != nil {
+			return nil, err
+		}
+		err := a.spool.finish(wire.Result{
+			ID: rec.ID, Instance: rec.Instance, Attempt: rec.Attempt, Reason: wire.Interrupted, ExitCode: -1,
+			Error: "the agent died while the step ran; what was left of it was ended", Started: rec.Begun, Ended: cfg.Now(),
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Run serves the engine until ctx ends, whose cause it returns, or until the machine is ready to become something else:
+// then it returns nil, and the process has to exit for the hand-over. Requests in flight are interrupted in the first
+// case and finished in the second. Their results stay in the spool.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, a.interrupt)
+	defer stop()
+	a.become.start(ctx, func() {
+		a.mu.Lock()
+		a.leaving = true
+		a.mu.Unlock()
+		a.running.Wait()
+		cancel(errBecome)
+	})
+	err := a.connect(ctx)
+	cancel(err)
+	a.interrupt()
+	a.running.Wait()
+	a.become.wait()
+	if errors.Is(err, errBecome) {
+		return nil
+	}
+	return err
+}
+
+// errBecome ends the agent because the machine is ready for the hand-over.
+var errBecome = errors.New("ready for the hand-over")
+
+func (a *Agent) interrupt() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, cancel := range a.jobs {
+		cancel(sandbox.ErrInterrupted)
+	}
+}
+
+// connect holds a connection to one of the engine's URLs, and looks for another when it is lost.
+func (a *Agent) connect(ctx context.Context) error {
+	back := backoff{first: a.cfg.Retry, limit: a.cfg.RetryLimit}
+	urls := a.cfg.Identity.URLs
+	if len(urls) == 0 {
+		return errors.New("cannot connect: the identity names no URL of the engine")
+	}
+	for i := 0; ; {
+		opened, err := a.session(ctx, urls[i%len(urls)])
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		a.cfg.Log.Warn("no connection to the engine", "url", urls[i%len(urls)], "error", err, "lost", opened)
+		if opened {
+			back.reset() // try the same engine first: it may only have been restarted
+		} else {
+			i++
+		}
+		if err := sleep(ctx, back.next()); err != nil {
+			return err
+		}
+	}
+}
+
+// accept takes one request: it is run, or answered from the spool, or refused; in any case a result follows.
+func (a *Agent) accept(ctx context.Context, req wire.Request) {
+	if err := a.check(req); err != nil {
+		a.refuse(req, err)
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, now := a.jobs[req.ID]; now || a.leaving { // after the hand-over it is asked for again
+		return
+	}
+	if a.spool.repeat(req.ID) {
+		a.notify()
+		return
+	}
+	job, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // a lost connection ends no step
+	a.jobs[req.ID] = cancel
+	a.running.Go(func() {
+		defer cancel(nil)
+		a.run(job, req)
+	})
+}
+
+// check says why a request must not be run here.
+func (a *Agent) check(req wire.Request) error {
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	if err := a.spool.admit(req.Cluster, req.Epoch); err != nil {
+		return err
+	}
+	if req.Incarnation != "" && req.Incarnation != a.cfg.Identity.Incarnation {
+		return fmt.Errorf("it is for the incarnation %s and this is %s", req.Incarnation, a.cfg.Identity.Incarnation)
+	}
+	switch {
+	case req.Stage == wire.Scout && a.cfg.Stage != wire.Scout:
+		return errors.New("it is for the discovery image and this is the node's own system")
+	case req.Stage != wire.Scout && a.cfg.Stage == wire.Scout:
+		return errors.New("it is for the node's own system and this is the discovery image")
+	case a.cfg.Stage == wire.Scout && req.Builtin == "":
+		return errors.New("the discovery image runs built-in actions only")
+	}
+	return nil
+}
+
+func (a *Agent) refuse(req wire.Request, why error) {
+	now := a.cfg.Now()
+	res := wire.Result{
+		ID: req.ID, Instance: req.Instance, Attempt: req.Attempt, Reason: wire.Refused, ExitCode: -1, Ended: now,
+		Error: "the agent refused the request: " + why.Error(),
+	}
+	if len(res.ID) == 0 || len(res.ID) > wire.MaxID {
+		a.cfg.Log.Warn("refused a request without a usable id", "error", why)
+		return
+	}
+	a.setUnsaved(res)
+}
+
+func (a *Agent) setUnsaved(res wire.Result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unsaved[res.ID] = res
+	a.notify()
+}
+
+// run runs one accepted request when there is a free place.
+func (a *Agent) run(ctx context.Context, req wire.Request) {
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.jobs, req.ID)
+		a.notify()
+	}()
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		if !errors.Is(context.Cause(ctx), sandbox.ErrInterrupted) { // else it never began, and will be asked for again
+			a.finish(cancelled(req.ID, req.Instance, req.Attempt, a.cfg.Now()))
+		}
+		return
+	}
+	if err := a.spool.begin(req); err != nil {
+		a.refuse(req, err)
+		return
+	}
+	res := a.box.Run(ctx, req, func(text string) {
+		a.logs.add(req.ID, text)
+		a.notify()
+	})
+	a.finish(res)
+}
+
+func cancelled(id, instance string, attempt int, now time.Time) wire.Result {
+	return wire.Result{
+		ID: id, Instance: instance, Attempt: attempt, Reason: wire.Cancelled, ExitCode: -1, Ended: now,
+		Error: "the step was cancelled before it started",
+	}
+}
+
+// finish records a result; what the disk does not take is sent from memory.
+func (a *Agent) finish(res wire.Result) {
+	if err := a.spool.finish(res); err != nil {
+		a.cfg.Log.Error("a result stays in memory", "error", err)
+		a.setUnsaved(res)
+	}
+}
+
+// cancel ends a request or sees to it that it never starts.
+func (a *Agent) cancel(c wire.Cancel) {
+	if err := a.spool.admit(c.Cluster, c.Epoch); err != nil {
+		a.cfg.Log.Warn("refused to cancel", "id", c.ID, "error", err)
+		return
+	}
+	a.mu.Lock()
+	stop := a.jobs[c.ID]
+	if stop != nil {
+		stop(nil)
+	}
+	known := stop != nil || a.spool.repeat(c.ID)
+	a.mu.Unlock()
+	if !known {
+		a.finish(cancelled(c.ID, c.Instance, c.Attempt, a.cfg.Now()))
+	}
+	a.notify()
+}
+
+func (a *Agent) notify() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// kernelBoot reads the kernel's random boot id; empty where there is none.
+func kernelBoot() string {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
+}

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"joist/engine/agent/sandbox"
+	"joist/engine/agent/wire"
+)
+
+// Builtins is the table of the built-in actions.
+//
+//	facts  inputs {}; outputs {facts}: what facts yields
+//	key    inputs {path, name}; outputs {path, csr}: see below
+//
+// key makes an ECDSA P-256 key in a file of mode 0600 at the absolute path, with a certificate request (PEM) for the
+// subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
+// yields the same outputs. verify looks whether both are there; remove deletes them. The key never leaves the node.
+func Builtins(facts func(ctx context.Context) (json.RawMessage, error)) map[string]sandbox.Builtin {
+	return map[string]sandbox.Builtin{
+		"facts": func(ctx context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
+			if call.Action != wire.Apply {
+				return nil, nil
+			}
+			got, err := facts(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("cannot gather facts: %w", err)
+			}
+			if len(got) == 0 {
+				got = json.RawMessage("{}")
+			}
+			return json.Marshal(map[string]json.RawMessage{"facts": got})
+		},
+		"key": key,
+	}
+}
+
+type keyInputs struct {
+	Path string `json:"path"`
+	Name string `json:"name"`
+}
+
+func key(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
+	var in keyInputs
+	if err := json.Unmarshal(call.Inputs, &in); err != nil {
+		return nil, fmt.Errorf("cannot read the inputs: %w", err)
+	}
+	if !filepath.IsAbs(in.Path) || in.Path != filepath.Clean(in.Path) || in.Path == "/" {
+		return nil, fmt.Errorf("cannot use %q as the key's path: want an absolute, clean path", in.Path)
+	}
+	csr := in.Path + ".csr"
+	switch call.Action {
+	case wire.Remove:
+		for _, name := range []string{in.Path, csr} {
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("cannot remove the key: %w", err)
+			}
+		}
+		return nil, nil
+	case wire.Verify:
+		return nil, verifyKey(in, csr)
+	}
+	text, err := applyKey(in, csr)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(map[string]string{"path": in.Path, "csr": text})
+}
+
+func applyKey(in keyInputs, csr string) (string, error) {
+	if err := os.MkdirAll(filepath.Dir(in.Path), 0o700); err != nil {
+		return "", fmt.Errorf("cannot make the key's directory: %w", err)
+	}
+	key, err := loadKey(in.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = makeKey(in.Path)
+	}
+	if err != nil {
+		return "", err // a file that is no key of ours is not overwritten
+	}
+	if err := os.Chmod(in.Path, 0o600); err != nil {
+		return "", fmt.Errorf("cannot protect the key: %w", err)
+	}
+	if text, err := os.ReadFile(csr); err == nil && checkRequest(text, in.Name, key) == nil {
+		return string(text), nil
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: in.Name}}, key)
+	if err != nil {
+		return "", fmt.Errorf("cannot make a certificate request: %w", err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	if err := writeFile(csr, text, 0o644); err != nil {
+		return "", fmt.Errorf("cannot keep the certificate request: %w", err)
+	}
+	return string(text), nil
+}
+
+func verifyKey(in keyInputs, csr string) error {
+	key, err := loadKey(in.Path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(in.Path)
+	if err != nil {
+		return fmt.Errorf("cannot look at the key: %w", err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		return fmt.Errorf("the key %s has mode %o, not 600", in.Path, info.Mode().Perm())
+	}
+	text, err := os.ReadFile(csr)
+	if err != nil {
+		return fmt.Errorf("cannot read the certificate request: %w", err)
+	}
+	return checkRequest(text, in.Name, key)
+}
+
+// checkRequest says whether text is a certificate request of this key for this name.
+func checkRequest(text []byte, name string, key *ecdsa.PrivateKey) error {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return errors.New("the certificate request is not PEM")
+	}
+	req, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("cannot read the certificate request: %w", err)
+	}
+	if err := req.CheckSignature(); err != nil {
+		return fmt.Errorf("the certificate request is not signed by its key: %w", err)
+	}
+	if public, ok := req.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(&key.PublicKey) {
+		return errors.New("the certificate request is for another key")
+	}
+	if req.Subject.CommonName != name {
+		return fmt.Errorf("the certificate request is for the name %q, not %q", req.Subject.CommonName, name)
+	}
+	return nil
+}
