@@ -1,0 +1,94 @@
+package scout
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Keeper renews a lease for as long as it runs.
+type Keeper struct {
+	dir string // where the lease is kept for the next stage; nowhere where empty
+	log *slog.Logger
+
+	mu    sync.Mutex
+	lease *Lease
+}
+
+// NewKeeper makes a keeper of lease. Renewed leases are written to dir.
+func NewKeeper(lease *Lease, dir string, log *slog.Logger) *Keeper {
+	return &Keeper{lease: lease, dir: dir, log: log}
+}
+
+// Lease is the present lease.
+func (k *Keeper) Lease() *Lease {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lease
+}
+
+// Run renews the lease until ctx ends. now, if set, renews at once: after the hand-over the server has a longer lease
+// for a node than it had for scout. Failures are logged and tried again; the address stays meanwhile.
+func (k *Keeper) Run(ctx context.Context, now bool) {
+	lastTry := time.Duration(-1)
+	for {
+		lease := k.Lease()
+		state, wait := lease.next(bootClock(), lastTry)
+		if now {
+			state, wait, now = leaseRenew, 0, false
+		}
+		if state == leaseHeld {
+			// Time may pass unnoticed while a machine sleeps or its clock is stopped: look at least every minute.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(min(wait, time.Minute)):
+			}
+			continue
+		}
+		lastTry = bootClock()
+		if err := k.advance(ctx, lease, state); err != nil && ctx.Err() == nil {
+			k.log.Warn("cannot renew the lease", "address", lease.Address, "error", err)
+		}
+	}
+}
+
+// advance makes one attempt. An attempt takes some seconds at most.
+func (k *Keeper) advance(ctx context.Context, lease *Lease, state leaseState) error {
+	nic, err := linkByMAC(lease.MAC)
+	if err != nil {
+		return err
+	}
+	name := nic.Attrs().Name
+	var fresh *Lease
+	if state == leaseLost {
+		fresh, err = discover(ctx, name, lease.MAC, vendorNode)
+	} else {
+		fresh, err = extend(ctx, name, lease, state)
+		if errors.Is(err, errNak) {
+			fresh, err = discover(ctx, name, lease.MAC, vendorNode)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := fresh.Apply("/"); err != nil {
+		return err
+	}
+	if fresh.Address != lease.Address {
+		k.log.Warn("the address changed", "from", lease.Address, "to", fresh.Address)
+		if err := lease.withdraw(); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	k.lease = fresh
+	k.mu.Unlock()
+	k.log.Info("lease renewed", "address", fresh.Address, "seconds", int(fresh.Expire.Seconds()))
+	if k.dir == "" {
+		return nil
+	}
+	return fresh.write(k.dir)
+}

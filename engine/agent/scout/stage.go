@@ -1,0 +1,211 @@
+package scout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"joist/engine/agent/scout/cmdline"
+	"joist/engine/agent/scout/kmod"
+	"joist/engine/agent/scout/supervisor"
+)
+
+// Machine is what an engine is told of the machine in the scout stage.
+type Machine struct {
+	Session *Session
+	Facts   Facts
+	// OEM are the firmware's OEM strings (SMBIOS type 11). A voucher's secret may be among them: they are never sent or
+	// logged.
+	OEM []string
+}
+
+// Engine is the agent's conversation with the engine: enrolment, connection, steps.
+type Engine interface {
+	// Await enrols the machine, reports it, and blocks until the engine assigns it a node image, however long trust
+	// takes. It returns an error if it could not reach the engine for about a minute; it is then called again.
+	Await(ctx context.Context, m Machine) (Image, error)
+	// Client speaks HTTP with the trust that the session's pin gives. It is valid after Await.
+	Client() *http.Client
+	// Carry writes what the node stage needs to go on (key, certificate, result spool) into dir, which has mode 0700.
+	Carry(dir string) error
+	// Serve goes on in the node stage with what Carry left in dir, until ctx ends. It returns earlier only with an error
+	// after which starting it again makes sense.
+	Serve(ctx context.Context, dir string, s *Session) error
+}
+
+// Reporter tells the supervisor how scout fares.
+type Reporter struct{ w io.Writer }
+
+// NewReporter reports on the file descriptor that the supervisor opened.
+func NewReporter() *Reporter { return &Reporter{os.NewFile(supervisor.ReportFD, "report")} }
+
+// OK reports progress: whatever failed before has passed.
+func (r *Reporter) OK() { _, _ = io.WriteString(r.w, "ok\n") } // without a supervisor nobody listens
+
+// Fail reports a failure, which the supervisor shows on every console.
+func (r *Reporter) Fail(err error) {
+	_, _ = io.WriteString(r.w, "fail "+strings.Join(strings.Fields(err.Error()), " ")+"\n") // likewise
+}
+
+// RunScout is the scout stage: from a bare machine to a new root. It returns nil once everything for the hand-over lies
+// in RunDir: the caller exits with status 0, and the supervisor does the rest. Failures are reported and tried again
+// with back-off; it returns an error only when ctx ends or the command line is of no use.
+func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Logger) error {
+	params, err := cmdline.Parse(readText("/proc/cmdline"))
+	if err == nil && len(params.URLs) == 0 {
+		err = errNoURL
+	}
+	if err != nil {
+		return err
+	}
+	if from, to, err := SetClock(params.Time); err != nil {
+		report.Fail(err)
+	} else if !from.Equal(to) {
+		log.Info("clock set", "from", from.UTC(), "to", to.UTC())
+	}
+	var lease *Lease
+	err = retry(ctx, report, func() error {
+		lease, err = Network(ctx, params.MAC, moreDrivers(log), log)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	report.OK()
+	log.Info("network up", "mac", lease.MAC.String(), "address", lease.Address, "seconds", int(lease.Expire.Seconds()), "at", bootClock())
+	ctx, cancel := context.WithCancel(ctx)
+	keeper := NewKeeper(lease, "", log)
+	kept := make(chan struct{})
+	go func() { defer close(kept); keeper.Run(ctx, false) }()
+	defer func() { cancel(); <-kept }()
+
+	session := &Session{URLs: params.URLs, Pin: params.Pin, Boot: params.Boot, MAC: lease.MAC.String(), Log: params.Log, Address: lease.Address.Addr().String()}
+	err = retry(ctx, report, func() error {
+		var device string
+		session.Incarnation, device, err = Incarnation()
+		if err == nil && device != "" {
+			log.Info("incarnation kept", "incarnation", session.Incarnation, "disk", device)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	machine := describe(session, lease, log)
+	return retry(ctx, report, func() error {
+		image, err := engine.Await(ctx, machine)
+		if err != nil {
+			return err
+		}
+		report.OK()
+		session.Image = image
+		return handOver(ctx, engine, session, keeper, Fetch{Client: engine.Client(), Trouble: report.Fail}, log)
+	})
+}
+
+// describe gathers the facts and names what the operator may have to bring.
+func describe(session *Session, lease *Lease, log *slog.Logger) Machine {
+	boot := ""
+	if nic, err := linkByMAC(lease.MAC); err == nil {
+		boot = nic.Attrs().Name
+	}
+	m := Machine{Session: session, Facts: GatherFacts(boot)}
+	m.OEM, m.Facts.SMBIOS.OEM = m.Facts.SMBIOS.OEM, nil
+	for _, file := range m.Facts.MissingFirmware {
+		log.Warn("a device lacks its firmware; add the file to the boot set's firmware folder", "file", file)
+	}
+	return m
+}
+
+// handOver fetches the image and leaves everything to the node stage.
+func handOver(ctx context.Context, engine Engine, s *Session, keeper *Keeper, fetch Fetch, log *slog.Logger) error {
+	if err := os.MkdirAll(RunDir, 0o700); err != nil {
+		return fmt.Errorf("cannot make %s: %w", RunDir, err)
+	}
+	start := bootClock()
+	root, err := BuildRoot(ctx, RunDir, s.Image, fetch)
+	if err != nil {
+		return err
+	}
+	took := bootClock() - start
+	log.Info("image fetched, verified and mounted", "sha256", s.Image.SHA256, "mib", s.Image.Size>>20, "took", took, "at", bootClock())
+	if err := engine.Carry(RunDir); err != nil {
+		return fmt.Errorf("cannot leave the identity to the node: %w", err)
+	}
+	return leave(RunDir, root, s, keeper.Lease())
+}
+
+// retry repeats until there is no error, with a back-off of 1 s doubling to 30 s. Each error is reported.
+func retry(ctx context.Context, report *Reporter, do func() error) error {
+	for n := 0; ; n++ {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		report.Fail(err)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(30*time.Second, time.Second<<min(n, 5))):
+		}
+	}
+}
+
+// moreDrivers looks for devices that appeared since the supervisor did, such as network cards on USB.
+func moreDrivers(log *slog.Logger) func() {
+	loader, err := kmod.NewLoader()
+	if err != nil {
+		return func() {} // the supervisor has said so
+	}
+	return func() {
+		if err := loader.Coldplug(); err != nil {
+			log.Warn("a driver did not load", "error", err)
+		}
+	}
+}
+
+// RunNode is the node stage: the agent under the node image's systemd. It keeps the boot interface's lease and lets
+// the engine's side serve, again after each error, until ctx ends.
+func RunNode(ctx context.Context, engine Engine, log *slog.Logger) error {
+	session, err := ReadSession(RunDir)
+	if err != nil {
+		return err
+	}
+	lease, err := ReadLease(RunDir)
+	if err != nil {
+		return err
+	}
+	log.Info("agent runs as node", "incarnation", session.Incarnation, "image", session.Image.SHA256, "at", bootClock())
+	ctx, cancel := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() { defer close(kept); NewKeeper(lease, RunDir, log).Run(ctx, true) }()
+	defer func() { cancel(); <-kept }()
+	for n := 0; ; n++ {
+		started := bootClock()
+		err := engine.Serve(ctx, RunDir, session)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("it ended without a reason")
+		}
+		if bootClock()-started > time.Minute {
+			n = 0
+		}
+		log.Error("the connection to the engine ended", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(30*time.Second, time.Second<<min(n, 5))):
+		}
+	}
+}
