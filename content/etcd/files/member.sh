@@ -12,9 +12,9 @@ unit=/etc/systemd/system/joist-etcd.service
 
 install -d -m 0755 "$dir"
 jq -r '.identity.leaf + .identity.chain' "$JOIST_INPUTS" >"$dir/cert.new"
-jq -r .identity.root "$JOIST_INPUTS" >"$dir/root.new"
+jq -r .identity.chain "$JOIST_INPUTS" >"$dir/ca.new"
 mv "$dir/cert.new" "$dir/cert.pem"
-mv "$dir/root.new" "$dir/root.pem"
+mv "$dir/ca.new" "$dir/ca.pem"
 install -d -o etcd -g etcd -m 0700 /var/lib/etcd/data
 
 cat >unit <<EOF
@@ -30,8 +30,8 @@ ExecStart=/usr/bin/etcd --name $name --data-dir /var/lib/etcd/data \\
   --initial-cluster $initial --initial-cluster-state $state --initial-cluster-token joist-etcd \\
   --initial-advertise-peer-urls https://$fqdn:2380 --listen-peer-urls https://0.0.0.0:2380 \\
   --advertise-client-urls https://$fqdn:2379 --listen-client-urls https://0.0.0.0:2379 \\
-  --client-cert-auth --trusted-ca-file $dir/root.pem --cert-file $dir/cert.pem --key-file \${CREDENTIALS_DIRECTORY}/key.pem \\
-  --peer-client-cert-auth --peer-trusted-ca-file $dir/root.pem --peer-cert-file $dir/cert.pem --peer-key-file \${CREDENTIALS_DIRECTORY}/key.pem \\
+  --client-cert-auth --trusted-ca-file $dir/ca.pem --cert-file $dir/cert.pem --key-file \${CREDENTIALS_DIRECTORY}/key.pem \\
+  --peer-client-cert-auth --peer-trusted-ca-file $dir/ca.pem --peer-cert-file $dir/cert.pem --peer-key-file \${CREDENTIALS_DIRECTORY}/key.pem \\
   --heartbeat-interval 300 --election-timeout 3000
 Restart=always
 RestartSec=2
