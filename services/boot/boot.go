@@ -20,9 +20,9 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"joist/dhcp-dns/holder"
 	"joist/services/boot/artifacts"
 	"joist/services/boot/decide"
-	"joist/services/boot/holder"
 	"joist/services/boot/phase"
 	"joist/services/boot/tftp"
 )
@@ -181,7 +181,7 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err != nil {
 		udp.Close()
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("cannot serve boot files: %s: %w", holder.InUse("tcp", s.cfg.HTTP), err)
+			return fmt.Errorf("cannot serve boot files: TCP port %d is in use: %s: %w", s.cfg.HTTP.Port(), holder.Reason("tcp", s.cfg.HTTP), err)
 		}
 		return fmt.Errorf("cannot serve boot files on %s: %w", s.cfg.HTTP, err)
 	}

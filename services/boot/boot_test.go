@@ -386,14 +386,14 @@ func TestLifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("TCP port %d is taken by this program itself", web.Port())) {
+	if err := other.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("TCP port %d is in use: it is held by boot.test (pid %d)", web.Port(), os.Getpid())) {
 		t.Errorf("HTTP port in use: %v", err)
 	}
 	second.HTTP, second.TFTP = netip.MustParseAddrPort("127.0.0.1:0"), tftp
 	if other, err = New(second); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("UDP port %d is taken by", tftp.Port())) {
+	if err := other.Listen(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("UDP port %d is in use: it is held by", tftp.Port())) {
 		t.Errorf("TFTP port in use: %v", err)
 	}
 	cancel()

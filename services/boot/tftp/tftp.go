@@ -21,7 +21,7 @@ import (
 
 	"github.com/pin/tftp/v3"
 
-	"joist/services/boot/holder"
+	"joist/dhcp-dns/holder"
 )
 
 const (
@@ -130,7 +130,7 @@ func Listen(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
 	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", addr.String())
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot serve TFTP: %s: %w", holder.InUse("udp", addr), err)
+		return nil, fmt.Errorf("cannot serve TFTP: UDP port %d is in use: %s: %w", addr.Port(), holder.Reason("udp", addr), err)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("cannot serve TFTP: port %d needs root or CAP_NET_BIND_SERVICE: %w", addr.Port(), err)
 	case err != nil:

@@ -174,7 +174,7 @@ func TestLimits(t *testing.T) {
 func TestPortInUse(t *testing.T) {
 	_, addr, _ := start(t, nil)
 	_, err := Listen(t.Context(), addr.AddrPort())
-	if want := fmt.Sprintf("cannot serve TFTP: UDP port %d is taken by this program itself; stop it", addr.Port); err == nil || !strings.HasPrefix(err.Error(), want) {
+	if want := fmt.Sprintf("cannot serve TFTP: UDP port %d is in use: it is held by tftp.test (pid %d)", addr.Port, os.Getpid()); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Fatalf("got %v, want %s", err, want)
 	}
 }
