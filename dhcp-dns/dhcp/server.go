@@ -257,8 +257,13 @@ func (s *Server) answer(ctx context.Context, j job) {
 	case reply == nil:
 		return
 	}
-	if err := s.send(j.by, reply); err != nil && !errors.Is(err, net.ErrClosed) {
+	err = s.send(j.by, reply)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+	case err != nil:
 		s.log.Warn("could not send a DHCP reply", "to", reply.Route.To, "error", err)
+	case s.log.Enabled(ctx, slog.LevelDebug):
+		s.log.Debug("answered a DHCP client", "question", reply.Query.Kind, "mac", reply.Query.Firmware.MAC, "to", reply.Route.To)
 	}
 }
 
