@@ -279,7 +279,9 @@ func TestMountedDiskSurvivesItsStep(t *testing.T) {
 	}
 	root := filepath.Join(t.TempDir(), "with blank")
 	s := box(t, Config{Root: root})
-	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(root, runPrefix+s.mark(request("").ID), "mnt"), unix.MNT_DETACH) })
+	t.Cleanup(func() {
+		_ = unix.Unmount(filepath.Join(root, runPrefix+s.mark(request("").ID), "mnt"), unix.MNT_DETACH)
+	})
 	for _, end := range []string{"exit 0", "exit 1"} {
 		run(t, s, request("#!/bin/sh\nset -e\nmkdir mnt\nmount --bind "+disk+" mnt\n"+end+"\n"))
 		if _, err := os.Stat(precious); err != nil {
