@@ -45,7 +45,7 @@ func (e *engine) Await(ctx context.Context, m scout.Machine) (scout.Image, error
 	var image scout.Image
 	a, err := agent.New(agent.Config{
 		Identity: identity, Stage: wire.Scout, Version: version, Log: e.log, Facts: facts, Console: console,
-		Builtins: agent.Builtins(facts),
+		Builtins: agent.Builtins(facts), GiveUp: time.Minute,
 		Become: func(_ context.Context, t wire.Target) error {
 			if t.Image == nil {
 				return errors.New("the target has no image")
@@ -78,7 +78,7 @@ func (e *engine) enrol(ctx context.Context, dir string, s *scout.Session, uuid s
 	}
 	return agent.Enrol(ctx, agent.EnrolConfig{
 		Dir: dir, URLs: s.URLs, Pin: pin, Boot: boot, Incarnation: s.Incarnation, MAC: s.MAC, UUID: uuid, Secret: secret,
-		Facts: facts, Agent: version, Console: console,
+		Facts: facts, Agent: version, Console: console, GiveUp: time.Minute,
 		SetClock: func(now time.Time) error {
 			_, _, err := scout.SetClock(now)
 			return err

@@ -10,6 +10,7 @@ import (
 // MalformedError reports a packet that breaks the protocol, or is none of a server's business. It gets no answer.
 type MalformedError struct{ Reason string }
 
+// Error implements error.
 func (e *MalformedError) Error() string { return "cannot use this DHCP packet: " + e.Reason }
 
 func malformed(format string, args ...any) error {

@@ -25,6 +25,7 @@ type Datagram struct {
 type Reply struct {
 	Payload []byte
 	Route   Route
+	Query   Query // the question that it answers
 }
 
 // Responder answers datagrams. It has no sockets and is safe for concurrent use.
@@ -77,7 +78,7 @@ func (s *Responder) Respond(ctx context.Context, d Datagram) (*Reply, error) {
 	case r.Kind != Inform && r.Kind != BootServer && !a.Address.Is4():
 		return nil, fmt.Errorf("internal error: the answer to a %s of %s has no address", r.Kind, r.Firmware.MAC)
 	}
-	return &Reply{Payload: build(r, kind, a), Route: route(r, kind, a, d.From)}, nil
+	return &Reply{Payload: build(r, kind, a), Route: route(r, kind, a, d.From), Query: r.Query}, nil
 }
 
 // ask puts the question to the handler; kind is the message type of a positive answer.

@@ -30,7 +30,7 @@ type Config struct {
 	Handler   Handler      // required
 	Log       *slog.Logger // required
 	Workers   int          // requests answered at once, most of them waiting for a durable write; default 256
-	Queue     int          // requests waiting for a worker, beyond which packets are dropped; default 1024
+	Queue     int          // requests waiting for a worker, beyond which packets are dropped; default 1024, little enough that none is answered after its client gave up
 
 	// NoBootServer leaves port 4011 alone. By default the server answers PXE firmware there, too: some ROMs ask again
 	// there although the first answer named the file.
@@ -113,6 +113,8 @@ func firstAddress(iface *net.Interface) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("cannot serve DHCP on %s: it has no IPv4 address; give it one with `ip address add`", iface.Name)
 }
 
+const receiveBuffer = 4 << 20 // bytes, as the kernel counts them: some thousands of packets
+
 // listenUDP listens on 0.0.0.0, because a socket bound to one address receives no broadcast, and on one interface only.
 // Without SO_REUSEADDR, so that a second server on the interface is an error and not a race.
 func listenUDP(iface string, port int) (*net.UDPConn, error) {
@@ -122,6 +124,11 @@ func listenUDP(iface string, port int) (*net.UDPConn, error) {
 			if err = unix.BindToDevice(int(fd), iface); err != nil {
 				err = os.NewSyscallError("bind to "+iface, err)
 				return
+			}
+			// The system's default holds some 150 packets, which a hall of machines sends at power-on within milliseconds.
+			// Beyond net.core.rmem_max only with CAP_NET_ADMIN.
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as is allowed
 			}
 			err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 		}); outer != nil {
@@ -257,8 +264,13 @@ func (s *Server) answer(ctx context.Context, j job) {
 	case reply == nil:
 		return
 	}
-	if err := s.send(j.by, reply); err != nil && !errors.Is(err, net.ErrClosed) {
+	err = s.send(j.by, reply)
+	switch {
+	case errors.Is(err, net.ErrClosed):
+	case err != nil:
 		s.log.Warn("could not send a DHCP reply", "to", reply.Route.To, "error", err)
+	case s.log.Enabled(ctx, slog.LevelDebug):
+		s.log.Debug("answered a DHCP client", "question", reply.Query.Kind, "mac", reply.Query.Firmware.MAC, "to", reply.Route.To)
 	}
 }
 

@@ -13,6 +13,7 @@ type ExhaustedError struct {
 	In     time.Duration // until the next address comes free; zero if none ever will
 }
 
+// Error implements error.
 func (e *ExhaustedError) Error() string {
 	u := e.Usage
 	next := "none of them will come free by itself"
@@ -45,6 +46,7 @@ type RefusedError struct {
 	Holder  MAC // who has it, for Taken and Reserved
 }
 
+// Error implements error.
 func (e *RefusedError) Error() string {
 	by := ""
 	if e.Holder != "" {

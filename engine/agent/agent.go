@@ -43,6 +43,7 @@ type Config struct {
 	Silence    time.Duration    // how long the engine may be silent; default 60 s, three of its signs of life
 	Retry      time.Duration    // bound of the first wait before connecting again; default 500 ms
 	RetryLimit time.Duration    // bound of all waits; default 30 s
+	GiveUp     time.Duration    // how long the engine may be out of reach before Run returns; 0 for ever
 	FactsEvery time.Duration    // how often facts are gathered and, if changed, sent; default 5 min
 }
 
@@ -151,8 +152,9 @@ func New(cfg Config) (*Agent, error) {
 }
 
 // Run serves the engine until ctx ends, whose cause it returns, or until the machine is ready to become something else:
-// then it returns nil, and the process has to exit for the hand-over. Requests in flight are interrupted in the first
-// case and finished in the second. Their results stay in the spool.
+// then it returns nil, and the process has to exit for the hand-over. It also returns when the certificate has expired
+// (ErrExpired: enrol again) or the engine was out of reach for long (GiveUp). Requests in flight are finished before a
+// hand-over and interrupted otherwise; their results stay in the spool.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -176,6 +178,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
+// ErrExpired says that the certificate ran out while the engine was away. Enrolling again with the same key and boot id
+// brings a new one.
+var ErrExpired = errors.New("the certificate has expired")
+
 // errBecome ends the agent because the machine is ready for the hand-over.
 var errBecome = errors.New("ready for the hand-over")
 
@@ -194,10 +200,24 @@ func (a *Agent) connect(ctx context.Context) error {
 	if len(urls) == 0 {
 		return errors.New("cannot connect: the identity names no URL of the engine")
 	}
+	said, heard := "", time.Now()
 	for i := 0; ; {
+		if a.cfg.Identity.Expired(a.cfg.Now()) {
+			return ErrExpired
+		}
 		opened, err := a.session(ctx, urls[i%len(urls)])
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if opened {
+			heard = time.Now()
+		} else if a.cfg.GiveUp > 0 && time.Since(heard) > a.cfg.GiveUp {
+			return fmt.Errorf("cannot reach the engine: %w", err)
+		}
+		var status *StatusError
+		if errors.As(err, &status) && status.Text != said { // such as: in quarantine
+			said = status.Text
+			a.cfg.Console("the engine does not serve this machine: " + said)
 		}
 		a.cfg.Log.Warn("no connection to the engine", "url", urls[i%len(urls)], "error", err, "lost", opened)
 		if opened {

@@ -34,6 +34,7 @@ type EnrolConfig struct {
 	Agent       string // version, for people
 	Console     func(line string)
 
+	GiveUp   time.Duration                                    // how long the engine may be out of reach before Enrol returns; 0 for ever
 	Now      func() time.Time                                 // the machine's clock; default time.Now
 	Time     time.Time                                        // joist.time; zero for none
 	SetClock func(now time.Time) error                        // sets the machine's clock; nil if it must not be set
@@ -52,7 +53,8 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "the engine refused the enrolment: " + e.Message }
 
 // Enrol shows the engine the machine's key until it is accepted, and keeps what it is given in the identity directory.
-// It returns only with an identity, a *RefusedError, or when ctx ends; an engine out of reach is tried again.
+// It returns with an identity, a *RefusedError, when ctx ends, or when the engine was out of reach for long (GiveUp). To
+// wait for a person's approval is not to be out of reach.
 func Enrol(ctx context.Context, cfg EnrolConfig) (*Identity, error) {
 	e, err := newEnroller(cfg)
 	if err != nil {
@@ -69,6 +71,9 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (*Identity, error) {
 			return nil, err
 		}
 		e.say("cannot enrol with " + e.cfg.URLs[i] + ": " + err.Error())
+		if e.cfg.GiveUp > 0 && time.Since(e.heard) > e.cfg.GiveUp {
+			return nil, fmt.Errorf("cannot enrol with %s: %w", e.cfg.URLs[i], err)
+		}
 		if err := e.cfg.Wait(ctx, back.next()); err != nil {
 			return nil, err
 		}
@@ -76,9 +81,10 @@ func Enrol(ctx context.Context, cfg EnrolConfig) (*Identity, error) {
 }
 
 type enroller struct {
-	cfg  EnrolConfig
-	id   *Identity
-	said string
+	cfg   EnrolConfig
+	id    *Identity
+	said  string
+	heard time.Time // when the engine last answered
 }
 
 func newEnroller(cfg EnrolConfig) (*enroller, error) {
@@ -107,7 +113,7 @@ func newEnroller(cfg EnrolConfig) (*enroller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &enroller{cfg: cfg, id: &Identity{dir: cfg.Dir, key: key}}, nil
+	return &enroller{cfg: cfg, id: &Identity{dir: cfg.Dir, key: key}, heard: time.Now()}, nil
 }
 
 // say shows a line unless it is the one shown last.
@@ -137,6 +143,7 @@ func (e *enroller) attempt(ctx context.Context, base string) (enrol.Reply, error
 		if err != nil {
 			return enrol.Reply{}, err
 		}
+		e.heard = time.Now()
 		switch {
 		case reply.Outcome == enrol.Accept || reply.Outcome == enrol.Same:
 			return reply, nil

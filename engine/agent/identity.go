@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -268,6 +267,3 @@ func (p Pin) tlsConfig(address string, now func() time.Time) (*tls.Config, error
 		Time:               now,
 	}, nil
 }
-
-// samePEM says whether two PEM texts are equal but for blanks around them.
-func samePEM(a, b []byte) bool { return bytes.Equal(bytes.TrimSpace(a), bytes.TrimSpace(b)) }

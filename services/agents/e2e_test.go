@@ -109,7 +109,9 @@ func TestResultBeforeDispatchAfterRestart(t *testing.T) {
 	id := w.enrolled("n1")
 	var mu sync.Mutex
 	ready := false
+	asked := make(chan struct{}, 1000)
 	w.engine.judge = func(string, wire.Result) error {
+		asked <- struct{}{}
 		mu.Lock()
 		defer mu.Unlock()
 		if !ready {
@@ -121,7 +123,10 @@ func TestResultBeforeDispatchAfterRestart(t *testing.T) {
 	w.connected()
 	r := request("a", "true")
 	w.dispatch("n1", r)
-	waitFor(t, "the connection again", func() bool { w.restart(); return w.engine.get(func(e *engine) bool { return e.ups > 1 }) })
+	<-asked
+	w.restart()
+	w.engine.until(t, "the connection again", func(e *engine) bool { return e.ups == 2 })
+	<-asked // the agent brings the result of a request that this gateway knows nothing of
 	mu.Lock()
 	ready = true
 	mu.Unlock()

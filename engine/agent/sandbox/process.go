@@ -122,7 +122,7 @@ type group struct {
 	dir    string // its cgroup, once made
 }
 
-func (s *Sandbox) group(id string) *group { return &group{mark: mark(id), parent: s.cfg.Cgroup} }
+func (s *Sandbox) group(id string) *group { return &group{mark: s.mark(id), parent: s.cfg.Cgroup} }
 
 const cgroupPrefix = "joist-"
 

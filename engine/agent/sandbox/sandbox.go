@@ -108,9 +108,10 @@ const (
 	envMark      = "JOIST_RUN"
 )
 
-// mark names a run: its directory, its cgroup and the mark in its environment.
-func mark(id string) string {
-	sum := sha256.Sum256([]byte(id))
+// mark names a run: its directory, its cgroup and the mark in its environment. It is the same when an agent has been
+// restarted, and differs between agents on one machine.
+func (s *Sandbox) mark(id string) string {
+	sum := sha256.Sum256([]byte(s.cfg.Root + "\x00" + id))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -197,7 +198,7 @@ func inputsOf(req wire.Request) json.RawMessage {
 }
 
 func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result, out *logger) (err error) {
-	dir := filepath.Join(s.cfg.Root, runPrefix+mark(req.ID))
+	dir := filepath.Join(s.cfg.Root, runPrefix+s.mark(req.ID))
 	if err := removeTree(dir); err != nil {
 		return err
 	}
@@ -275,7 +276,7 @@ func (s *Sandbox) environment(dir string, req wire.Request) []string {
 		"JOIST_VALID_UNTIL=" + filepath.Join(dir, wire.ValidFile),
 		"JOIST_ACTION=" + string(req.Action),
 		"JOIST_STEP=" + req.Step,
-		envMark + "=" + mark(req.ID),
+		envMark + "=" + s.mark(req.ID),
 	}
 }
 

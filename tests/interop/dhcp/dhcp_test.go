@@ -3,6 +3,7 @@ package dhcp_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -120,6 +121,18 @@ func TestUdhcpc(t *testing.T) {
 		"boot_file=snponly.efi", "bootfile=snponly.efi", "siaddr=10.77.0.1", "lease=120")
 	server.await("address leased", "phase=enrolled")
 
+	// Asked to renew, it sends a unicast from its address and takes the answer there.
+	script, renewed := l.script("renew", udhcpcScript)
+	daemon := l.start(exec.Command("ip", "netns", "exec", l.cli, "busybox", "udhcpc", "-i", "cli", "-f", "-s", script))
+	server.await("question=selecting", "to=10.77.0.10:68")
+	l.eventually(renewed, "reason=bound")
+	if err := daemon.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	server.await("question=renewing", "to=10.77.0.10:68")
+	l.eventually(renewed, "reason=renew")
+	daemon.kill()
+
 	// Somebody else answers for the address: the client declines it, and gets another.
 	l.in(l.cli, "ip", "link", "set", "cli", "address", "52:54:00:77:00:02")
 	l.in(l.srv, "ip", "address", "add", "10.77.0.11/24", "dev", "srv")
@@ -146,6 +159,12 @@ func TestSecondServer(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "UDP port 67 is in use: it is held by dhcp.test (pid ") {
 		t.Errorf("a second server on the interface: %v: %s", err, out)
 	}
+	// On another interface: both serve, for each is bound to its own.
+	l.run("ip", "-n", l.srv, "link", "add", "spare", "type", "veth", "peer", "name", "end")
+	l.run("ip", "-n", l.srv, "address", "add", "10.77.0.1/24", "dev", "spare")
+	l.run("ip", "-n", l.srv, "link", "set", "spare", "up")
+	l.start(l.role(l.srv, "serve spare "+filepath.Join(l.dir, "spare.db"))).await("ready")
+	l.run("ip", "-n", l.srv, "link", "delete", "spare")
 	// Nobody else on the segment.
 	if out, err := l.role(l.srv, "probe srv").CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("the probe found %q, %v", out, err)

@@ -180,6 +180,21 @@ func (l *lab) script(name, body string) (path, record string) {
 	return path, record
 }
 
+// eventually waits until a file that another program writes has a text.
+func (l *lab) eventually(file, text string) {
+	l.t.Helper()
+	for tries := 0; ; tries++ {
+		got, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(got), text) {
+			return
+		}
+		if tries == 600 {
+			l.t.Fatalf("%s never had %q (%v):\n%s", file, text, err, got)
+		}
+		time.Sleep(100 * time.Millisecond) // files of other programs cannot be waited for in another way
+	}
+}
+
 // contains fails the test unless a file has all the parts.
 func (l *lab) contains(file string, parts ...string) {
 	l.t.Helper()

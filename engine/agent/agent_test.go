@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"joist/engine/agent/sandbox"
+	"joist/engine/agent/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func result(id string, ended int) wire.Result {
+	return wire.Result{ID: id, Instance: id, Attempt: 1, OK: true, Outputs: json.RawMessage(`{"a":1}`), Ended: time.Unix(int64(ended), 0).UTC()}
+}
+
+func TestSpoolSurvives(t *testing.T) {
+	dir := t.TempDir()
+	s, interrupted, err := openSpool(dir, 10)
+	if err != nil || len(interrupted) != 0 {
+		t.Fatal(err, interrupted)
+	}
+	for _, id := range []string{"begun", "ended", "told"} {
+		if err := s.begin(wire.Request{ID: id, Instance: "i-" + id, Attempt: 3}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.finish(result("ended", 2)), s.finish(result("told", 1)), s.ack("told", 0), s.admit("c", 7)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".tmp-1"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	s, interrupted, err = openSpool(dir, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(interrupted) != 1 || interrupted[0].ID != "begun" || interrupted[0].Instance != "i-begun" || interrupted[0].Attempt != 3 {
+		t.Errorf("interrupted %+v", interrupted)
+	}
+	if got := s.waiting(); !slices.Equal(got, []string{"ended"}) {
+		t.Errorf("waiting %v", got)
+	}
+	if res, _, err := s.result("ended"); err != nil || string(res.Outputs) != `{"a":1}` {
+		t.Errorf("result %+v, %v", res, err)
+	}
+	if !s.repeat("told") || s.repeat("never") {
+		t.Error("what was begun is not what is known")
+	}
+	if got := s.waiting(); !slices.Equal(got, []string{"told", "ended"}) {
+		t.Errorf("waiting %v", got)
+	}
+	if s.admit("c", 6) == nil || s.admit("c", 7) != nil || s.admit("d", 1) != nil {
+		t.Error("epochs are not what they were")
+	}
+	if info, err := os.Stat(filepath.Join(dir, fileOf("ended"))); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("a result is readable by others: %v", info)
+	}
+}
+
+func TestSpoolForgetsConfirmedResultsOnly(t *testing.T) {
+	s, _, err := openSpool(t.TempDir(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range []string{"a", "b", "c", "d", "kept"} {
+		if err := s.finish(result(id, i)); err != nil {
+			t.Fatal(err)
+		}
+		if id != "kept" {
+			if err := s.ack(id, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if s.repeat("a") || s.repeat("b") || !s.repeat("c") || !s.repeat("d") || !s.repeat("kept") {
+		t.Error("the spool kept the wrong results")
+	}
+	if err := s.ack("c", 0); err != nil { // it was asked for again after the result was read
+		t.Fatal(err)
+	}
+	if got := s.waiting(); !slices.Equal(got, []string{"c", "d", "kept"}) {
+		t.Errorf("waiting %v", got)
+	}
+}
+
+func TestSpoolOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	s, _, err := openSpool(dir, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil { // nothing can be written any more
+		t.Fatal(err)
+	}
+	if s.begin(wire.Request{ID: "a"}) == nil || s.repeat("a") {
+		t.Error("a request that is not durable counts as begun")
+	}
+	if s.admit("c", 3) == nil || s.admit("c", 2) == nil {
+		t.Error("an epoch was admitted that will be forgotten")
+	}
+}
+
+func keyCall(t *testing.T, action wire.Action, in keyInputs) (out struct{ Path, CSR string }, err error) {
+	t.Helper()
+	raw, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := key(t.Context(), sandbox.BuiltinCall{Action: action, Inputs: raw})
+	if err == nil && got != nil {
+		if err := json.Unmarshal(got, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out, err
+}
+
+func TestKeyStaysAndIsKept(t *testing.T) {
+	in := keyInputs{Path: filepath.Join(t.TempDir(), "keys", "etcd.key"), Name: "etcd"}
+	if _, err := keyCall(t, wire.Verify, in); err == nil {
+		t.Error("a missing key was verified")
+	}
+	first, err := keyCall(t, wire.Apply, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := os.ReadFile(in.Path)
+	if err != nil || strings.Contains(first.CSR, "PRIVATE") || first.Path != in.Path {
+		t.Errorf("outputs %+v, %v", first, err)
+	}
+	second, err := keyCall(t, wire.Apply, in)
+	if err != nil || second != first {
+		t.Errorf("a repetition gave other outputs: %v", err)
+	}
+	renamed, err := keyCall(t, wire.Apply, keyInputs{in.Path, "other"})
+	after, _ := os.ReadFile(in.Path)
+	if err != nil || renamed.CSR == first.CSR || string(after) != string(private) {
+		t.Errorf("another name has to give another request for the same key: %v", err)
+	}
+	if _, err := keyCall(t, wire.Verify, in); err == nil {
+		t.Error("a request for another name was verified")
+	}
+	if err := os.Chmod(in.Path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keyCall(t, wire.Verify, keyInputs{in.Path, "other"}); err == nil {
+		t.Error("a key that everybody can read was verified")
+	}
+	if _, err := keyCall(t, wire.Apply, in); err != nil {
+		t.Error(err)
+	}
+	if _, err := keyCall(t, wire.Verify, in); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if _, err := keyCall(t, wire.Remove, in); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Dir(in.Path)); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	foreign := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(foreign, []byte("root"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{foreign, "relative", "/a/../b", "/", ""} {
+		if _, err := keyCall(t, wire.Apply, keyInputs{bad, "x"}); err == nil {
+			t.Errorf("made a key at %q", bad)
+		}
+	}
+}
+
+func TestLogBufferIsBounded(t *testing.T) {
+	b := newLogBuffer()
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 300 {
+		b.add("a", line)
+	}
+	b.add("b", "last\n")
+	var got, dropped int64
+	seq := 0
+	for {
+		c, ok := b.next()
+		if !ok {
+			break
+		}
+		if c.ID == "b" {
+			if c.Text != "last\n" || c.Seq != 0 {
+				t.Errorf("chunk %+v", c)
+			}
+			continue
+		}
+		if c.Seq != seq || len(c.Text) > wire.MaxChunk {
+			t.Errorf("chunk %d of %d bytes, not %d", c.Seq, len(c.Text), seq)
+		}
+		seq++
+		got += int64(len(c.Text))
+		dropped += c.Dropped
+	}
+	if got+dropped != 300*1024 || got > maxLogs || got < maxLogs-wire.MaxChunk {
+		t.Errorf("%d bytes came and %d were dropped", got, dropped)
+	}
+	if b.forget("a"); len(b.seq) != 1 || b.size != 0 {
+		t.Errorf("remembers %v, %d bytes", b.seq, b.size)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := backoff{first: 10, limit: 100}
+		bound := time.Duration(10)
+		for range rapid.IntRange(1, 20).Draw(t, "n") {
+			if w := b.next(); w < 0 || w >= bound {
+				t.Fatalf("waits %d, with the bound %d", w, bound)
+			}
+			bound = min(2*bound, 100)
+		}
+		if b.reset(); b.next() >= 10 {
+			t.Fatal("the bound stays after a success")
+		}
+	})
+}
+
+func TestHostPort(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://10.0.0.1:8443": "10.0.0.1:8443", "https://[fd00::1]": "[fd00::1]:443", "https://e/x": "e:443",
+		"http://10.0.0.1": "", "10.0.0.1:8443": "", "https://": "", "%": "",
+	} {
+		if got, err := hostPort(url); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s is %q, %v", url, got, err)
+		}
+	}
+}
+
+func TestParsePin(t *testing.T) {
+	if _, err := ParsePin(strings.Repeat("0f", 32)); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"", "0f", strings.Repeat("zz", 32), strings.Repeat("0f", 33)} {
+		if _, err := ParsePin(bad); err == nil {
+			t.Errorf("%q is a pin", bad)
+		}
+	}
+}
+
+func TestEnrolGivesUp(t *testing.T) {
+	_, err := Enrol(t.Context(), EnrolConfig{
+		Dir: t.TempDir(), URLs: []string{"https://127.0.0.1:1"}, Incarnation: "i", GiveUp: time.Nanosecond,
+		Wait: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+	})
+	var refused *RefusedError
+	if err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("error %v", err)
+	}
+}
