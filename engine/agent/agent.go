@@ -319,11 +319,30 @@ func (a *Agent) run(ctx context.Context, req wire.Request) {
 		a.refuse(req, err)
 		return
 	}
-	res := a.box.Run(ctx, req, func(text string) {
+	log := func(text string) {
 		a.logs.add(req.ID, text)
 		a.notify()
-	})
+	}
+	res := a.box.Run(ctx, req, log)
+	if res.OK && req.Verify != nil {
+		res = verified(res, a.box.Run(ctx, req.Checking(), log))
+	}
 	a.finish(res)
+}
+
+// verified is the result of an apply that went well, after it was looked at.
+func verified(res, check wire.Result) wire.Result {
+	res.Ended = check.Ended
+	res.LogBytes += check.LogBytes
+	if check.OK {
+		return res
+	}
+	res.OK, res.Reason, res.ExitCode, res.Outputs, res.ValidUntil, res.Tail = false, check.Reason, check.ExitCode, nil, nil, check.Tail
+	res.Error = "it was applied, and its verify says: " + check.Error
+	if len(res.Error) > wire.MaxError {
+		res.Error = res.Error[:wire.MaxError]
+	}
+	return res
 }
 
 func cancelled(id, instance string, attempt int, now time.Time) wire.Result {

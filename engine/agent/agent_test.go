@@ -14,7 +14,6 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
-	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
 )
 
@@ -112,13 +111,9 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	}
 }
 
-func keyCall(t *testing.T, action wire.Action, in keyInputs) (out struct{ Path, CSR string }, err error) {
+func keyCall(t *testing.T, action wire.Action, in keyPlace) (out struct{ Path, CSR string }, err error) {
 	t.Helper()
-	raw, err := json.Marshal(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := key(t.Context(), sandbox.BuiltinCall{Action: action, Inputs: raw})
+	got, err := keyAt(action, in)
 	if err == nil && got != nil {
 		if err := json.Unmarshal(got, &out); err != nil {
 			t.Fatal(err)
@@ -128,7 +123,7 @@ func keyCall(t *testing.T, action wire.Action, in keyInputs) (out struct{ Path, 
 }
 
 func TestKeyStaysAndIsKept(t *testing.T) {
-	in := keyInputs{Path: filepath.Join(t.TempDir(), "keys", "etcd.key"), Name: "etcd"}
+	in := keyPlace{Path: filepath.Join(t.TempDir(), "keys", "etcd.key"), Name: "etcd"}
 	if _, err := keyCall(t, wire.Verify, in); err == nil {
 		t.Error("a missing key was verified")
 	}
@@ -144,7 +139,7 @@ func TestKeyStaysAndIsKept(t *testing.T) {
 	if err != nil || second != first {
 		t.Errorf("a repetition gave other outputs: %v", err)
 	}
-	renamed, err := keyCall(t, wire.Apply, keyInputs{in.Path, "other"})
+	renamed, err := keyCall(t, wire.Apply, keyPlace{in.Path, "other"})
 	after, _ := os.ReadFile(in.Path)
 	if err != nil || renamed.CSR == first.CSR || string(after) != string(private) {
 		t.Errorf("another name has to give another request for the same key: %v", err)
@@ -155,7 +150,7 @@ func TestKeyStaysAndIsKept(t *testing.T) {
 	if err := os.Chmod(in.Path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := keyCall(t, wire.Verify, keyInputs{in.Path, "other"}); err == nil {
+	if _, err := keyCall(t, wire.Verify, keyPlace{in.Path, "other"}); err == nil {
 		t.Error("a key that everybody can read was verified")
 	}
 	if _, err := keyCall(t, wire.Apply, in); err != nil {
@@ -177,7 +172,7 @@ func TestKeyStaysAndIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{foreign, "relative", "/a/../b", "/", ""} {
-		if _, err := keyCall(t, wire.Apply, keyInputs{bad, "x"}); err == nil {
+		if _, err := keyCall(t, wire.Apply, keyPlace{bad, "x"}); err == nil {
 			t.Errorf("made a key at %q", bad)
 		}
 	}

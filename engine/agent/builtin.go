@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
@@ -21,10 +22,10 @@ import (
 // Builtins is the table of the built-in actions.
 //
 //	facts  inputs {}; outputs {facts}: what facts yields
-//	key    inputs {path, name}; outputs {path, csr}: see below
+//	key    inputs {purpose}; outputs {path, csr}: see below
 //
-// key makes an ECDSA P-256 key in a file of mode 0600 at the absolute path, with a certificate request (PEM) for the
-// subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
+// key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, named after its purpose, with a certificate request
+// (PEM) for that subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
 // yields the same outputs. verify looks whether both are there; remove deletes them. The key never leaves the node.
 func Builtins(facts func(ctx context.Context) (json.RawMessage, error)) map[string]sandbox.Builtin {
 	return map[string]sandbox.Builtin{
@@ -45,21 +46,33 @@ func Builtins(facts func(ctx context.Context) (json.RawMessage, error)) map[stri
 	}
 }
 
-type keyInputs struct {
-	Path string `json:"path"`
-	Name string `json:"name"`
-}
+// keyPlace is where a key lies and the subject of its certificate request.
+type keyPlace struct{ Path, Name string }
+
+// keyDir is where keys are made.
+const keyDir = "/var/lib/joist/keys"
+
+var purpose = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 func key(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
-	var in keyInputs
+	var in struct {
+		Purpose string `json:"purpose"`
+	}
 	if err := json.Unmarshal(call.Inputs, &in); err != nil {
 		return nil, fmt.Errorf("cannot read the inputs: %w", err)
 	}
+	if !purpose.MatchString(in.Purpose) {
+		return nil, fmt.Errorf("cannot make a key for the purpose %q: use lower-case letters, digits and hyphens", in.Purpose)
+	}
+	return keyAt(call.Action, keyPlace{Path: filepath.Join(keyDir, in.Purpose+".key"), Name: in.Purpose})
+}
+
+func keyAt(action wire.Action, in keyPlace) (json.RawMessage, error) {
 	if !filepath.IsAbs(in.Path) || in.Path != filepath.Clean(in.Path) || in.Path == "/" {
 		return nil, fmt.Errorf("cannot use %q as the key's path: want an absolute, clean path", in.Path)
 	}
 	csr := in.Path + ".csr"
-	switch call.Action {
+	switch action {
 	case wire.Remove:
 		for _, name := range []string{in.Path, csr} {
 			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -77,7 +90,7 @@ func key(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
 	return json.Marshal(map[string]string{"path": in.Path, "csr": text})
 }
 
-func applyKey(in keyInputs, csr string) (string, error) {
+func applyKey(in keyPlace, csr string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(in.Path), 0o700); err != nil {
 		return "", fmt.Errorf("cannot make the key's directory: %w", err)
 	}
@@ -105,7 +118,7 @@ func applyKey(in keyInputs, csr string) (string, error) {
 	return string(text), nil
 }
 
-func verifyKey(in keyInputs, csr string) error {
+func verifyKey(in keyPlace, csr string) error {
 	key, err := loadKey(in.Path)
 	if err != nil {
 		return err

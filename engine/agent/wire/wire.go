@@ -89,6 +89,23 @@ type Request struct {
 	Timeout     time.Duration     `json:"timeout_ns"`        // from start to SIGTERM; 0 for DefaultTimeout
 	Grace       time.Duration     `json:"grace_ns"`          // from SIGTERM to SIGKILL; 0 for DefaultGrace
 	Stage       Stage             `json:"stage,omitempty"`   // where it may run; empty for Node
+	Verify      *Check            `json:"verify,omitempty"`  // run after an apply that went well; its failure fails the attempt
+}
+
+// Check is how an apply is looked at once it went well: the same inputs, read only.
+type Check struct {
+	Builtin string        `json:"builtin,omitempty"` // excludes Script
+	Script  []byte        `json:"script,omitempty"`
+	Files   []File        `json:"files,omitempty"`
+	Timeout time.Duration `json:"timeout_ns"` // 0 for DefaultTimeout
+}
+
+// Checking gives the request that verifies what r applied.
+func (r Request) Checking() Request {
+	c := r
+	c.Action, c.Outputs, c.Verify = Verify, nil, nil
+	c.Builtin, c.Script, c.Files, c.Timeout = r.Verify.Builtin, r.Verify.Script, r.Verify.Files, r.Verify.Timeout
+	return c
 }
 
 // What a Request's zero durations mean, and the longest they may be.
