@@ -408,6 +408,7 @@ func TestDownAfterEverythingDied(t *testing.T) {
 		t.Fatalf("after the engine was killed: machine alive %v, engine alive %v", vm.ID.Alive(), id.Alive())
 	}
 	do(t, process.Save(l.Pids(), "someone-else", process.ID{PID: os.Getpid(), Start: 1})) // an id that was given anew: spared
+	do(t, os.WriteFile(filepath.Join(l.Pids(), "damaged.json"), []byte("{"), 0o600))
 
 	do(t, open().Down(ctx))
 	_ = stray.Wait()
