@@ -411,10 +411,11 @@ func TestDownAfterEverythingDied(t *testing.T) {
 	do(t, os.WriteFile(filepath.Join(l.Pids(), "damaged.json"), []byte("{"), 0o600))
 
 	do(t, open().Down(ctx))
-	_ = stray.Wait()
 	if vm.ID.Alive() || strayID.Alive() {
 		t.Errorf("alive after Down: machine %v, stray %v", vm.ID.Alive(), strayID.Alive())
+		do(t, errors.Join(vm.ID.Kill(ctx), strayID.Kill(ctx)))
 	}
+	_ = stray.Wait()
 	for _, path := range []string{"/run/netns/" + l.Name(), l.RunDir(), l.RunDir() + ".lock"} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left (%v)", path, err)
