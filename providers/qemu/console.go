@@ -32,28 +32,15 @@ func (c Console) Copy(ctx context.Context, w io.Writer, tail int64, follow bool)
 	}()
 	tick := time.NewTicker(followPause)
 	defer tick.Stop()
-	for first := true; ; first = false {
+	for ; ; tail = -1 { // a file that appears later is copied whole
 		if f == nil {
 			var err error
-			f, err = os.Open(c.path)
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("cannot read the console: %w", err)
-			}
-			if err != nil {
-				f = nil
-			} else if first && tail >= 0 {
-				if err := seekTail(f, tail); err != nil {
-					return fmt.Errorf("cannot read the console: %w", err)
-				}
+			if f, err = c.open(tail); err != nil {
+				return err
 			}
 		}
-		if f != nil {
-			if _, err := io.Copy(w, f); err != nil {
-				return fmt.Errorf("cannot copy the console: %w", err)
-			}
-		}
-		if !follow {
-			return nil
+		if err := copyRest(w, f); err != nil || !follow {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -61,13 +48,40 @@ func (c Console) Copy(ctx context.Context, w io.Writer, tail int64, follow bool)
 		case <-tick.C:
 		}
 		if f != nil && c.replaced(f) {
-			if _, err := io.Copy(w, f); err != nil { // what came before it was set aside
-				return fmt.Errorf("cannot copy the console: %w", err)
+			if err := copyRest(w, f); err != nil { // what came before it was set aside
+				return err
 			}
 			_ = f.Close()
 			f = nil
 		}
 	}
+}
+
+// open opens the log at its last tail bytes; nil if there is none yet.
+func (c Console) open(tail int64) (*os.File, error) {
+	f, err := os.Open(c.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil //nolint:nilnil // no log yet is an ordinary answer
+	}
+	if err == nil && tail >= 0 {
+		if err = seekTail(f, tail); err != nil {
+			_ = f.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the console: %w", err)
+	}
+	return f, nil
+}
+
+func copyRest(w io.Writer, f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	if _, err := io.Copy(w, f); err != nil {
+		return fmt.Errorf("cannot copy the console: %w", err)
+	}
+	return nil
 }
 
 func seekTail(f *os.File, tail int64) error {

@@ -162,21 +162,23 @@ func Load(dir, name string) (Record, error) {
 	return r, nil
 }
 
-// LoadAll reads all records of dir; none if dir does not exist.
+// LoadAll reads all records of dir; none if dir does not exist. Those that cannot be read are left out and make an error.
 func LoadAll(dir string) ([]Record, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, err
 	}
 	var all []Record
+	var bad error
 	for _, n := range names {
 		r, err := Load(dir, strings.TrimSuffix(filepath.Base(n), ".json"))
 		if err != nil {
-			return all, err
+			bad = errors.Join(bad, err)
+			continue
 		}
 		all = append(all, r)
 	}
-	return all, nil
+	return all, bad
 }
 
 // Forget removes a record; one that does not exist is no error.

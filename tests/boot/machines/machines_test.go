@@ -318,7 +318,7 @@ func TestNetworkBoot(t *testing.T) {
 	do(t, err)
 	do(t, os.WriteFile(filepath.Join(root, "snponly.efi"), loader, 0o644))
 	dns := exec.Command("dnsmasq", "--keep-in-foreground", "--port=0", "--conf-file=/dev/null", "--user=root", "--log-facility=-",
-		"--log-dhcp", "--interface="+lab.Bridge, "--bind-dynamic", "--dhcp-leasefile="+filepath.Join(root, "leases"),
+		"--log-dhcp", "--no-ping", "--interface="+lab.Bridge, "--bind-dynamic", "--dhcp-leasefile="+filepath.Join(root, "leases"),
 		"--dhcp-range=10.77.0.50,10.77.0.99,2m", "--dhcp-userclass=set:ipxe,iPXE", "--dhcp-match=set:efi,option:client-arch,7",
 		"--dhcp-boot=tag:ipxe,test.ipxe", "--dhcp-boot=tag:!ipxe,tag:efi,snponly.efi", "--enable-tftp", "--tftp-root="+root,
 		"--dhcp-option-force=tag:ipxe,encap:175,176,1b") // no proxy DHCP: iPXE would wait 10 s for an offer of one
@@ -408,12 +408,14 @@ func TestDownAfterEverythingDied(t *testing.T) {
 		t.Fatalf("after the engine was killed: machine alive %v, engine alive %v", vm.ID.Alive(), id.Alive())
 	}
 	do(t, process.Save(l.Pids(), "someone-else", process.ID{PID: os.Getpid(), Start: 1})) // an id that was given anew: spared
+	do(t, os.WriteFile(filepath.Join(l.Pids(), "damaged.json"), []byte("{"), 0o600))
 
 	do(t, open().Down(ctx))
-	_ = stray.Wait()
 	if vm.ID.Alive() || strayID.Alive() {
 		t.Errorf("alive after Down: machine %v, stray %v", vm.ID.Alive(), strayID.Alive())
+		do(t, errors.Join(vm.ID.Kill(ctx), strayID.Kill(ctx)))
 	}
+	_ = stray.Wait()
 	for _, path := range []string{"/run/netns/" + l.Name(), l.RunDir(), l.RunDir() + ".lock"} {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is left (%v)", path, err)
