@@ -17,6 +17,7 @@ import (
 
 	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
+	"joist/engine/step"
 )
 
 // Builtins is the table of the built-in actions.
@@ -157,4 +158,12 @@ func checkRequest(text []byte, name string, key *ecdsa.PrivateKey) error {
 		return fmt.Errorf("the certificate request is for the name %q, not %q", req.Subject.CommonName, name)
 	}
 	return nil
+}
+
+// Signatures describes the built-in actions that steps can name.
+func Signatures() []step.Signature {
+	return []step.Signature{
+		{Call: "facts", Inputs: map[string]string{}, Outputs: map[string]string{"facts": "any"}},
+		{Call: "key", Inputs: map[string]string{"purpose": "string"}, Outputs: map[string]string{"path": "path", "csr": "csr"}},
+	}
 }

@@ -1,0 +1,199 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"joist/dhcp-dns/dhcp"
+	"joist/dhcp-dns/lease"
+	"joist/services/addresses"
+	"joist/services/boot"
+	"joist/services/boot/artifacts"
+	"joist/services/boot/bootset"
+	"joist/services/boot/decide"
+	"joist/services/boot/phase"
+	"joist/services/site"
+)
+
+var noAddress netip.Addr // asks for whichever address suits
+
+func parseMAC(text string) (lease.MAC, error) { return lease.ParseMAC(text) }
+
+func (s *System) httpURL() string {
+	return "http://" + netip.AddrPortFrom(s.cfg.Address, httpPort).String()
+}
+
+// routeFronts makes the balancers' addresses the engine's own, in the network namespace it runs in.
+func routeFronts(prefix netip.Prefix) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("cannot find the loopback interface: %w", err)
+	}
+	err = netlink.RouteReplace(&netlink.Route{
+		LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+	})
+	if err != nil {
+		return fmt.Errorf("cannot take the balancers' addresses %s: %w; the engine needs the right to change routes", prefix, err)
+	}
+	return nil
+}
+
+// newestSet opens the boot set that was built last, if there is one.
+func (s *System) newestSet() (*bootset.Set, error) {
+	if s.cfg.BootSets == "" {
+		return nil, nil
+	}
+	list, err := os.ReadDir(s.cfg.BootSets)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot look for boot sets: %w", err)
+	}
+	newest, name := int64(0), ""
+	for _, e := range list {
+		info, err := os.Stat(filepath.Join(s.cfg.BootSets, e.Name(), "manifest.json"))
+		if err == nil && info.ModTime().UnixNano() > newest {
+			newest, name = info.ModTime().UnixNano(), e.Name()
+		}
+	}
+	if name == "" {
+		return nil, nil
+	}
+	return bootset.Open(filepath.Join(s.cfg.BootSets, name))
+}
+
+// storeSet takes the boot set's files into the artifact store, from which machines fetch them.
+func (s *System) storeSet(ctx context.Context) error {
+	var err error
+	if s.set == nil {
+		if s.set, err = s.newestSet(); err != nil || s.set == nil {
+			return err
+		}
+	}
+	for _, f := range []bootset.File{s.set.Kernel, s.set.Initrd, s.set.Image} {
+		want, err := artifacts.ParseDigest("sha256:" + f.SHA256)
+		if err != nil {
+			return err
+		}
+		if file, _, err := s.Artifacts.Open(want); err == nil {
+			file.Close()
+			continue
+		}
+		got, err := s.Artifacts.Add(ctx, s.set.Path(f))
+		if err != nil {
+			return err
+		}
+		if got.Digest != want {
+			return fmt.Errorf("cannot use the boot set in %s: %s is not what its manifest says; build it again", s.set.Folder, f.File)
+		}
+	}
+	return nil
+}
+
+// booter implements addresses.Booter: the DHCP part of the boot decision.
+type booter struct{ s *System }
+
+func (b booter) Boot(ctx context.Context, f dhcp.Firmware) (addresses.Boot, error) {
+	mac, err := decide.ParseMAC(f.MAC)
+	if err != nil {
+		return addresses.Boot{}, err
+	}
+	uuid, err := decide.ParseUUID(f.UUID)
+	if err != nil {
+		uuid = "" // public and unproven anyhow; the MAC tells machines apart
+	}
+	if b.s.Boot == nil {
+		return addresses.Boot{Silent: true}, nil
+	}
+	o := b.s.Boot.DHCP(ctx, boot.Ask{Server: b.s.cfg.Address, Firmware: decide.Firmware{
+		MAC: mac, UUID: uuid, Archs: f.Arch, VendorClass: f.VendorClass, IPXE: f.IPXE, HTTP: f.HTTP(),
+	}})
+	answer := addresses.Boot{Silent: o.Kind == decide.Silence, Filename: o.BootFile, NextServer: o.NextServer}
+	switch o.Lease {
+	case decide.LeaseFirmware:
+		answer.Phase = lease.Firmware
+	case decide.LeaseEnrolled:
+		answer.Phase = lease.Enrolled
+	default:
+		answer.Phase = lease.Scout
+	}
+	if m, ok := b.s.Site.Find(string(mac), string(uuid)); ok {
+		answer.Hostname = m.Name
+	}
+	return answer, nil
+}
+
+// bootInventory implements boot.Inventory.
+type bootInventory struct{ s *System }
+
+func (b bootInventory) Machine(_ context.Context, mac decide.MAC, uuid decide.UUID) (boot.Record, bool) {
+	m, ok := b.s.Site.Find(string(mac), string(uuid))
+	if !ok {
+		return boot.Record{}, false
+	}
+	r := boot.Record{Machine: decide.Machine{Known: true, Name: m.Name, Enrolled: m.Enrol.Current != ""}}
+	if m.Enrol.Quarantine != "" {
+		r.Quarantined = string(m.Enrol.Quarantine)
+	}
+	return r, true
+}
+
+// bootIssuer implements boot.Issuer.
+type bootIssuer struct{ s *System }
+
+func (b bootIssuer) Issue(ctx context.Context, r boot.BootRequest) (string, error) {
+	id, err := b.s.Site.Issue(ctx, site.Boot{MAC: string(r.MAC), UUID: string(r.UUID), Address: r.Addr.String()})
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
+}
+
+// bootSets implements boot.Sets: one set for all machines.
+type bootSets struct{ s *System }
+
+func (b bootSets) BootSet(context.Context, boot.Record) (boot.Set, error) {
+	if b.s.set == nil {
+		return boot.Set{}, errors.New("the engine has no boot set; build one with joist bootset build")
+	}
+	digest := func(f bootset.File) artifacts.Digest {
+		d, _ := artifacts.ParseDigest("sha256:" + f.SHA256) // checked when the set was stored
+		return d
+	}
+	set := boot.Set{Digest: b.s.set.Digest, Kernel: digest(b.s.set.Kernel), Initrd: digest(b.s.set.Initrd), Image: digest(b.s.set.Image)}
+	if b.s.Lab != nil {
+		set.Args = []string{"joist.log=ttyS1"}
+	}
+	return set, nil
+}
+
+// bootObserver implements boot.Observer.
+type bootObserver struct{ s *System }
+
+func (b bootObserver) Reached(mac decide.MAC, m phase.Mark) {
+	b.s.cfg.Log.Debug("a machine came to a phase of its boot", "mac", string(mac), "phase", m.Phase)
+}
+
+func (b bootObserver) Notice(mac decide.MAC, text string) {
+	b.s.cfg.Log.Warn(text, "mac", string(mac))
+}
+
+func (s *System) bootReached(m site.Machine, p phase.Phase) {
+	if s.Boot == nil || len(m.MACs) == 0 {
+		return
+	}
+	if mac, err := decide.ParseMAC(m.MACs[0]); err == nil {
+		s.Boot.Reached(mac, p)
+	}
+}

@@ -1,0 +1,296 @@
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"joist/engine/agent/wire"
+	"joist/engine/history"
+	"joist/pki/enrol"
+	"joist/providers/qemu"
+	"joist/services/boot"
+	"joist/services/boot/artifacts"
+	"joist/services/boot/phase"
+	"joist/services/clusters"
+	"joist/services/power"
+	"joist/services/site"
+)
+
+// connection is an agent that can be reached.
+type connection struct {
+	hello wire.Hello
+	since time.Time
+}
+
+func newLive() *live { return &live{nodes: map[string]connection{}} }
+
+func (l *live) set(node string, c connection) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nodes[node] = c
+}
+
+// drop forgets a connection if it is still that of the same boot and stage.
+func (l *live) drop(node string, hello wire.Hello) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.nodes[node]; !ok || c.hello.Boot != hello.Boot || c.hello.Stage != hello.Stage {
+		return false
+	}
+	delete(l.nodes, node)
+	return true
+}
+
+func (l *live) get(node string) (connection, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, ok := l.nodes[node]
+	return c, ok
+}
+
+// adoptMachines makes the provider's machines known to the site and to power control.
+func (s *System) adoptMachines(ctx context.Context) error {
+	list, err := s.Lab.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		facts, err := json.Marshal(m.Facts)
+		if err != nil {
+			return fmt.Errorf("cannot encode the facts of %s: %w", m.Name, err)
+		}
+		if err := s.Site.Define(ctx, site.Defined{Name: m.Name, MACs: []string{m.MAC}, UUID: m.UUID, Provider: "qemu", Facts: facts}); err != nil {
+			return err
+		}
+		p, err := s.Lab.Power(m.Name)
+		if err != nil {
+			return err
+		}
+		s.Power.Add(m.Name, p)
+	}
+	return nil
+}
+
+func (s *System) voucher(name string) []byte {
+	if s.Lab == nil {
+		return nil
+	}
+	secret, err := s.Lab.Voucher(name)
+	if err != nil || secret == "" {
+		return nil // a machine without one enrols by a person's word
+	}
+	return []byte(secret)
+}
+
+// seen gives what a cluster's journal is to say of a machine now.
+func (s *System) seen(name string) (history.NodeSeen, bool) {
+	m, ok := s.Site.Lookup(name)
+	if !ok {
+		return history.NodeSeen{}, false
+	}
+	n := history.NodeSeen{Node: name, Facts: m.Facts()}
+	if len(m.MACs) > 0 {
+		if mac, err := parseMAC(m.MACs[0]); err == nil {
+			if addr, ok := s.Addresses.Lookup(mac); ok {
+				n.Address = addr.String()
+			}
+		}
+	}
+	if c, ok := s.live.get(name); ok && c.hello.Stage == wire.Node {
+		n.Incarnation, n.Boot, n.Online = c.hello.Incarnation, c.hello.Kernel, true
+		n.Level = m.Enrol.Level().String()
+	}
+	return n, true
+}
+
+// machineChanged tells the machine's cluster, and its agent, what the site has learnt of it.
+func (s *System) machineChanged(name string, m site.Machine) {
+	if s.gateway != nil {
+		s.gateway.Refresh(name)
+	}
+	if s.Boot != nil && len(m.MACs) > 0 {
+		s.bootReached(m, phase.Enrol)
+		if m.Enrol.Level() >= enrol.Approved {
+			s.bootReached(m, phase.Trusted)
+		}
+	}
+	if m.Cluster == "" || s.Clusters == nil {
+		return
+	}
+	s.tellCluster(name, m.Cluster)
+}
+
+func (s *System) tellCluster(name, cluster string) {
+	seen, ok := s.seen(name)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := s.Clusters.Seen(ctx, cluster, seen)
+	var unknown *clusters.UnknownError
+	if err != nil && !errors.As(err, &unknown) {
+		s.cfg.Log.Warn("cannot tell a cluster of its node", "cluster", cluster, "node", name, "error", err)
+	}
+}
+
+// machines implements drive.Site: what clusters ask of machines.
+type machines struct{ s *System }
+
+func (m machines) Raise(ctx context.Context, _, node string) error {
+	p, err := m.s.Power.Machine(node)
+	if errors.Is(err, power.ErrUnknown) {
+		return nil // a machine without power control is switched on by a person
+	}
+	if err != nil {
+		return err
+	}
+	switched, err := p.KeepOn(ctx)
+	var later *power.LaterError
+	if errors.As(err, &later) {
+		return nil
+	}
+	if switched {
+		if known, ok := m.s.Site.Lookup(node); ok {
+			m.s.bootReached(known, phase.Power)
+		}
+	}
+	return err
+}
+
+func (m machines) Fence(ctx context.Context, _, node, _ string) (string, error) {
+	p, err := m.s.Power.Machine(node)
+	if err != nil {
+		return "", fmt.Errorf("cannot prove that %s is off: %w; switch it off and say so with joist node power %s off", node, err, node)
+	}
+	proof, err := p.Fence(ctx)
+	if err != nil {
+		return "", err
+	}
+	m.s.live.mu.Lock()
+	delete(m.s.live.nodes, node)
+	m.s.live.mu.Unlock()
+	return fmt.Sprintf("fenced: power off was read back at %s", proof.At().UTC().Format(time.RFC3339)), nil
+}
+
+// Wipe implements drive.Site. A node whose root and data lie in memory is wiped by switching it off.
+func (m machines) Wipe(ctx context.Context, cluster, node, incarnation string) (string, error) {
+	proof, err := m.Fence(ctx, cluster, node, incarnation)
+	if err != nil {
+		return "", err
+	}
+	return "wiped: " + proof + "; nothing of it outlives its memory", nil
+}
+
+func (m machines) Release(ctx context.Context, cluster, node string) error {
+	p, err := m.s.Power.Machine(node)
+	if err == nil {
+		if _, err = p.Fence(ctx); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, power.ErrUnknown) {
+		return err
+	}
+	return m.s.Site.Free(ctx, cluster, node)
+}
+
+// siteOfClusters implements clusters.Site.
+type siteOfClusters struct{ s *System }
+
+func (c siteOfClusters) Seen(name string) (history.NodeSeen, bool) { return c.s.seen(name) }
+
+func (c siteOfClusters) Claim(ctx context.Context, cluster string, choose func([]clusters.Candidate) ([]string, error)) error {
+	var chosen []string
+	err := c.s.Site.Claim(ctx, cluster, func(all []site.Machine) ([]string, error) {
+		candidates := make([]clusters.Candidate, len(all))
+		for i := range all {
+			_, online := c.s.live.get(all[i].Name)
+			candidates[i] = clusters.Candidate{Name: all[i].Name, Cluster: all[i].Cluster, Facts: all[i].Facts(), Online: online}
+		}
+		var err error
+		chosen, err = choose(candidates)
+		return chosen, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range chosen {
+		if err := c.s.reserve(ctx, name); err != nil {
+			return err
+		}
+		c.s.gateway.Refresh(name)
+	}
+	return nil
+}
+
+// reserve ties a machine to an address, so that what is made of the address holds.
+func (s *System) reserve(ctx context.Context, name string) error {
+	m, ok := s.Site.Lookup(name)
+	if !ok || len(m.MACs) == 0 {
+		return nil
+	}
+	mac, err := parseMAC(m.MACs[0])
+	if err != nil {
+		return err
+	}
+	_, err = s.Addresses.Reserve(ctx, mac, noAddress)
+	return err
+}
+
+// siteOfAgents implements agents.Site.
+type siteOfAgents struct {
+	*site.Book
+	s *System
+}
+
+// Target says what a machine shall become: a node if a cluster has claimed it, else nothing.
+func (t siteOfAgents) Target(_ context.Context, name string) (wire.Target, error) {
+	m, ok := t.s.Site.Lookup(name)
+	switch {
+	case !ok:
+		return wire.Target{}, &site.UnknownError{Name: name}
+	case m.Enrol.Quarantine != "":
+		return wire.Target{Kind: wire.Quarantined, Message: "this machine is in quarantine: " + string(m.Enrol.Quarantine)}, nil
+	case m.Cluster == "":
+		return wire.Target{Kind: wire.Idle, Message: "waiting for a cluster to claim this machine"}, nil
+	case t.s.set == nil:
+		return wire.Target{Kind: wire.Idle, Message: "claimed by cluster " + m.Cluster + ", but the engine has no boot set; build one with joist bootset build"}, nil
+	}
+	image := t.s.set.Image
+	digest, err := artifacts.ParseDigest("sha256:" + image.SHA256)
+	if err != nil {
+		return wire.Target{}, err
+	}
+	return wire.Target{
+		Kind: wire.NodeImage, Message: "claimed by cluster " + m.Cluster,
+		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: t.s.set.Digest},
+	}, nil
+}
+
+// DefineMachine makes a virtual machine, or changes one, and makes it known to the site. It is off until it is switched
+// on, or until a cluster that claimed it wants it.
+func (s *System) DefineMachine(ctx context.Context, spec qemu.Spec) (qemu.Machine, error) {
+	if s.Lab == nil {
+		return qemu.Machine{}, errors.New("cannot make a virtual machine: this engine runs in no lab; start one with joist lab up")
+	}
+	m, err := s.Lab.Define(ctx, spec)
+	if err != nil {
+		return qemu.Machine{}, err
+	}
+	return m, s.adoptMachines(ctx)
+}
+
+// UndefineMachine removes a virtual machine that no cluster has claimed, its disk included.
+func (s *System) UndefineMachine(ctx context.Context, name string) error {
+	if s.Lab == nil {
+		return errors.New("cannot remove a virtual machine: this engine runs in no lab")
+	}
+	if err := s.Site.Forget(ctx, name); err != nil {
+		return err
+	}
+	s.Power.Remove(name)
+	return s.Lab.Undefine(ctx, name)
+}

@@ -1,0 +1,232 @@
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"joist/engine/addr"
+	"joist/engine/agent/wire"
+	"joist/engine/drive"
+	"joist/engine/model"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+	"joist/pki/enrol"
+	"joist/services/agents"
+	"joist/services/boot/phase"
+	"joist/services/site"
+)
+
+// nodes implements drive.Nodes with the gateway.
+type nodes struct{ s *System }
+
+// requestID names an attempt for good: the event that started it is never another one.
+func requestID(o drive.Order) string {
+	return addressOf(o).String() + "#" + strconv.FormatUint(o.ID, 10)
+}
+
+func addressOf(o drive.Order) addr.Instance {
+	return addr.Instance{Cluster: o.Cluster, Task: o.Task, Node: o.Node}
+}
+
+func parseID(id string) (addr.Instance, uint64, error) {
+	text, number, _ := strings.Cut(id, "#")
+	i, err := addr.Parse(text)
+	if err != nil {
+		return i, 0, err
+	}
+	seq, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		return i, 0, fmt.Errorf("cannot read %q as a request's id: %w", id, err)
+	}
+	return i, seq, nil
+}
+
+func (n nodes) Perform(ctx context.Context, o drive.Order) error {
+	level, err := enrol.ParseLevel(o.Trust)
+	if err != nil {
+		return err
+	}
+	r, err := request(o)
+	if err != nil {
+		return err
+	}
+	return n.s.gateway.Dispatch(ctx, agents.Order{Node: o.Agent, Level: level, Request: r})
+}
+
+func (n nodes) Abort(ctx context.Context, o drive.Order) error {
+	if o.Agent == "" {
+		return nil
+	}
+	return n.s.gateway.Cancel(ctx, o.Agent, wire.Cancel{ID: requestID(o), Instance: addressOf(o).String(), Attempt: 1, Cluster: o.Cluster, Epoch: o.Epoch})
+}
+
+// request puts an order in the form that agents understand.
+func request(o drive.Order) (wire.Request, error) {
+	inputs := o.Inputs
+	if o.Action == step.Remove && len(o.Outputs) > 0 {
+		inputs = withOutputs(o)
+	}
+	data, err := value.Dict(inputs).MarshalJSON()
+	if err != nil {
+		return wire.Request{}, fmt.Errorf("inputs of %s: %w", addressOf(o), err)
+	}
+	r := wire.Request{
+		ID: requestID(o), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Attempt: 1, Epoch: o.Epoch,
+		Action: wire.Action(o.Action), Step: o.Step.Digest.String(), Inputs: data, Outputs: map[string]string{},
+	}
+	action := &o.Step.Apply
+	switch o.Action {
+	case step.Remove:
+		action = o.Step.Remove
+	case step.Apply:
+		for _, f := range o.Step.Outputs {
+			r.Outputs[f.Name] = f.Type.String()
+		}
+		if o.Step.Verify != nil {
+			check := body(o.Step.Verify)
+			r.Verify = &check
+		}
+	}
+	b := body(action)
+	r.Builtin, r.Script, r.Files, r.Timeout = b.Builtin, b.Script, b.Files, b.Timeout
+	for _, f := range o.Step.Inputs {
+		if f.Type.Holds(value.Secret) {
+			r.Secret = append(r.Secret, f.Name)
+		}
+	}
+	return r, nil
+}
+
+// withOutputs adds the last outputs to a remove's inputs, under their own names where no input has that name.
+func withOutputs(o drive.Order) map[string]value.Value {
+	all := make(map[string]value.Value, len(o.Inputs))
+	for name, v := range o.Inputs {
+		all[name] = v
+	}
+	var outputs map[string]json.RawMessage
+	if json.Unmarshal(o.Outputs, &outputs) != nil {
+		return all
+	}
+	for name, data := range outputs {
+		var v value.Value
+		if _, taken := all[name]; !taken && v.UnmarshalJSON(data) == nil {
+			all[name] = v
+		}
+	}
+	return all
+}
+
+func body(a *model.Action) wire.Check {
+	c := wire.Check{Builtin: a.Builtin, Timeout: a.Timeout}
+	if a.Script == nil {
+		return c
+	}
+	c.Script = a.Script.Body
+	for name, data := range a.Script.Files {
+		c.Files = append(c.Files, wire.File{Name: path.Base(name), Data: data})
+	}
+	slices.SortFunc(c.Files, func(a, b wire.File) int { return strings.Compare(a.Name, b.Name) })
+	return c
+}
+
+// engineOfAgents implements agents.Engine: what agents say reaches clusters.
+type engineOfAgents struct{ s *System }
+
+func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result) error {
+	i, seq, err := parseID(res.ID)
+	if err != nil {
+		return agents.ErrNotDispatched
+	}
+	r := run.Report{ID: seq, Outputs: res.Outputs, Error: res.Error}
+	if !res.OK {
+		if r.Error == "" {
+			r.Error = string(res.Reason)
+		}
+		if res.Reason == wire.Failed && res.Tail != "" {
+			r.Error += "\n" + res.Tail
+		}
+		r.Excused = res.Reason == wire.Cancelled
+	}
+	if res.ValidUntil != nil {
+		r.ValidUntil = *res.ValidUntil
+	}
+	given, err := e.s.Clusters.Result(ctx, i, node, r)
+	if err == nil && !given {
+		return agents.ErrNotDispatched
+	}
+	return err
+}
+
+func (e engineOfAgents) Log(node string, chunk wire.LogChunk) { e.s.logs.add(node, chunk) }
+
+func (e engineOfAgents) Connected(node string, hello wire.Hello) {
+	e.s.live.set(node, connection{hello, time.Now()})
+	m, ok := e.s.Site.Lookup(node)
+	if !ok {
+		return
+	}
+	if hello.Stage == wire.Node {
+		e.s.bootReached(m, phase.Agent)
+	}
+	if m.Cluster != "" {
+		e.s.tellCluster(node, m.Cluster)
+	}
+}
+
+func (e engineOfAgents) Disconnected(node string, hello wire.Hello) {
+	if !e.s.live.drop(node, hello) {
+		return
+	}
+	if m, ok := e.s.Site.Lookup(node); ok && m.Cluster != "" {
+		e.s.tellCluster(node, m.Cluster)
+	}
+}
+
+func (e engineOfAgents) Noticed(n agents.Notice) {
+	e.s.cfg.Log.Warn(n.Text, "kind", string(n.Kind), "node", n.Node, "remote", n.Remote)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := e.s.Site.Note(ctx, site.Noticed{Kind: string(n.Kind), Machine: n.Node, Remote: n.Remote, Text: n.Text}); err != nil {
+		e.s.cfg.Log.Error("cannot journal a notice", "error", err)
+	}
+}
+
+// logs keeps the last lines of what steps wrote, for people who look.
+type logs struct {
+	mu   sync.Mutex
+	text map[string][]byte // by instance
+}
+
+// logKept is how much of one instance's log is kept, in bytes.
+const logKept = 64 << 10
+
+func newLogs() *logs { return &logs{text: map[string][]byte{}} }
+
+func (l *logs) add(_ string, chunk wire.LogChunk) {
+	i, _, err := parseID(chunk.ID)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := append(l.text[i.String()], chunk.Text...)
+	if len(text) > logKept {
+		text = text[len(text)-logKept:]
+	}
+	l.text[i.String()] = text
+}
+
+// Log gives the last lines that an instance wrote since the engine started.
+func (s *System) Log(instance string) string {
+	s.logs.mu.Lock()
+	defer s.logs.mu.Unlock()
+	return string(s.logs.text[instance])
+}

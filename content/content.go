@@ -1,0 +1,163 @@
+// Package content finds packs: those that ship with joist, and those in folders. It holds the shipped ones.
+package content
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"joist/workflows/lang"
+)
+
+//go:embed base etcd
+var shipped embed.FS
+
+// Limits of a pack's files.
+const (
+	maxFile  = 4 << 20 // bytes of one file
+	maxFiles = 2000
+)
+
+// Builtin is the source that names a shipped pack.
+const Builtin = "builtin"
+
+// Shipped lists the packs that ship with joist.
+func Shipped() []string {
+	list, err := shipped.ReadDir(".")
+	if err != nil {
+		return nil // the embedded folder cannot fail to be there
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Find reads a pack's files by path within the pack. source is "builtin", or a folder, which relative paths start from.
+func Find(name, source, folder string) (map[string][]byte, error) {
+	switch {
+	case source == Builtin:
+		sub, err := fs.Sub(shipped, name)
+		if err == nil {
+			_, err = fs.Stat(sub, "pack.hcl")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("no pack %q ships with joist; those that do: %s", name, strings.Join(Shipped(), ", "))
+		}
+		return read(sub)
+	case strings.Contains(source, "://"):
+		return nil, fmt.Errorf("cannot fetch pack %q from %s: not yet; name a folder, or \"builtin\"", name, source)
+	case !filepath.IsAbs(source):
+		source = filepath.Join(folder, source)
+	}
+	return Folder(source)
+}
+
+// Folder reads the files of the pack in a folder.
+func Folder(dir string) (map[string][]byte, error) {
+	if _, err := os.Stat(filepath.Join(dir, "pack.hcl")); err != nil {
+		return nil, fmt.Errorf("cannot read the pack in %s: it has no pack.hcl", dir)
+	}
+	return read(os.DirFS(dir))
+}
+
+func read(from fs.FS) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	err := fs.WalkDir(from, ".", func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			if name := d.Name(); p != "." && strings.HasPrefix(name, ".") {
+				return fs.SkipDir
+			}
+			return nil
+		case strings.HasPrefix(path.Base(p), "."), !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > maxFile || len(files) >= maxFiles {
+			return fmt.Errorf("%s: a pack has at most %d files of at most %d MiB", p, maxFiles, maxFile>>20)
+		}
+		files[p], err = fs.ReadFile(from, p)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read a pack: %w", err)
+	}
+	return files, nil
+}
+
+// Gather finds every pack that a cluster file needs, those that its packs require included, and archives them. folder
+// is where the cluster file's relative paths start.
+func Gather(file *lang.ClusterFile, folder string, catalogue lang.Catalogue) (map[string][]byte, lang.Diagnostics, error) {
+	archives := map[string][]byte{}
+	var diags lang.Diagnostics
+	sources := map[string]string{}
+	for name, p := range file.Packs {
+		sources[name] = p.Source
+	}
+	for {
+		name := next(sources, archives)
+		if name == "" {
+			return archives, diags, nil
+		}
+		files, err := Find(name, sources[name], folder)
+		if err != nil {
+			return nil, diags, err
+		}
+		pack, more := lang.Load(files, catalogue)
+		diags = append(diags, more...)
+		if pack == nil {
+			return nil, diags, errors.New("cannot load pack " + name)
+		}
+		archives[name] = pack.Archive()
+		for required := range pack.Requires {
+			if _, ok := sources[required]; !ok {
+				sources[required] = Builtin
+			}
+		}
+	}
+}
+
+// next gives a pack that is still to be found, the first by name.
+func next(sources map[string]string, have map[string][]byte) string {
+	var names []string
+	for name := range sources {
+		if _, ok := have[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return slices.Min(names)
+}
+
+// Unpack loads packs from their archives.
+func Unpack(archives map[string][]byte, catalogue lang.Catalogue) (map[string]*lang.Pack, lang.Diagnostics, error) {
+	packs := map[string]*lang.Pack{}
+	var diags lang.Diagnostics
+	for name, data := range archives {
+		files, err := lang.FromArchive(data)
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot read the archive of pack %s: %w", name, err)
+		}
+		pack, more := lang.Load(files, catalogue)
+		diags = append(diags, more...)
+		if pack != nil {
+			packs[name] = pack
+		}
+	}
+	return packs, diags, nil
+}
