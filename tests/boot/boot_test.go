@@ -52,7 +52,7 @@ func TestVirtHandsOver(t *testing.T) {
 	session := decode[scout.Session](t, told["session"])
 	for name, want := range map[string]string{
 		"machineid": "^" + strings.ReplaceAll(session.Incarnation, "-", "") + "$",
-		"root": `^overlay +root$`, "lower": `^squashfs +ro,`, "pid1": `^systemd$`, "mode": `^700$`, "write": `^x$`, "modules": `^yes$`,
+		"root":      `^overlay +root$`, "lower": `^squashfs +ro,`, "pid1": `^systemd$`, "mode": `^700$`, "write": `^x$`, "modules": `^yes$`,
 		"image": "^" + set.Image.SHA256, "identity": "^test$", "agent": `joist-agent\.service`, "address": `UP +10\.0\.2\.15/24`,
 		"system": "^running$", "failed": "^$", "imagewrite": "Read-only file system", "modprobe": "^ok$", "python": "^none", "mkfs": "^5$",
 		"initramfs": "^2$", "networkd": "^masked",

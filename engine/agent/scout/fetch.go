@@ -66,6 +66,9 @@ type Fetch struct {
 	Trouble func(error)
 }
 
+// errStall cancels a request that stands still.
+var errStall = errors.New("stalled")
+
 // errDigest is a transfer that was whole and is not the image.
 var errDigest = errors.New("wrong digest")
 
@@ -140,8 +143,7 @@ func (t *transfer) restart() error {
 func (t *transfer) attempt(ctx context.Context, url string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stalled := fmt.Errorf("%s: the transfer stalled for %s at %d of %d bytes", url, t.fetch.Stall, t.have, t.image.Size)
-	watch := time.AfterFunc(t.fetch.Stall, func() { cancel(stalled) })
+	watch := time.AfterFunc(t.fetch.Stall, func() { cancel(errStall) })
 	defer watch.Stop()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -152,7 +154,7 @@ func (t *transfer) attempt(ctx context.Context, url string) error {
 	}
 	answer, err := t.fetch.Client.Do(request)
 	if err != nil {
-		return cause(ctx, err)
+		return t.broken(ctx, url, err)
 	}
 	defer answer.Body.Close()
 	if err := t.accept(answer); err != nil {
@@ -176,21 +178,18 @@ func (t *transfer) attempt(ctx context.Context, url string) error {
 			return fmt.Errorf("%s: the transfer ended at %d of %d bytes", url, t.have, t.image.Size)
 		}
 		if err != nil {
-			if c := cause(ctx, err); !errors.Is(c, err) {
-				return fmt.Errorf("%s: the transfer stalled for %s at %d of %d bytes", url, t.fetch.Stall, t.have, t.image.Size)
-			}
-			return fmt.Errorf("%s: at %d of %d bytes: %w", url, t.have, t.image.Size, err)
+			return t.broken(ctx, url, err)
 		}
 	}
 	return t.verify(url)
 }
 
-// cause prefers the reason for which a request was cancelled.
-func cause(ctx context.Context, err error) error {
-	if c := context.Cause(ctx); c != nil {
-		return c
+// broken says how far a transfer came, and why it ended.
+func (t *transfer) broken(ctx context.Context, url string, err error) error {
+	if errors.Is(context.Cause(ctx), errStall) {
+		return fmt.Errorf("%s: the transfer stalled for %s at %d of %d bytes", url, t.fetch.Stall, t.have, t.image.Size)
 	}
-	return err
+	return fmt.Errorf("%s: at %d of %d bytes: %w", url, t.have, t.image.Size, err)
 }
 
 // accept checks an answer's head, and starts over where the server does so.

@@ -23,20 +23,24 @@ type Machine struct {
 	// OEM are the firmware's OEM strings (SMBIOS type 11). A voucher's secret may be among them: they are never sent or
 	// logged.
 	OEM []string
+	// Report reaches the machine's consoles and the supervisor.
+	Report *Reporter
 }
 
-// Engine is the agent's conversation with the engine: enrolment, connection, steps.
+// Become makes the machine run a node image: it fetches it with client, verifies it, mounts it, and leaves everything to
+// the node stage. It returns nil once the machine is ready for the hand-over; another call starts over.
+type Become func(ctx context.Context, image Image, client *http.Client) error
+
+// Engine is the agent's conversation with the engine: enrolment, connection, steps. Its identity, key and spool lie in
+// RunDir (mode 0700) in both stages: what it leaves there in the first is there in the second.
 type Engine interface {
-	// Await enrols the machine, reports it, and blocks until the engine assigns it a node image, however long trust
-	// takes. It returns an error if it could not reach the engine for about a minute; it is then called again.
-	Await(ctx context.Context, m Machine) (Image, error)
-	// Client speaks HTTP with the trust that the session's pin gives. It is valid after Await.
-	Client() *http.Client
-	// Carry writes what the node stage needs to go on (key, certificate, result spool) into dir, which has mode 0700.
-	Carry(dir string) error
-	// Serve goes on in the node stage with what Carry left in dir, until ctx ends. It returns earlier only with an error
-	// after which starting it again makes sense.
-	Serve(ctx context.Context, dir string, s *Session) error
+	// Scout enrols the machine and waits, however long trust takes, for what it shall become. It calls become for a node
+	// image, again after a failure as it sees fit, and returns nil once become has succeeded. An error is shown, and
+	// Scout is called again after a back-off.
+	Scout(ctx context.Context, m Machine, become Become) error
+	// Node goes on in the node stage until ctx ends. It returns earlier only with an error after which calling it again
+	// makes sense.
+	Node(ctx context.Context, s *Session) error
 }
 
 // Reporter tells the supervisor how scout fares.
@@ -78,7 +82,7 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 		return err
 	}
 	report.OK()
-	log.Info("network up", "mac", lease.MAC.String(), "address", lease.Address, "seconds", int(lease.Expire.Seconds()), "at", bootClock())
+	log.Info("network up", "mac", lease.MAC.String(), "address", lease.Address, "seconds", int(lease.Expire.Seconds()))
 	ctx, cancel := context.WithCancel(ctx)
 	keeper := NewKeeper(lease, "", log)
 	kept := make(chan struct{})
@@ -97,16 +101,18 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(RunDir, 0o700); err != nil {
+		return fmt.Errorf("cannot make %s: %w", RunDir, err)
+	}
 	machine := describe(session, lease, log)
-	return retry(ctx, report, func() error {
-		image, err := engine.Await(ctx, machine)
-		if err != nil {
-			return err
-		}
+	machine.Report = report
+	become := func(ctx context.Context, image Image, client *http.Client) error {
 		report.OK()
-		session.Image = image
-		return handOver(ctx, engine, session, keeper, Fetch{Client: engine.Client(), Trouble: report.Fail}, log)
-	})
+		node := *session // the engine's side may be reading the session
+		node.Image = image
+		return handOver(ctx, &node, keeper, Fetch{Client: client, Trouble: report.Fail}, log)
+	}
+	return retry(ctx, report, func() error { return engine.Scout(ctx, machine, become) })
 }
 
 // describe gathers the facts and names what the operator may have to bring.
@@ -124,21 +130,19 @@ func describe(session *Session, lease *Lease, log *slog.Logger) Machine {
 }
 
 // handOver fetches the image and leaves everything to the node stage.
-func handOver(ctx context.Context, engine Engine, s *Session, keeper *Keeper, fetch Fetch, log *slog.Logger) error {
-	if err := os.MkdirAll(RunDir, 0o700); err != nil {
-		return fmt.Errorf("cannot make %s: %w", RunDir, err)
-	}
+func handOver(ctx context.Context, s *Session, keeper *Keeper, fetch Fetch, log *slog.Logger) error {
 	start := bootClock()
 	root, err := BuildRoot(ctx, RunDir, s.Image, fetch)
 	if err != nil {
 		return err
 	}
-	took := bootClock() - start
-	log.Info("image fetched, verified and mounted", "sha256", s.Image.SHA256, "mib", s.Image.Size>>20, "took", took, "at", bootClock())
-	if err := engine.Carry(RunDir); err != nil {
-		return fmt.Errorf("cannot leave the identity to the node: %w", err)
-	}
+	log.Info("image fetched, verified and mounted", "sha256", s.Image.SHA256, "mib", s.Image.Size>>20, "took", (bootClock() - start).Round(time.Millisecond))
 	return leave(RunDir, root, s, keeper.Lease())
+}
+
+// Say shows a line on every console, such as the fingerprint that a person is to approve.
+func (r *Reporter) Say(line string) {
+	_, _ = io.WriteString(r.w, "say "+strings.Join(strings.Fields(line), " ")+"\n") // likewise
 }
 
 // retry repeats until there is no error, with a back-off of 1 s doubling to 30 s. Each error is reported.
@@ -184,14 +188,14 @@ func RunNode(ctx context.Context, engine Engine, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("agent runs as node", "incarnation", session.Incarnation, "image", session.Image.SHA256, "at", bootClock())
+	log.Info("agent runs as node", "incarnation", session.Incarnation, "image", session.Image.SHA256)
 	ctx, cancel := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() { defer close(kept); NewKeeper(lease, RunDir, log).Run(ctx, true) }()
 	defer func() { cancel(); <-kept }()
 	for n := 0; ; n++ {
 		started := bootClock()
-		err := engine.Serve(ctx, RunDir, session)
+		err := engine.Node(ctx, session)
 		if ctx.Err() != nil {
 			return nil
 		}

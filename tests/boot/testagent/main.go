@@ -19,23 +19,25 @@ import (
 
 type engine struct{ log *slog.Logger }
 
-// Await posts the facts and takes the assignment that is the answer.
-func (e engine) Await(ctx context.Context, m scout.Machine) (scout.Image, error) {
+// Scout posts the facts and takes the assignment that is the answer.
+func (engine) Scout(ctx context.Context, m scout.Machine, become scout.Become) error {
 	facts, err := json.Marshal(map[string]any{"facts": m.Facts, "oem": m.OEM, "session": m.Session})
 	if err != nil {
-		return scout.Image{}, err
+		return err
 	}
 	var image scout.Image
-	err = post(ctx, m.Session.URLs[0]+"/facts", string(facts), &image)
-	return image, err
+	if err := post(ctx, m.Session.URLs[0]+"/facts", string(facts), &image); err != nil {
+		return err
+	}
+	if err := os.WriteFile(scout.RunDir+"/identity", []byte("test\n"), 0o600); err != nil {
+		return err
+	}
+	m.Report.Say("assigned")
+	return become(ctx, image, http.DefaultClient)
 }
 
-func (engine) Client() *http.Client { return http.DefaultClient }
-
-func (engine) Carry(dir string) error { return os.WriteFile(dir+"/identity", []byte("test\n"), 0o600) }
-
-// Serve reports what the node runs on, once, and waits.
-func (e engine) Serve(ctx context.Context, dir string, s *scout.Session) error {
+// Node reports what the node runs on, once, and waits.
+func (engine) Node(ctx context.Context, s *scout.Session) error {
 	report := map[string]string{}
 	for name, script := range map[string]string{
 		"root": "findmnt -no FSTYPE,SOURCE /", "lower": "findmnt -no FSTYPE,OPTIONS /run/joist/lower", "pid1": "cat /proc/1/comm",

@@ -32,7 +32,8 @@ type Config struct {
 	Init string
 }
 
-// ReportFD is the file descriptor on which the agent reports to the supervisor, one line each: "ok" or "fail MESSAGE".
+// ReportFD is the file descriptor on which the agent reports to the supervisor, one line each:
+// "ok" (progress), "fail MESSAGE" (shown, and counted against the 15 minutes) or "say MESSAGE" (shown).
 const ReportFD = 3
 
 // Run is PID 1. It does not return.
@@ -77,10 +78,7 @@ type exit struct {
 	status syscall.WaitStatus
 }
 
-type report struct {
-	ok      bool
-	message string
-}
+type report struct{ kind, message string }
 
 type supervisor struct {
 	Config
@@ -133,10 +131,13 @@ func (s *supervisor) loop() {
 				s.restarts++
 			}
 		case r := <-s.reports:
-			if r.ok {
+			switch r.kind {
+			case "ok":
 				s.health.ok()
 				s.restarts = 0
-			} else {
+			case "say":
+				s.show(r.message)
+			default:
 				s.fail(r.message)
 			}
 		case <-tick.C:
@@ -181,7 +182,7 @@ func (s *supervisor) listen(r io.ReadCloser) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		word, message, _ := strings.Cut(lines.Text(), " ")
-		s.reports <- report{ok: word == "ok", message: message}
+		s.reports <- report{word, message}
 	}
 }
 
