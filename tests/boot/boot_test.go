@@ -2,9 +2,15 @@ package boot
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,7 +18,7 @@ import (
 	"joist/services/boot/bootset"
 )
 
-var tools = map[string]string{"qemu-system-x86_64": "qemu-system-x86", "socat": "socat", "debootstrap": "debootstrap", "mksquashfs": "squashfs-tools", "go": "golang"}
+var tools = map[string]string{"qemu-system-x86_64": "qemu-system-x86", "socat": "socat", "debootstrap": "debootstrap", "mksquashfs": "squashfs-tools", "go": "golang", "mkfs.ext4": "e2fsprogs"}
 
 func assignment(set *bootset.Set) scout.Image {
 	return scout.Image{URLs: []string{"http://10.0.2.100/image"}, SHA256: set.Image.SHA256, Size: set.Image.Size}
@@ -33,6 +39,7 @@ func decode[T any](t *testing.T, raw json.RawMessage) T {
 
 // From a kernel and an initramfs to an agent under systemd, in the verified image under an overlay.
 func TestVirtHandsOver(t *testing.T) {
+	t.Parallel()
 	requireTools(t, tools)
 	set := buildSet(t, bootset.Virt)
 	e := startEngine(t, assignment(set), serveImage(set))
@@ -63,6 +70,168 @@ func TestVirtHandsOver(t *testing.T) {
 	}
 	m.see(t, m.agent, "lease renewed")
 	t.Logf("agent log:\n%s", tailOf(m.agent))
+}
+
+// The kernel for real machines, under UEFI, with hardware that virtual machines' kernels know nothing of, and a data disk
+// that has been here before.
+func TestMetalHandsOver(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Metal)
+	if set.ScoutModules < 400 {
+		t.Errorf("scout has %d modules", set.ScoutModules)
+	}
+	const incarnation = "0c5eb6f2-0f5a-4d0e-9a5e-3f7a4b1c2d3e"
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "disk")
+	shell(t, "truncate -s 64M "+disk+" && mkfs.ext4 -q -L joist-data -U "+incarnation+" "+disk)
+	shell(t, "cp /usr/share/OVMF/OVMF_VARS_4M.fd "+dir+"/vars.fd")
+	e := startEngine(t, assignment(set), serveImage(set))
+	m := &machine{
+		name: "metal", set: set, engine: e, nics: []string{"e1000e,id=nic0,netdev=n0,mac=" + bootMAC},
+		args: []string{
+			"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd", "-drive", "if=pflash,format=raw,file=" + dir + "/vars.fd",
+			"-drive", "if=none,id=d0,format=raw,file=" + disk, "-device", "nvme,drive=d0,serial=N1",
+		},
+	}
+	start := time.Now()
+	m.start(t)
+	told := receive(t, e.facts, "facts")
+	t.Logf("facts after %.1f s: %s", time.Since(start).Seconds(), told["facts"])
+	f := decode[scout.Facts](t, told["facts"])
+	if f.Firmware != "uefi" || len(f.NICs) != 1 || f.NICs[0].Driver != "e1000e" || len(f.Disks) != 1 || f.Disks[0].Size != 64<<20 ||
+		f.Disks[0].Serial != "N1" || f.Disks[0].Label != scout.DataLabel {
+		t.Errorf("facts are not the machine's: %+v", f)
+	}
+	if s := decode[scout.Session](t, told["session"]); s.Incarnation != incarnation {
+		t.Errorf("incarnation %s, the disk carries %s", s.Incarnation, incarnation)
+	}
+	node := receive(t, e.nodes, "report of the node")
+	t.Logf("node after %.1f s, free: %s", time.Since(start).Seconds(), node["free"])
+	if node["system"] != "running" || node["modprobe"] != "ok" || node["machineid"] != strings.ReplaceAll(incarnation, "-", "") {
+		t.Errorf("node is %v", node)
+	}
+}
+
+func shell(t *testing.T, script string) {
+	t.Helper()
+	if out, err := exec.Command("/bin/sh", "-ec", script).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
+	}
+}
+
+// A transfer that stalls is resumed, one that is not the image is thrown away, and both are shown.
+func TestFetchRecovers(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	var requests atomic.Int32
+	half := set.Image.Size / 2
+	e := startEngine(t, assignment(set), func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(set.Path(set.Image))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		switch requests.Add(1) {
+		case 1: // half of it, and silence
+			w.Header().Set("Content-Length", fmt.Sprint(set.Image.Size))
+			_, _ = io.CopyN(w, f, half) // the machine hangs up
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		case 2: // something else
+			http.ServeContent(w, r, "image", time.Time{}, io.NewSectionReader(zeros{}, 0, set.Image.Size))
+		default:
+			http.ServeContent(w, r, "image", time.Time{}, f)
+		}
+	})
+	m := &machine{name: "fetch", set: set, engine: e}
+	m.start(t)
+	receive(t, e.nodes, "report of the node")
+	m.see(t, m.console, "the transfer stalled for 30s at ")
+	m.see(t, m.console, "wrong digest: SHA-256 ")
+	ranges := e.log.all()
+	if len(ranges) != 3 || ranges[0] != "GET " || !strings.HasPrefix(ranges[1], "GET bytes=") || ranges[2] != "GET " {
+		t.Errorf("asked for %q", ranges)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+
+// An image that cannot fit is refused before a byte of it is fetched; and a clock of 2001 has been set by then.
+func TestImageLargerThanMemory(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	image := assignment(set)
+	image.Size = 4 << 30
+	e := startEngine(t, image, serveImage(set))
+	m := &machine{name: "memory", set: set, engine: e, memory: 768, args: []string{"-rtc", "base=2001-01-01"}}
+	m.start(t)
+	m.see(t, m.console, "the node image is larger than this machine's memory allows: image 4096 MiB")
+	m.see(t, m.agent, `msg="clock set" from=2001-01-01T`)
+	if asked := e.log.all(); len(asked) > 0 {
+		t.Errorf("it was fetched nevertheless: %q", asked)
+	}
+}
+
+// The interface that the firmware named is dead; the cable is in another.
+func TestCarrierOnTheSecondInterface(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	e := startEngine(t, assignment(set), serveImage(set))
+	const second = "52:54:00:6a:00:02"
+	m := &machine{
+		name: "carrier", set: set, engine: e, mac: bootMAC, before: "set_link dead off",
+		nics: []string{"virtio-net-pci,id=dead,mac=" + bootMAC, "virtio-net-pci,id=nic1,netdev=n0,mac=" + second},
+	}
+	m.start(t)
+	told := receive(t, e.facts, "facts")
+	for _, n := range decode[scout.Facts](t, told["facts"]).NICs {
+		if n.Carrier != (n.MAC == second) || n.Boot != (n.MAC == second) {
+			t.Errorf("NIC %+v", n)
+		}
+	}
+	receive(t, e.nodes, "report of the node")
+}
+
+// A machine whose network card nobody drives says so, and goes on trying.
+func TestNoDriver(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	e := startEngine(t, assignment(set), serveImage(set))
+	m := &machine{name: "driver", set: set, engine: e, memory: 512, nics: []string{"rtl8139,id=nic0,netdev=n0,mac=" + bootMAC}}
+	m.start(t)
+	m.see(t, m.console, "no network interface: this boot set has no driver for the machine's network card")
+	m.see(t, m.console, "(reboot in 15m0s unless it recovers)")
+}
+
+// Two builds from nothing but the packages give the same files.
+func TestBootSetIsReproducible(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	first := buildSet(t, bootset.Virt)
+	agent, err := buildAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	shell(t, "mkdir "+dir+"/cache && cp -a "+filepath.Join(scratch(t), "cache/packages")+" "+dir+"/cache/")
+	second, err := bootset.Build(t.Context(), bootset.Config{Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), Agent: agent}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Verify(); err != nil {
+		t.Error(err)
+	}
+	if first.Manifest != second.Manifest {
+		t.Errorf("the builds differ:\n%+v\n%+v", first.Manifest, second.Manifest)
+	}
 }
 
 func checkFacts(t *testing.T, told map[string]json.RawMessage) {

@@ -151,6 +151,7 @@ type machine struct {
 	nics    []string // -device arguments beyond the first
 	args    []string // further QEMU arguments
 	append  string   // further kernel words
+	mac     string   // joist.mac; bootMAC where empty
 	before  string   // monitor commands before the machine starts
 	console string   // set by start: the file of the first serial port
 	agent   string   // and of the second
@@ -173,9 +174,12 @@ func (m *machine) start(t *testing.T) {
 	if m.memory == 0 {
 		m.memory = 2048
 	}
+	if m.mac == "" {
+		m.mac = bootMAC
+	}
 	network := "user,id=n0,restrict=on,guestfwd=tcp:10.0.2.100:80-cmd:socat STDIO TCP:127.0.0.1:" + m.engine.port
 	line := strings.Join([]string{
-		"console=tty0 console=ttyS0,115200 panic=60", "joist.url=" + m.engine.url, "joist.mac=" + bootMAC, "joist.log=ttyS1",
+		"console=tty0 console=ttyS0,115200 panic=60", "joist.url=" + m.engine.url, "joist.mac=" + m.mac, "joist.log=ttyS1",
 		"joist.boot=00112233445566778899aabbccddeeff", fmt.Sprintf("joist.time=%d", time.Now().Unix()), m.append,
 	}, " ")
 	args := []string{

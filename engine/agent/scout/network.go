@@ -178,6 +178,19 @@ func linkByMAC(mac net.HardwareAddr) (netlink.Link, error) {
 	return found, nil
 }
 
+// BootInterface is the name of the interface with a hardware address; empty where there is none.
+func BootInterface(mac string) string {
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		return ""
+	}
+	nic, err := linkByMAC(hw)
+	if err != nil {
+		return ""
+	}
+	return nic.Attrs().Name
+}
+
 // Apply gives the boot interface the lease's address and routes, removes addresses that an earlier lease gave it, and
 // writes etc/resolv.conf below root. Addresses are set without a lifetime: a node whose DHCP server is down keeps its own, since
 // nobody else could be given it, and a cluster outlives its engine's absence.

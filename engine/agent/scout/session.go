@@ -111,11 +111,16 @@ func SetClock(told time.Time) (from, to time.Time, err error) {
 	if to.IsZero() {
 		return now, now, nil
 	}
+	return now, to, StepClock(to)
+}
+
+// StepClock sets the machine's clock.
+func StepClock(to time.Time) error {
 	ts := unix.NsecToTimespec(to.UnixNano())
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-		return now, now, fmt.Errorf("cannot set the clock: %w", err)
+		return fmt.Errorf("cannot set the clock: %w", err)
 	}
-	return now, to, nil
+	return nil
 }
 
 // errNoURL says what is missing from the boot script.

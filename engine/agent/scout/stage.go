@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +24,8 @@ type Machine struct {
 	// OEM are the firmware's OEM strings (SMBIOS type 11). A voucher's secret may be among them: they are never sent or
 	// logged.
 	OEM []string
+	// Told is the engine's clock when it wrote the boot script, which scout has set the machine's by; zero for none.
+	Told time.Time
 	// Report reaches the machine's consoles and the supervisor.
 	Report *Reporter
 }
@@ -104,8 +107,9 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	if err := os.MkdirAll(RunDir, 0o700); err != nil {
 		return fmt.Errorf("cannot make %s: %w", RunDir, err)
 	}
+	_ = os.Remove(filepath.Join(RunDir, handoverName)) // an earlier attempt's; there may be none
 	machine := describe(session, lease, log)
-	machine.Report = report
+	machine.Report, machine.Told = report, params.Time
 	become := func(ctx context.Context, image Image, client *http.Client) error {
 		report.OK()
 		node := *session // the engine's side may be reading the session
@@ -117,11 +121,7 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 
 // describe gathers the facts and names what the operator may have to bring.
 func describe(session *Session, lease *Lease, log *slog.Logger) Machine {
-	boot := ""
-	if nic, err := linkByMAC(lease.MAC); err == nil {
-		boot = nic.Attrs().Name
-	}
-	m := Machine{Session: session, Facts: GatherFacts(boot)}
+	m := Machine{Session: session, Facts: GatherFacts(BootInterface(lease.MAC.String()))}
 	m.OEM, m.Facts.SMBIOS.OEM = m.Facts.SMBIOS.OEM, nil
 	for _, file := range m.Facts.MissingFirmware {
 		log.Warn("a device lacks its firmware; add the file to the boot set's firmware folder", "file", file)
