@@ -22,8 +22,9 @@ var requested = []dhcpv4.OptionCode{
 // errNak is a server's refusal of an address: the lease is over.
 var errNak = errors.New("the DHCP server refused the address")
 
-// discover gets a new lease on an interface, by raw frames: the interface has no address yet.
-func discover(ctx context.Context, name string, mac net.HardwareAddr, vendor string) (*Lease, error) {
+// Discover gets a new lease on an interface, by raw frames: the interface has no address yet. vendor is the class by
+// which the server tells what asks.
+func Discover(ctx context.Context, name string, mac net.HardwareAddr, vendor string) (*Lease, error) {
 	c, err := nclient4.New(name, nclient4.WithHWAddr(mac), nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(3))
 	if err != nil {
 		return nil, fmt.Errorf("cannot speak DHCP on %s: %w", name, err)
@@ -62,7 +63,7 @@ func extend(ctx context.Context, name string, l *Lease, state leaseState) (*Leas
 	}
 	defer c.Close()
 	request, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(l.MAC), dhcpv4.WithClientIP(l.Address.Addr().AsSlice()),
-		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(vendorNode)), dhcpv4.WithRequestedOptions(requested...))
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(NodeClass)), dhcpv4.WithRequestedOptions(requested...))
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a DHCP request: %w", err)
 	}

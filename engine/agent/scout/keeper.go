@@ -8,18 +8,30 @@ import (
 	"time"
 )
 
+// KeeperConfig says what a keeper keeps.
+type KeeperConfig struct {
+	Lease *Lease
+	// Dir is where renewed leases are written for whoever comes after this process; nowhere where empty.
+	Dir string
+	// Root is below which etc/resolv.conf is written; / where empty.
+	Root string
+	Log  *slog.Logger
+}
+
 // Keeper renews a lease for as long as it runs.
 type Keeper struct {
-	dir string // where the lease is kept for the next stage; nowhere where empty
-	log *slog.Logger
+	config KeeperConfig
 
 	mu    sync.Mutex
 	lease *Lease
 }
 
-// NewKeeper makes a keeper of lease. Renewed leases are written to dir.
-func NewKeeper(lease *Lease, dir string, log *slog.Logger) *Keeper {
-	return &Keeper{lease: lease, dir: dir, log: log}
+// NewKeeper makes a keeper.
+func NewKeeper(config KeeperConfig) *Keeper {
+	if config.Root == "" {
+		config.Root = "/"
+	}
+	return &Keeper{config: config, lease: config.Lease}
 }
 
 // Lease is the present lease.
@@ -50,7 +62,7 @@ func (k *Keeper) Run(ctx context.Context, now bool) {
 		}
 		lastTry = bootClock()
 		if err := k.advance(ctx, lease, state); err != nil && ctx.Err() == nil {
-			k.log.Warn("cannot renew the lease", "address", lease.Address, "error", err)
+			k.config.Log.Warn("cannot renew the lease", "address", lease.Address, "error", err)
 		}
 	}
 }
@@ -64,21 +76,21 @@ func (k *Keeper) advance(ctx context.Context, lease *Lease, state leaseState) er
 	name := nic.Attrs().Name
 	var fresh *Lease
 	if state == leaseLost {
-		fresh, err = discover(ctx, name, lease.MAC, vendorNode)
+		fresh, err = Discover(ctx, name, lease.MAC, NodeClass)
 	} else {
 		fresh, err = extend(ctx, name, lease, state)
 		if errors.Is(err, errNak) {
-			fresh, err = discover(ctx, name, lease.MAC, vendorNode)
+			fresh, err = Discover(ctx, name, lease.MAC, NodeClass)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	if err := fresh.Apply("/"); err != nil {
+	if err := fresh.Apply(k.config.Root); err != nil {
 		return err
 	}
 	if fresh.Address != lease.Address {
-		k.log.Warn("the address changed", "from", lease.Address, "to", fresh.Address)
+		k.config.Log.Warn("the address changed", "from", lease.Address, "to", fresh.Address)
 		if err := lease.withdraw(); err != nil {
 			return err
 		}
@@ -86,9 +98,9 @@ func (k *Keeper) advance(ctx context.Context, lease *Lease, state leaseState) er
 	k.mu.Lock()
 	k.lease = fresh
 	k.mu.Unlock()
-	k.log.Info("lease renewed", "address", fresh.Address, "seconds", int(fresh.Expire.Seconds()))
-	if k.dir == "" {
+	k.config.Log.Info("lease renewed", "address", fresh.Address, "seconds", int(fresh.Expire.Seconds()))
+	if k.config.Dir == "" {
 		return nil
 	}
-	return fresh.write(k.dir)
+	return fresh.write(k.config.Dir)
 }

@@ -14,8 +14,8 @@ import (
 
 // Vendor classes (option 60) by which a DHCP server can tell the agent's stages from firmware.
 const (
-	vendorScout = "joist-scout"
-	vendorNode  = "joist-node"
+	ScoutClass = "joist-scout"
+	NodeClass  = "joist-node"
 )
 
 // minLease is the shortest lease honoured; a server that gives less would be asked without end.

@@ -47,7 +47,7 @@ func Network(ctx context.Context, boot net.HardwareAddr, more func(), log *slog.
 			return nil, err
 		}
 		for _, l := range candidates(links, boot, bootClock()-start >= carrierGrace) {
-			lease, err := discover(ctx, l.name, l.mac, vendorScout)
+			lease, err := Discover(ctx, l.name, l.mac, ScoutClass)
 			if err != nil {
 				last = err
 				log.Warn("no lease", "interface", l.name, "error", err)
@@ -227,7 +227,7 @@ func (l *Lease) Apply(root string) error {
 // protoDHCP marks our routes (RTPROT_DHCP of rtnetlink(7)).
 const protoDHCP = 16
 
-// Withdraw takes an address away that a later lease has replaced.
+// withdraw takes an address away that a later lease has replaced.
 func (l *Lease) withdraw() error {
 	nic, err := linkByMAC(l.MAC)
 	if err != nil {

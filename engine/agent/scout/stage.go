@@ -87,7 +87,7 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	report.OK()
 	log.Info("network up", "mac", lease.MAC.String(), "address", lease.Address, "seconds", int(lease.Expire.Seconds()))
 	ctx, cancel := context.WithCancel(ctx)
-	keeper := NewKeeper(lease, "", log)
+	keeper := NewKeeper(KeeperConfig{Lease: lease, Log: log})
 	kept := make(chan struct{})
 	go func() { defer close(kept); keeper.Run(ctx, false) }()
 	defer func() { cancel(); <-kept }()
@@ -191,7 +191,7 @@ func RunNode(ctx context.Context, engine Engine, log *slog.Logger) error {
 	log.Info("agent runs as node", "incarnation", session.Incarnation, "image", session.Image.SHA256)
 	ctx, cancel := context.WithCancel(ctx)
 	kept := make(chan struct{})
-	go func() { defer close(kept); NewKeeper(lease, RunDir, log).Run(ctx, true) }()
+	go func() { defer close(kept); NewKeeper(KeeperConfig{Lease: lease, Dir: RunDir, Log: log}).Run(ctx, true) }()
 	defer func() { cancel(); <-kept }()
 	for n := 0; ; n++ {
 		started := bootClock()
