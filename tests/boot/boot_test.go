@@ -1,7 +1,9 @@
 package boot
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -211,7 +214,8 @@ func TestNoDriver(t *testing.T) {
 	m.see(t, m.console, "(reboot in 15m0s unless it recovers)")
 }
 
-// Two builds from nothing but the packages give the same files.
+// A build from nothing but the packages gives the same files, whatever happened before: a build that was interrupted,
+// and another at the same time.
 func TestBootSetIsReproducible(t *testing.T) {
 	t.Parallel()
 	requireTools(t, tools)
@@ -222,16 +226,59 @@ func TestBootSetIsReproducible(t *testing.T) {
 	}
 	dir := t.TempDir()
 	shell(t, "mkdir "+dir+"/cache && cp -a "+filepath.Join(scratch(t), "cache/packages")+" "+dir+"/cache/")
-	second, err := bootset.Build(t.Context(), bootset.Config{Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), Agent: agent}, nil)
+	config := bootset.Config{Out: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"), Agent: agent}
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	_, err = bootset.Build(ctx, config, func(stage, _ string) {
+		if stage == "root" {
+			time.AfterFunc(2*time.Second, func() { cancel(errors.New("power cut")) })
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "debootstrap was interrupted: power cut") {
+		t.Fatalf("the interrupted build: error %v", err)
+	}
+
+	var both sync.WaitGroup
+	var waited atomic.Bool
+	for range 2 {
+		both.Go(func() {
+			set, err := bootset.Build(t.Context(), config, func(stage, _ string) {
+				if stage == "wait" {
+					waited.Store(true)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := set.Verify(); err != nil {
+				t.Error(err)
+			}
+			if first.Manifest != set.Manifest {
+				t.Errorf("the builds differ:\n%+v\n%+v", first.Manifest, set.Manifest)
+			}
+		})
+	}
+	both.Wait()
+	if !waited.Load() {
+		t.Error("two builds used one cache at the same time")
+	}
+}
+
+// The agent itself, with an engine that is none: it says so on the console, and goes on.
+func TestAgentShowsThatNoEngineAnswers(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	agent, err := buildProgram("joist-agent", "../../cmd/joist-agent")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Verify(); err != nil {
-		t.Error(err)
-	}
-	if first.Manifest != second.Manifest {
-		t.Errorf("the builds differ:\n%+v\n%+v", first.Manifest, second.Manifest)
-	}
+	set := buildSetWith(t, bootset.Virt, agent)
+	e := startEngine(t, scout.Image{}, func(http.ResponseWriter, *http.Request) {})
+	e.url = "https://10.0.2.100:80"
+	m := &machine{name: "agent", set: set, engine: e, memory: 512, append: "joist.ca=" + strings.Repeat("ab", 32)}
+	m.start(t)
+	m.see(t, m.console, "joist: cannot enrol with https://10.0.2.100:80: ")
 }
 
 func checkFacts(t *testing.T, told map[string]json.RawMessage) {

@@ -65,6 +65,9 @@ ip -n %[2]s link set boot0 up; ip -n %[2]s link set lo up`, server, client))
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("client: %v: %s", err, said.String())
 		}
+		if t.Failed() {
+			t.Logf("client:\n%s\ndnsmasq:\n%s", said.String(), tailOf(filepath.Join(dir, "dnsmasq.log")))
+		}
 	}()
 
 	addresses := func() string {
@@ -152,7 +155,7 @@ func count(t *testing.T, dir, pattern string) int {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s within 90 s", what)

@@ -49,18 +49,21 @@ func requireTools(t testing.TB, tools map[string]string) {
 	}
 }
 
-var buildAgent = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../../build/boot-tests/testagent-bin")
+// buildProgram builds a static program.
+func buildProgram(name, folder string) (string, error) {
+	path, err := filepath.Abs("../../build/boot-tests/" + name)
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", path, "./testagent")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", path, folder)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cannot build the test agent: %w: %s", err, out)
+		return "", fmt.Errorf("cannot build %s: %w: %s", name, err, out)
 	}
 	return path, nil
-})
+}
+
+var buildAgent = sync.OnceValues(func() (string, error) { return buildProgram("testagent-bin", "./testagent") })
 
 // buildSet builds, or finds, the profile's boot set with the test agent in it.
 func buildSet(t testing.TB, profile bootset.Profile) *bootset.Set {
@@ -69,6 +72,11 @@ func buildSet(t testing.TB, profile bootset.Profile) *bootset.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return buildSetWith(t, profile, agent)
+}
+
+func buildSetWith(t testing.TB, profile bootset.Profile, agent string) *bootset.Set {
+	t.Helper()
 	dir := scratch(t)
 	start := time.Now()
 	set, err := bootset.Build(t.Context(), bootset.Config{

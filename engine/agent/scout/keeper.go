@@ -94,6 +94,10 @@ func (k *Keeper) advance(ctx context.Context, lease *Lease, state leaseState) er
 		if err := lease.withdraw(); err != nil {
 			return err
 		}
+		// With the first address of a subnet the kernel takes the later ones, and routes through them, away too.
+		if err := fresh.Apply(k.config.Root); err != nil {
+			return err
+		}
 	}
 	k.mu.Lock()
 	k.lease = fresh

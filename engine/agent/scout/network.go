@@ -277,7 +277,15 @@ func (l *Lease) writeResolver(root string) error {
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
 		return fmt.Errorf("cannot write resolv.conf: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "etc/resolv.conf"), []byte(l.resolver()), 0o644); err != nil {
+	path := filepath.Join(root, "etc/resolv.conf")
+	if text, err := os.ReadFile(path); err == nil && string(text) == l.resolver() {
+		return nil
+	}
+	// Whoever resolves a name meanwhile must not find half a file.
+	if err := os.WriteFile(path+".joist", []byte(l.resolver()), 0o644); err != nil {
+		return fmt.Errorf("cannot write resolv.conf: %w", err)
+	}
+	if err := os.Rename(path+".joist", path); err != nil {
 		return fmt.Errorf("cannot write resolv.conf: %w", err)
 	}
 	return nil

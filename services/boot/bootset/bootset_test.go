@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -274,6 +275,47 @@ kernel/fs/n.ko:
 	c.names = []string{"gone"}
 	if _, err := c.files(tree); err == nil {
 		t.Error("a needed module may be missing")
+	}
+}
+
+// Firmware lies where the kernel looks for it; the version comes first, and the console before anything is mounted.
+func TestArchive(t *testing.T) {
+	staging, firmware := t.TempDir(), t.TempDir()
+	for path, mode := range map[string]os.FileMode{staging + "/joist-agent": 0o755, firmware + "/tigon/tg3.bin": 0o640} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("joist-agent", staging+"/init"); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := (&builder{Config: Config{Firmware: firmware}}).archive(&b, staging, testVersion); err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]uint32{}
+	var order []string
+	err := scanNewc(&b, func(e entry, _ io.Reader) error {
+		order = append(order, e.name)
+		modes[e.name] = e.mode
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]uint32{
+		"init": modeLink | 0o777, "joist-agent": modeFile | 0o755, "lib/firmware": modeDir | 0o755, "lib/firmware/tigon": modeDir | 0o755,
+		"lib/firmware/tigon/tg3.bin": modeFile | 0o644, "dev/console": modeChar | 0o600,
+	} {
+		if modes[name] != mode {
+			t.Errorf("%s has mode %o, want %o", name, modes[name], mode)
+		}
+	}
+	if order[2] != "lib/modules/"+testVersion {
+		t.Errorf("the archive begins with %v", order[:3])
 	}
 }
 
