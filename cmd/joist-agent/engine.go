@@ -29,13 +29,11 @@ type engine struct{ log *slog.Logger }
 // Scout implements scout.Engine: enrol, connect as a scout, and become what the engine says.
 func (e engine) Scout(ctx context.Context, m scout.Machine, become scout.Become) error {
 	facts := func(context.Context) (json.RawMessage, error) { return json.Marshal(m.Facts) }
-	// Whatever is shown came from an engine that answered, or says why none does; only the end of patience is a failure.
 	say := func(line string) { m.Report.Say(line); e.log.Info(line) }
-	id, err := e.enrol(ctx, m.Session, agent.EnrolConfig{UUID: m.Facts.SMBIOS.UUID, Secret: secretOf(m.OEM), Facts: facts, Console: say})
+	id, err := e.enrol(ctx, m.Session, agent.EnrolConfig{UUID: m.Facts.SMBIOS.UUID, Secret: secretOf(m.OEM), Facts: facts, Console: say, Heard: m.Report.OK})
 	if err != nil {
 		return err
 	}
-	m.Report.OK()
 	client, err := id.Client()
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ type EnrolConfig struct {
 	Agent       string // version, for people
 	Console     func(line string)
 
+	Heard    func()                                           // called when the engine has answered, whatever it said; default: nothing
 	GiveUp   time.Duration                                    // how long the engine may be out of reach before Enrol returns; 0 for ever
 	Now      func() time.Time                                 // the machine's clock; default time.Now
 	Time     time.Time                                        // joist.time; zero for none
@@ -100,6 +101,9 @@ func newEnroller(cfg EnrolConfig) (*enroller, error) {
 	if cfg.Console == nil {
 		cfg.Console = func(string) {}
 	}
+	if cfg.Heard == nil {
+		cfg.Heard = func() {}
+	}
 	if cfg.Facts == nil {
 		cfg.Facts = func(context.Context) (json.RawMessage, error) { return nil, nil }
 	}
@@ -144,6 +148,7 @@ func (e *enroller) attempt(ctx context.Context, base string) (enrol.Reply, error
 			return enrol.Reply{}, err
 		}
 		e.heard = time.Now()
+		e.cfg.Heard()
 		switch {
 		case reply.Outcome == enrol.Accept || reply.Outcome == enrol.Same:
 			return reply, nil
