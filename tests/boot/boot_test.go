@@ -181,6 +181,19 @@ func TestImageLargerThanMemory(t *testing.T) {
 	}
 }
 
+// A command line that makes no sense ends the agent; the supervisor says so, starts it again, and lives.
+func TestBadCommandLine(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	e := startEngine(t, assignment(set), serveImage(set))
+	m := &machine{name: "cmdline", set: set, engine: e, memory: 512, append: "joist.uri=x"}
+	m.start(t)
+	m.see(t, m.console, "joist: kernel command line: joist.uri: unknown word (reboot in 15m0s unless it recovers)")
+	m.see(t, m.console, "joist: the agent ended with status 1")
+	m.see(t, m.agent, "the agent ends")
+}
+
 // The interface that the firmware named is dead; the cable is in another.
 func TestCarrierOnTheSecondInterface(t *testing.T) {
 	t.Parallel()

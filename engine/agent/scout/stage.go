@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"joist/engine/agent/scout/cmdline"
@@ -50,7 +51,10 @@ type Engine interface {
 type Reporter struct{ w io.Writer }
 
 // NewReporter reports on the file descriptor that the supervisor opened.
-func NewReporter() *Reporter { return &Reporter{os.NewFile(supervisor.ReportFD, "report")} }
+func NewReporter() *Reporter {
+	syscall.CloseOnExec(supervisor.ReportFD) // it is not for the agent's own children
+	return &Reporter{os.NewFile(supervisor.ReportFD, "report")}
+}
 
 // OK reports progress: whatever failed before has passed.
 func (r *Reporter) OK() { _, _ = io.WriteString(r.w, "ok\n") } // without a supervisor nobody listens

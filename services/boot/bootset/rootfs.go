@@ -87,6 +87,16 @@ func (b *builder) root(ctx context.Context, in inputs) (string, error) {
 	if err := os.Rename(root, cached); err != nil {
 		return "", fmt.Errorf("cannot keep the node image's root: %w", err)
 	}
+	// Roots of older locks are large, and their images exist already.
+	old, err := filepath.Glob(filepath.Join(b.Cache, "root-*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range old {
+		if dir != cached {
+			_ = os.RemoveAll(dir) // only space is lost
+		}
+	}
 	return cached, nil
 }
 

@@ -185,8 +185,7 @@ func (t *Tree) Closure(names ...string) ([]string, error) {
 				return err
 			}
 		}
-		// depmod lists the nearest dependency first; loading wants the farthest first.
-		for _, d := range slices.Backward(t.deps[name]) {
+		for _, d := range t.deps[name] {
 			if err := visit(d, false); err != nil {
 				return fmt.Errorf("module %q: %w", name, err)
 			}
