@@ -126,6 +126,9 @@ func TestResultBeforeDispatchAfterRestart(t *testing.T) {
 	<-asked
 	w.restart()
 	w.engine.until(t, "the connection again", func(e *engine) bool { return e.ups == 2 })
+	for len(asked) > 0 {
+		<-asked
+	}
 	<-asked // the agent brings the result of a request that this gateway knows nothing of
 	mu.Lock()
 	ready = true

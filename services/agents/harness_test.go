@@ -304,7 +304,8 @@ func (e *engine) until(t *testing.T, what string, f func(e *engine) bool) {
 		case <-e.tick:
 		case <-time.After(50 * time.Millisecond): // several may wait for one tick
 		case <-deadline:
-			t.Fatalf("%s did not happen; results %+v, notices %+v", what, e.results, e.notices)
+			text := fmt.Sprintf("results %+v, notices %+v", e.results, e.notices)
+			t.Fatalf("%s did not happen; %.2000s", what, text)
 		}
 	}
 }
@@ -344,7 +345,7 @@ const anyAddress = "127.0.0.1:0"
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		t: t, ca: newCA(t), address: anyAddress, conns: new(atomic.Int64), keep: 200 * time.Millisecond, dirs: map[string]string{},
+		t: t, ca: newCA(t), address: anyAddress, conns: new(atomic.Int64), keep: 2 * time.Second, dirs: map[string]string{},
 		site:   &site{machines: map[string]enrol.Machine{}, secrets: map[string][]byte{}, targets: map[string]wire.Target{}, facts: map[string]json.RawMessage{}},
 		engine: &engine{tick: make(chan struct{}, 1)},
 	}
@@ -458,7 +459,7 @@ func (w *world) run(cfg agent.Config) (stop func() error) {
 
 func (w *world) connected() {
 	w.t.Helper()
-	w.engine.until(w.t, "a connection", func(e *engine) bool { return e.ups > e.downs })
+	w.engine.until(w.t, "a connection", func(*engine) bool { return len(w.gateway.Connected()) > 0 })
 }
 
 // process runs an agent in a process of its own.

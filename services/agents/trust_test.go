@@ -125,7 +125,7 @@ func TestOtherKeyWithTheSameBootID(t *testing.T) {
 // quarantined checks that a machine claimed twice is served no more, under either key.
 func (w *world) quarantined(node string) {
 	w.t.Helper()
-	w.engine.until(w.t, "the end of the connection", func(e *engine) bool { return e.downs == e.ups })
+	w.engine.until(w.t, "the end of the connection", func(*engine) bool { return len(w.gateway.Connected()) == 0 })
 	var trust *agents.TrustError
 	if err := w.gateway.Dispatch(w.t.Context(), agents.Order{Node: node, Request: request("q", "true")}); !errors.As(err, &trust) || trust.Have != 0 {
 		w.t.Errorf("a quarantined machine was given a request: %v", err)
@@ -287,7 +287,7 @@ func TestReplacedKeyEndsTheConnection(t *testing.T) {
 	w.run(agentConfig(w.enrolled("n1")))
 	w.connected()
 	w.site.apply(t, "n1", func(m enrol.Machine) ([]enrol.Event, error) { return enrol.End(m, "a person", time.Now()), nil })
-	w.engine.until(t, "the end of the connection", func(e *engine) bool { return e.downs == e.ups })
+	w.engine.until(t, "the end of the connection", func(*engine) bool { return len(w.gateway.Connected()) == 0 })
 	line, runs := counted(t)
 	if err := w.gateway.Dispatch(t.Context(), agents.Order{Node: "n1", Request: request("a", line)}); err == nil || runs() != 0 {
 		t.Error("a machine without a current key was given a request")
