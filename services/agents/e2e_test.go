@@ -155,6 +155,24 @@ func TestDuplicateDispatch(t *testing.T) {
 	}
 }
 
+// A request that is dispatched anew while its result is being recorded is answered anew.
+func TestDispatchWhileTheResultComes(t *testing.T) {
+	w := newWorld(t)
+	line, runs := counted(t)
+	r := request("a", line)
+	var once sync.Once
+	w.engine.judge = func(string, wire.Result) error {
+		once.Do(func() { w.dispatch("n1", r) })
+		return nil
+	}
+	w.run(agentConfig(w.enrolled("n1")))
+	w.dispatch("n1", r)
+	w.engine.until(t, "a second answer", func(e *engine) bool { return len(e.results) == 2 })
+	if runs() != 1 {
+		t.Errorf("ran %d times", runs())
+	}
+}
+
 func TestAgentKilledInMidStep(t *testing.T) {
 	for _, env := range [][]string{{"JOIST_TEST_CGROUP=1"}, nil} {
 		w := newWorld(t)
