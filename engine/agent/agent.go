@@ -111,9 +111,10 @@ type Agent struct {
 	running sync.WaitGroup
 }
 
-// New opens the spool and ends what an agent that died left running: its requests become results that say so.
-func New(cfg Config) (*Agent, error) {
-	cfg, err := cfg.withDefaults()
+// New opens the spool and ends what an agent that died left running: its requests become results that say so. The
+// spool belongs to this agent until its Run has returned.
+func New(cfg Config) (made *Agent, err error) {
+	cfg, err = cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +131,11 @@ func New(cfg Config) (*Agent, error) {
 	if a.spool, interrupted, err = openSpool(cfg.SpoolDir, cfg.KeepResults); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			a.spool.close()
+		}
+	}()
 	a.box, err = sandbox.New(sandbox.Config{
 		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins,
 	})
@@ -156,6 +162,7 @@ func New(cfg Config) (*Agent, error) {
 // (ErrExpired: enrol again) or the engine was out of reach for long (GiveUp). Requests in flight are finished before a
 // hand-over and interrupted otherwise; their results stay in the spool.
 func (a *Agent) Run(ctx context.Context) error {
+	defer a.spool.close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, a.interrupt)

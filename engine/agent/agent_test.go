@@ -41,6 +41,10 @@ func TestSpoolSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	if _, _, err := openSpool(dir, 10); err == nil || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("two agents have one spool: %v", err)
+	}
+	s.close()
 	s, interrupted, err = openSpool(dir, 10)
 	if err != nil {
 		t.Fatal(err)

@@ -136,6 +136,10 @@ func (s *session) open(ctx context.Context) (io.ReadCloser, json.RawMessage, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot gather facts: %w", err)
 	}
+	if len(facts) > wire.MaxFacts { // better a node without facts than none
+		a.logs.report(fmt.Sprintf("the facts have %d bytes, more than %d, and are left out", len(facts), wire.MaxFacts))
+		facts = nil
+	}
 	id := a.cfg.Identity
 	resp, err := s.request(ctx, wire.PathStream, wire.Hello{
 		Version: wire.Version, Node: id.Node, Incarnation: id.Incarnation, Boot: id.Boot, Kernel: kernelBoot(),

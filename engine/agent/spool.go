@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"joist/engine/agent/wire"
 )
 
@@ -21,7 +23,8 @@ import (
 // Results that the engine has confirmed are kept too, up to a bound, to answer a repeated request.
 type spool struct {
 	dir  string
-	keep int // confirmed results kept
+	keep int      // confirmed results kept
+	lock *os.File // held while the spool is open: two agents would run everything twice
 
 	mu     sync.Mutex
 	index  map[string]entry  // by request id
@@ -55,22 +58,44 @@ func openSpool(dir string, keep int) (s *spool, interrupted []record, err error)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("cannot open the spool: %w", err)
 	}
-	s = &spool{dir: dir, keep: keep, index: map[string]entry{}, epochs: map[string]uint64{}}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open the spool: %w", err)
+	}
+	s = &spool{dir: dir, keep: keep, lock: lock, index: map[string]entry{}, epochs: map[string]uint64{}}
+	if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = fmt.Errorf("cannot open the spool %s: another agent has it open: %w", dir, err)
+	} else {
+		interrupted, err = s.load()
+	}
+	if err != nil {
+		s.close()
+		return nil, nil, err
+	}
+	return s, interrupted, nil
+}
+
+// close lets another agent open the spool.
+func (s *spool) close() { s.lock.Close() }
+
+// load reads what is on disk.
+func (s *spool) load() (interrupted []record, err error) {
+	dir := s.dir
 	raw, err := os.ReadFile(filepath.Join(dir, epochsFile))
 	if err == nil {
 		err = json.Unmarshal(raw, &s.epochs)
 	}
 	if err != nil && !os.IsNotExist(err) {
-		return nil, nil, fmt.Errorf("cannot read the spool's epochs: %w", err)
+		return nil, fmt.Errorf("cannot read the spool's epochs: %w", err)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the spool: %w", err)
+		return nil, fmt.Errorf("cannot read the spool: %w", err)
 	}
 	for _, f := range files {
 		if strings.HasPrefix(f.Name(), ".tmp-") { // a write that a crash cut short
 			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
-				return nil, nil, fmt.Errorf("cannot clean the spool: %w", err)
+				return nil, fmt.Errorf("cannot clean the spool: %w", err)
 			}
 		}
 		if !strings.HasPrefix(f.Name(), recordStart) {
@@ -78,7 +103,7 @@ func openSpool(dir string, keep int) (s *spool, interrupted []record, err error)
 		}
 		rec, err := s.read(f.Name())
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if rec.Result == nil {
 			interrupted = append(interrupted, rec)
@@ -87,7 +112,7 @@ func openSpool(dir string, keep int) (s *spool, interrupted []record, err error)
 		}
 		s.index[rec.ID] = entry{done: true, acked: rec.Acked, ended: rec.Result.Ended}
 	}
-	return s, interrupted, nil
+	return interrupted, nil
 }
 
 func fileOf(id string) string {

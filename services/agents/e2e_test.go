@@ -126,6 +126,9 @@ func TestResultBeforeDispatchAfterRestart(t *testing.T) {
 	<-asked
 	w.restart()
 	w.engine.until(t, "the connection again", func(e *engine) bool { return e.ups == 2 })
+	for len(asked) > 0 {
+		<-asked
+	}
 	<-asked // the agent brings the result of a request that this gateway knows nothing of
 	mu.Lock()
 	ready = true
@@ -147,6 +150,24 @@ func TestDuplicateDispatch(t *testing.T) {
 	w.engine.result(t, r.ID)
 	w.dispatch("n1", r)
 	w.engine.until(t, "a second answer", func(e *engine) bool { return len(e.results) >= 2 })
+	if runs() != 1 {
+		t.Errorf("ran %d times", runs())
+	}
+}
+
+// A request that is dispatched anew while its result is being recorded is answered anew.
+func TestDispatchWhileTheResultComes(t *testing.T) {
+	w := newWorld(t)
+	line, runs := counted(t)
+	r := request("a", line)
+	var once sync.Once
+	w.engine.judge = func(string, wire.Result) error {
+		once.Do(func() { w.dispatch("n1", r) })
+		return nil
+	}
+	w.run(agentConfig(w.enrolled("n1")))
+	w.dispatch("n1", r)
+	w.engine.until(t, "a second answer", func(e *engine) bool { return len(e.results) == 2 })
 	if runs() != 1 {
 		t.Errorf("ran %d times", runs())
 	}

@@ -38,6 +38,13 @@ import (
 
 // TestMain runs an agent instead of the tests when it is asked to: the tests kill it as nobody can kill themselves.
 func TestMain(m *testing.M) {
+	if list := os.Getenv("JOIST_TEST_FLEET"); list != "" {
+		if err := fleetProcess(list); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if dir := os.Getenv("JOIST_TEST_AGENT"); dir != "" {
 		if err := agentProcess(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -134,7 +141,7 @@ func (s *site) Target(_ context.Context, machine string) (wire.Target, error) {
 }
 
 // apply does what a person or the boot service does.
-func (s *site) apply(t *testing.T, machine string, word func(enrol.Machine) ([]enrol.Event, error)) {
+func (s *site) apply(t testing.TB, machine string, word func(enrol.Machine) ([]enrol.Event, error)) {
 	t.Helper()
 	var werr error
 	_, err := s.Update(t.Context(), machine, func(m enrol.Machine) []enrol.Event {
@@ -150,7 +157,7 @@ func (s *site) apply(t *testing.T, machine string, word func(enrol.Machine) ([]e
 	}
 }
 
-func (s *site) boot(t *testing.T, machine, mac string, issued time.Time) enrol.BootID {
+func (s *site) boot(t testing.TB, machine, mac string, issued time.Time) enrol.BootID {
 	t.Helper()
 	id, err := enrol.NewBootID(rand.Reader)
 	if err != nil {
@@ -185,7 +192,7 @@ type ca struct {
 	issued atomic.Int64
 }
 
-func newCA(t *testing.T) *ca {
+func newCA(t testing.TB) *ca {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
@@ -210,7 +217,7 @@ func newCA(t *testing.T) *ca {
 	return c
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -219,7 +226,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func (c *ca) sign(t *testing.T, template *x509.Certificate, public crypto.PublicKey) []byte {
+func (c *ca) sign(t testing.TB, template *x509.Certificate, public crypto.PublicKey) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, c.root, public, c.key)
 	if err != nil {
@@ -296,7 +303,7 @@ func (e *engine) Connected(string, wire.Hello)    { e.note(func() { e.ups++ }) }
 func (e *engine) Disconnected(string, wire.Hello) { e.note(func() { e.downs++ }) }
 func (e *engine) Noticed(n agents.Notice)         { e.note(func() { e.notices = append(e.notices, n) }) }
 func (e *engine) get(f func(e *engine) bool) bool { e.mu.Lock(); defer e.mu.Unlock(); return f(e) }
-func (e *engine) until(t *testing.T, what string, f func(e *engine) bool) {
+func (e *engine) until(t testing.TB, what string, f func(e *engine) bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for !e.get(f) {
@@ -304,13 +311,14 @@ func (e *engine) until(t *testing.T, what string, f func(e *engine) bool) {
 		case <-e.tick:
 		case <-time.After(50 * time.Millisecond): // several may wait for one tick
 		case <-deadline:
-			t.Fatalf("%s did not happen; results %+v, notices %+v", what, e.results, e.notices)
+			text := fmt.Sprintf("results %+v, notices %+v", e.results, e.notices)
+			t.Fatalf("%s did not happen; %.2000s", what, text)
 		}
 	}
 }
 
 // result waits for the result of a request.
-func (e *engine) result(t *testing.T, id string) wire.Result {
+func (e *engine) result(t testing.TB, id string) wire.Result {
 	t.Helper()
 	var got wire.Result
 	e.until(t, "the result of "+id, func(e *engine) bool {
@@ -327,7 +335,7 @@ func (e *engine) result(t *testing.T, id string) wire.Result {
 
 // world is one engine with its site, at an address that stays over restarts.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	ca      *ca
 	site    *site
 	engine  *engine
@@ -341,10 +349,10 @@ type world struct {
 
 const anyAddress = "127.0.0.1:0"
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{
-		t: t, ca: newCA(t), address: anyAddress, conns: new(atomic.Int64), keep: 200 * time.Millisecond, dirs: map[string]string{},
+		t: t, ca: newCA(t), address: anyAddress, conns: new(atomic.Int64), keep: 2 * time.Second, dirs: map[string]string{},
 		site:   &site{machines: map[string]enrol.Machine{}, secrets: map[string][]byte{}, targets: map[string]wire.Target{}, facts: map[string]json.RawMessage{}},
 		engine: &engine{tick: make(chan struct{}, 1)},
 	}
@@ -458,7 +466,7 @@ func (w *world) run(cfg agent.Config) (stop func() error) {
 
 func (w *world) connected() {
 	w.t.Helper()
-	w.engine.until(w.t, "a connection", func(e *engine) bool { return e.ups > e.downs })
+	w.engine.until(w.t, "a connection", func(*engine) bool { return len(w.gateway.Connected()) > 0 })
 }
 
 // process runs an agent in a process of its own.
@@ -499,7 +507,7 @@ func (w *world) dispatch(node string, r wire.Request) {
 }
 
 // counted makes a script append to a file that lies outside of everything the agent manages, and says how often it did.
-func counted(t *testing.T) (line string, count func() int) {
+func counted(t testing.TB) (line string, count func() int) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "runs")
 	return "echo run >>" + name + "\n", func() int {
@@ -508,7 +516,7 @@ func counted(t *testing.T) (line string, count func() int) {
 	}
 }
 
-func waitFor(t *testing.T, what string, f func() bool) {
+func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

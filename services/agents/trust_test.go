@@ -125,7 +125,7 @@ func TestOtherKeyWithTheSameBootID(t *testing.T) {
 // quarantined checks that a machine claimed twice is served no more, under either key.
 func (w *world) quarantined(node string) {
 	w.t.Helper()
-	w.engine.until(w.t, "the end of the connection", func(e *engine) bool { return e.downs == e.ups })
+	w.engine.until(w.t, "the end of the connection", func(*engine) bool { return len(w.gateway.Connected()) == 0 })
 	var trust *agents.TrustError
 	if err := w.gateway.Dispatch(w.t.Context(), agents.Order{Node: node, Request: request("q", "true")}); !errors.As(err, &trust) || trust.Have != 0 {
 		w.t.Errorf("a quarantined machine was given a request: %v", err)
@@ -287,7 +287,7 @@ func TestReplacedKeyEndsTheConnection(t *testing.T) {
 	w.run(agentConfig(w.enrolled("n1")))
 	w.connected()
 	w.site.apply(t, "n1", func(m enrol.Machine) ([]enrol.Event, error) { return enrol.End(m, "a person", time.Now()), nil })
-	w.engine.until(t, "the end of the connection", func(e *engine) bool { return e.downs == e.ups })
+	w.engine.until(t, "the end of the connection", func(*engine) bool { return len(w.gateway.Connected()) == 0 })
 	line, runs := counted(t)
 	if err := w.gateway.Dispatch(t.Context(), agents.Order{Node: "n1", Request: request("a", line)}); err == nil || runs() != 0 {
 		t.Error("a machine without a current key was given a request")
@@ -418,4 +418,40 @@ func TestWithoutCertificateNothing(t *testing.T) {
 	if code := nobody.post(wire.PathEnrol, map[string]int{"nonsense": 1}); code != http.StatusBadRequest {
 		t.Errorf("nonsense was answered %d", code)
 	}
+}
+
+// Whoever holds an older key or certificate of a machine is refused: what counts is the current-key row.
+func TestOnlyTheCurrentKeyIsServed(t *testing.T) {
+	w := newWorld(t)
+	old := w.liar("n1") // a copy of the identity that the machine had, as somebody may have made
+	facts := map[string]int{"cpus": 1}
+	if code := old.post(wire.PathFacts, facts); code != http.StatusNoContent {
+		t.Fatalf("the current key was answered %d", code)
+	}
+	boot := w.site.boot(t, "n1", "52:54:00:00:00:01", time.Now())
+	reply, _ := w.ask(newKey(t), enrol.Draft{Boot: boot, Secret: w.site.secrets["n1"]}) // the same incarnation, another key
+	if reply.Outcome != enrol.Accept {
+		t.Fatalf("reply %+v", reply)
+	}
+	for _, path := range []string{wire.PathFacts, wire.PathResult, wire.PathStream, wire.PathRenew} {
+		if code := old.post(path, facts); code != http.StatusForbidden {
+			t.Errorf("%s answered a replaced key with %d", path, code)
+		}
+	}
+}
+
+func TestOnlyTheCurrentIncarnationIsServed(t *testing.T) {
+	w := newWorld(t)
+	old := w.liar("n1")
+	cfg := w.machine(w.site.boot(t, "n1", "52:54:00:00:00:01", time.Now()), w.dirs["n1"]) // the key stayed, the root did not
+	cfg.Incarnation, cfg.Secret = "i2", w.site.secrets["n1"]
+	id, err := agent.Enrol(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := old.post(wire.PathFacts, map[string]int{}); code != http.StatusForbidden {
+		t.Errorf("the certificate of an ended incarnation was answered %d", code)
+	}
+	w.run(agentConfig(id))
+	w.connected()
 }
