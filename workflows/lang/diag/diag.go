@@ -205,6 +205,9 @@ func lineOf(src []byte, line int) string {
 // HasErrors reports whether an error was added.
 func (b *Bag) HasErrors() bool { return b.found.HasErrors() }
 
+// Count is how many errors were added.
+func (b *Bag) Count() int { return len(b.found.Errors()) }
+
 // Done gives what was added, in the order of places, without repetition. File names get the prefix.
 func (b *Bag) Done(prefix string) Diagnostics {
 	out := slices.Clone(b.found)

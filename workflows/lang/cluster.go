@@ -1,0 +1,209 @@
+package lang
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// ClusterFile is an operator's declaration of a cluster, checked as far as that goes without its packs.
+type ClusterFile struct {
+	Name     string
+	Workflow string // "pack.workflow"
+	Packs    map[string]PackSource
+	Nodes    map[string]Selection // by role
+	Storage  string               // "disk" or "memory"; memory if it says nothing
+
+	file  string
+	src   []byte
+	at    hcl.Range
+	flow  hcl.Range
+	with  []pair
+	roles map[string]hcl.Range
+}
+
+// LoadCluster reads a cluster file; name is what diagnostics call it. It returns nil if there are errors.
+func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
+	bag := diag.NewBag(map[string][]byte{name: src})
+	body, ok := diag.Parse(bag, name, src)
+	if !ok {
+		return nil, bag.Done("")
+	}
+	r := &reader{bag: bag, body: body, what: "a cluster file"}
+	r.expect(form{blocks: map[string]int{"cluster": 1}})
+	blocks := r.blocks("cluster", 1)
+	if len(blocks) == 0 && !bag.HasErrors() {
+		bag.Errorf(hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, `Write cluster "name" { workflow = pack.NAME … }, in several lines.`, "there is no cluster block")
+	}
+	c := &ClusterFile{file: name, src: src}
+	for i, b := range blocks {
+		if i > 0 {
+			bag.Errorf(b.DefRange(), "Write a file for each cluster.", "a second cluster block")
+			continue
+		}
+		c.decode(r.inner(b), b)
+	}
+	if bag.HasErrors() {
+		return nil, bag.Done("")
+	}
+	return c, bag.Done("")
+}
+
+func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
+	r.expect(form{attrs: []string{"workflow", "packs", "nodes", "with", "storage"}, later: []string{"reboot"}})
+	n, _ := r.word(b)
+	c.Name, c.at = n.name, n.at
+	c.Packs, c.Nodes, c.roles = map[string]PackSource{}, map[string]Selection{}, map[string]hcl.Range{}
+	if e := r.need("workflow", "Write workflow = pack.NAME."); e != nil {
+		c.flow = e.Range()
+		t, diags := hcl.AbsTraversalForExpr(e)
+		path := expr.StepNames(t, 2)
+		if diags.HasErrors() || len(t) != 2 || len(path) != 2 {
+			r.bag.Errorf(e.Range(), "Write workflow = pack.NAME.", "expected the name of a workflow")
+		} else {
+			c.Workflow = path[0] + "." + path[1]
+		}
+	}
+	r.need("packs", `Write packs = { NAME = { source = "builtin" } }.`)
+	for _, p := range r.pairs("packs") {
+		c.pack(r, p)
+	}
+	r.need("nodes", `Write nodes = { ROLE = ["machine"] }, or select(facts.memory >= gib(2), 3).`)
+	for _, p := range r.pairs("nodes") {
+		c.Nodes[p.name], c.roles[p.name] = selection(r.bag, c.src, p.value), p.at
+	}
+	c.with = r.pairs("with")
+	c.Storage = "memory"
+	if e := r.attr("storage"); e != nil {
+		c.Storage = r.text("storage")
+		if known := []string{"memory", "disk"}; !slices.Contains(known, c.Storage) && c.Storage != "" {
+			r.bag.Errorf(e.Range(), diag.Suggest(c.Storage, known), "no storage is called %q", c.Storage)
+		}
+	}
+}
+
+func (c *ClusterFile) pack(r *reader, p pair) {
+	src := PackSource{Range: model.Range{File: p.at.Filename, Line: p.at.Start.Line, Col: p.at.Start.Column}}
+	o, ok := p.value.(*hclsyntax.ObjectConsExpr)
+	if !ok {
+		r.bag.Errorf(p.value.Range(), `Write { source = "builtin" }, with version = "~> 0.1" if you want to bound it.`, "where the pack %q comes from is not written out", p.name)
+		return
+	}
+	known := []string{"source", "version"}
+	for _, item := range o.Items {
+		key, _ := expr.KeyName(item.KeyExpr)
+		if !slices.Contains(known, key) {
+			r.bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, known), "no attribute of a pack is called %q", key)
+			continue
+		}
+		text, ok := constantText(r.bag, item.ValueExpr)
+		switch {
+		case !ok:
+		case key == "source":
+			src.Source = text
+		default:
+			src.Version = text
+			if _, err := semver.NewConstraint(text); err != nil {
+				r.bag.Errorf(item.ValueExpr.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", text)
+			}
+		}
+	}
+	if src.Source == "" {
+		r.bag.Errorf(o.SrcRange, `Add source = "builtin", or a folder such as "./content/etcd".`, "the pack %q has no source", p.name)
+	}
+	c.Packs[p.name] = src
+}
+
+// selection reads ["a", "b"] or select(EXPR, COUNT).
+func selection(bag *diag.Bag, src []byte, e hclsyntax.Expression) Selection {
+	at := e.Range()
+	s := Selection{Text: string(at.SliceBytes(src)), Range: model.Range{File: at.Filename, Line: at.Start.Line, Col: at.Start.Column}}
+	advice := `Write ["machine", …], or select(facts.memory >= gib(2), 3).`
+	if t, ok := e.(*hclsyntax.TupleConsExpr); ok {
+		s.Names = []string{}
+		for _, x := range t.Exprs {
+			name, ok := constantText(bag, x)
+			switch {
+			case !ok:
+			case name == "":
+				bag.Errorf(x.Range(), "Write the machine's name.", "a machine without a name")
+			case slices.Contains(s.Names, name):
+				bag.Errorf(x.Range(), "Remove one of them.", "machine %q stands twice in one role", name)
+			default:
+				s.Names = append(s.Names, name)
+			}
+		}
+		return s
+	}
+	call, ok := e.(*hclsyntax.FunctionCallExpr)
+	if !ok || call.Name != "select" {
+		bag.Errorf(at, advice, "expected the machines of a role")
+		return s
+	}
+	if len(call.Args) != 2 {
+		bag.Errorf(at, "Write select(CONDITION, COUNT): a condition on facts, and how many machines.", "select takes two arguments")
+		return s
+	}
+	if v, ok := expr.Constant(bag, call.Args[1], value.Type{Kind: value.Number}); ok {
+		n, accuracy := v.Cty().AsBigFloat().Int64()
+		if accuracy != 0 || n < 1 || n > 1_000_000 {
+			bag.Errorf(call.Args[1].Range(), "Write a whole number, at least 1.", "this is not a number of machines")
+		}
+		s.Count = int(n)
+	}
+	s.Predicate = predicate(bag, call.Args[0])
+	return s
+}
+
+// facts gives the two words of a select condition their values.
+type facts struct{ name, facts value.Value }
+
+// Lookup implements model.Scope.
+func (f facts) Lookup(r model.Ref) value.Value {
+	if r.Attr == "name" {
+		return f.name
+	}
+	return f.facts
+}
+
+func predicate(bag *diag.Bag, e hclsyntax.Expression) func(string, value.Value) (bool, error) {
+	good := true
+	expr.Check(expr.Env{Bag: bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) {
+		switch root := t.RootName(); root {
+		case "facts":
+			return expr.Shape{}, 1
+		case "name":
+			return expr.Shape{Type: value.Type{Kind: value.String}}, 1
+		default:
+			good = false
+			bag.Errorf(t.SourceRange(), diag.Suggest(root, []string{"facts", "name"}), "a condition on machines knows no %q", root)
+			return expr.Shape{}, 1
+		}
+	}}, e, value.Type{Kind: value.Bool})
+	if !good {
+		return nil
+	}
+	x := expr.Compile(e, func(t hcl.Traversal) (expr.Source, int) {
+		return expr.Reference{Ref: model.Ref{Kind: model.RefNode, Attr: t.RootName()}}, 1
+	})
+	return func(name string, of value.Value) (bool, error) {
+		v, err := x.Eval(facts{value.Text(name), of})
+		if err != nil {
+			return false, fmt.Errorf("cannot decide whether to select %s: %w", name, err)
+		}
+		v, err = value.Type{Kind: value.Bool}.Check(v)
+		if err != nil || !v.Known() || v.Null() {
+			return false, errors.Join(fmt.Errorf("cannot decide whether to select %s: the condition is neither true nor false", name), err)
+		}
+		return v.True(), nil
+	}
+}

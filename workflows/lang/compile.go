@@ -1,0 +1,391 @@
+package lang
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// Compile checks packs and cluster file against one another and makes the model. It returns nil if there are errors. The
+// model's digest covers packs, cluster file and inputs.
+func Compile(src Source) (*model.Model, Diagnostics) {
+	ds := Check(src.Packs)
+	c := &compiler{src: src, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
+	w := c.find()
+	if w != nil {
+		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.full(), Storage: c.file.Storage, Trust: model.Claimed}
+		c.inputs(w)
+		if !ds.HasErrors() && !c.bag.HasErrors() {
+			c.flatten(w)
+		}
+		c.nodes(w)
+	}
+	ds = append(ds, c.bag.Done("")...)
+	if ds.HasErrors() {
+		return nil, ds
+	}
+	c.model.Digest = c.digest()
+	return c.model, ds
+}
+
+type compiler struct {
+	src   Source
+	file  *ClusterFile
+	link  *linker
+	bag   *diag.Bag
+	model *model.Model
+	each  map[string]bool // tasks that have an instance for each node
+	top   *frame
+}
+
+// find gives the workflow that the cluster file names, and checks its packs.
+func (c *compiler) find() *workflowDecl {
+	f := c.file
+	for _, name := range sortedKeys(f.Packs) {
+		at := hcl.Range{Filename: f.file, Start: hcl.Pos{Line: f.Packs[name].Range.Line, Column: f.Packs[name].Range.Col}}
+		at.End = at.Start
+		p := c.src.Packs[name]
+		if p == nil {
+			c.bag.Errorf(at, "Look whether its source holds a pack of that name.", "the pack %q is not there", name)
+			continue
+		}
+		want, err := semver.NewConstraint(f.Packs[name].Version)
+		if f.Packs[name].Version == "" || err != nil {
+			continue
+		}
+		if have, err := semver.NewVersion(p.Version); err != nil || !want.Check(have) {
+			c.bag.Errorf(at, "Take another version of it, or change the constraint.", "pack %s %s is there, %s is wanted", name, p.Version, f.Packs[name].Version)
+		}
+	}
+	pack, name, _ := strings.Cut(f.Workflow, ".")
+	if _, ok := f.Packs[pack]; !ok {
+		c.bag.Errorf(f.flow, fmt.Sprintf("Add %s = { source = … } to packs. %s", pack, diag.Suggest(pack, sortedKeys(f.Packs))), "the cluster names no pack %q", pack)
+		return nil
+	}
+	p := c.src.Packs[pack]
+	if p == nil {
+		return nil
+	}
+	w := p.workflows[name]
+	if w == nil {
+		c.bag.Errorf(f.flow, diag.Suggest(name, sortedKeys(p.workflows)), "pack %s has no workflow %q", pack, name)
+	}
+	return w
+}
+
+// inputs evaluates what the cluster file gives the workflow.
+func (c *compiler) inputs(w *workflowDecl) {
+	c.model.Inputs = map[string]value.Value{}
+	given := map[string]bool{}
+	for _, p := range c.file.with {
+		in := w.input(p.name)
+		if in == nil {
+			c.bag.Errorf(p.at, diag.Suggest(p.name, w.inputNames()), "workflow %s has no input %q", w.full(), p.name)
+			continue
+		}
+		given[p.name] = true
+		if v, ok := expr.Constant(c.bag, p.value, in.Type); ok {
+			c.model.Inputs[p.name] = v
+		}
+	}
+	for _, in := range w.inputs {
+		switch {
+		case given[in.Name]:
+		case in.Default != nil:
+			c.model.Inputs[in.Name] = *in.Default
+		case in.Optional:
+			c.model.Inputs[in.Name] = value.NullOf(in.Type)
+		default:
+			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, article(in.Type)), "the cluster does not give workflow %s its input %q", w.full(), in.Name)
+		}
+	}
+}
+
+// nodes checks that every role gets as many nodes as it needs.
+func (c *compiler) nodes(w *workflowDecl) {
+	least := map[string]model.Role{}
+	for _, r := range c.model.Roles {
+		least[r.Name] = r
+	}
+	for _, role := range sortedKeys(c.file.Nodes) {
+		if !slices.Contains(w.roleNames(), role) {
+			c.bag.Errorf(c.file.roles[role], diag.Suggest(role, w.roleNames()), "workflow %s has no role %q", w.full(), role)
+		}
+	}
+	for _, decl := range w.roles {
+		r := decl.Role
+		if flat, ok := least[r.Name]; ok {
+			r = flat
+		}
+		s, ok := c.file.Nodes[r.Name]
+		n := s.Count
+		if s.Predicate == nil {
+			n = len(s.Names)
+		}
+		at := c.file.roles[r.Name]
+		if !ok {
+			at = c.file.at
+		}
+		switch {
+		case n < r.Min:
+			c.bag.Errorf(at, fmt.Sprintf("Give it at least %d.", r.Min), "role %q of workflow %s has too few nodes: %d", r.Name, w.full(), n)
+		case r.Max > 0 && n > r.Max:
+			c.bag.Errorf(at, fmt.Sprintf("Give it at most %d.", r.Max), "role %q of workflow %s has too many nodes: %d", r.Name, w.full(), n)
+		}
+	}
+}
+
+// frame is one call of a workflow.
+type frame struct {
+	c      *compiler
+	w      *workflowDecl
+	prefix string            // "etcd." inside the task etcd
+	roles  map[string]string // of the workflow, to those of the top one
+	inputs map[string]expr.Source
+	calls  map[string]*frame
+	steps  map[string]*stepDecl
+	when   *model.Argument // of the calls around it
+	after  []model.After   // of the calls around it
+}
+
+func (c *compiler) flatten(w *workflowDecl) {
+	c.each = map[string]bool{}
+	c.top = &frame{c: c, w: w, roles: map[string]string{}, inputs: map[string]expr.Source{}}
+	for _, r := range w.roles {
+		c.top.roles[r.Name] = r.Name
+		c.model.Roles = append(c.model.Roles, r.Role)
+	}
+	for _, in := range w.inputs {
+		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
+	}
+	c.top.tasks()
+	for _, o := range w.outputs {
+		x := c.top.compile(o.value)
+		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.name), Each: eachNames(o.each)})
+	}
+}
+
+func (f *frame) needs(r model.Role) {
+	for i := range f.c.model.Roles {
+		top := &f.c.model.Roles[i]
+		if top.Name != f.roles[r.Name] {
+			continue
+		}
+		top.Min, top.Memory = max(top.Min, r.Min), max(top.Memory, r.Memory)
+		if r.Max > 0 && (top.Max == 0 || r.Max < top.Max) {
+			top.Max = r.Max
+		}
+	}
+}
+
+func (f *frame) tasks() {
+	f.calls, f.steps = map[string]*frame{}, map[string]*stepDecl{}
+	if !model.Suffices(f.c.model.Trust, f.w.pack.Trust) {
+		f.c.model.Trust = f.w.pack.Trust
+	}
+	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
+	for _, t := range order {
+		s, called := f.c.link.target(f.w, t.target, false)
+		if s != nil {
+			f.steps[t.name] = s
+			f.task(t, s)
+		} else if called != nil {
+			f.call(t, called)
+		}
+	}
+	for _, o := range f.w.rollouts {
+		r := o.model
+		r.Name = f.prefix + r.Name
+		for _, n := range o.tasks {
+			r.Tasks = append(r.Tasks, f.prefix+n.name)
+			r.Roles = f.outer(eachNames(f.w.task(n.name).each))
+		}
+		f.c.model.Rollouts = append(f.c.model.Rollouts, r)
+	}
+}
+
+// outer gives roles their names in the top workflow.
+func (f *frame) outer(roles []string) []string {
+	var out []string
+	for _, r := range roles {
+		if o := f.roles[r]; !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (f *frame) task(t *taskDecl, s *stepDecl) {
+	out := model.Task{
+		Name: f.prefix + t.name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
+		After: slices.Clone(f.after), Range: place(f.w.pack, t.at),
+	}
+	f.c.each[out.Name] = len(out.Each) > 0
+	if t.on != nil {
+		out.On = f.roles[t.on.name]
+	}
+	for _, p := range t.with {
+		out.With = append(out.With, f.compile(p.value).Argument(p.name))
+	}
+	out.After = append(out.After, f.afters(t)...)
+	f.c.model.Tasks = append(f.c.model.Tasks, out)
+}
+
+func (f *frame) condition(t *taskDecl) *model.Argument {
+	if t.when == nil {
+		return f.when
+	}
+	a := f.compile(t.when).Argument("when")
+	if f.when != nil {
+		a = expr.Both{A: *f.when, B: a}.Argument()
+	}
+	return &a
+}
+
+// afters gives what a task is ordered after; a called workflow stands for all its tasks, on the same node where that has
+// one and everywhere otherwise.
+func (f *frame) afters(t *taskDecl) []model.After {
+	var out []model.After
+	mine := f.outer(eachNames(t.each))
+	for _, a := range t.after {
+		inner := f.calls[a.name]
+		if inner == nil {
+			out = append(out, model.After{Task: f.prefix + a.name, All: a.all})
+			continue
+		}
+		for _, up := range f.c.model.Tasks {
+			if strings.HasPrefix(up.Name, inner.prefix) {
+				together := len(mine) > 0 && within(mine, up.Each)
+				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.all || !together)})
+			}
+		}
+	}
+	return out
+}
+
+func (f *frame) call(t *taskDecl, called *workflowDecl) {
+	g := &frame{c: f.c, w: called, prefix: f.prefix + t.name + ".", roles: map[string]string{}, inputs: map[string]expr.Source{}}
+	g.when, g.after = f.condition(t), append(slices.Clone(f.after), f.afters(t)...)
+	for i := range g.after { // the call has no node: its tasks wait for every instance
+		g.after[i].All = f.c.each[g.after[i].Task]
+	}
+	for _, p := range t.roles {
+		g.roles[p.inner.name] = f.roles[p.outer.name]
+	}
+	given := map[string]hclsyntax.Expression{}
+	for _, p := range t.with {
+		given[p.name] = p.value
+	}
+	for _, in := range called.inputs {
+		name := fmt.Sprintf("input %s of %s", in.Name, g.prefix+called.name)
+		switch e := given[in.Name]; {
+		case e != nil:
+			g.inputs[in.Name] = expr.Inline{Expr: f.compile(e), Name: name, Type: in.Type, Default: in.Default}
+		case in.Default != nil:
+			g.inputs[in.Name] = expr.Fixed{Value: *in.Default}
+		default:
+			g.inputs[in.Name] = expr.Fixed{Value: value.NullOf(in.Type)}
+		}
+	}
+	f.calls[t.name] = g
+	for _, r := range called.roles {
+		g.needs(r.Role)
+	}
+	g.tasks()
+}
+
+func (f *frame) compile(e hclsyntax.Expression) *expr.Expr { return expr.Compile(e, f.resolve) }
+
+// resolve says what the names of a checked expression stand for.
+func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
+	path := expr.StepNames(t, 3)
+	switch path[0] {
+	case "input":
+		return f.inputs[path[1]], 2
+	case "node":
+		return expr.Reference{Ref: model.Ref{Kind: model.RefNode, Attr: path[1]}}, 2
+	case "role":
+		return expr.Reference{Ref: model.Ref{Kind: model.RefRole, Name: f.roles[path[1]]}}, 2
+	}
+	kind := map[string]model.RefKind{"task": model.RefTask, "all": model.RefAll, "host": model.RefHost}[path[0]]
+	if g := f.calls[path[1]]; g != nil {
+		return g.output(kind, path)
+	}
+	ref := model.Ref{Kind: kind, Name: f.prefix + path[1]}
+	if kind == model.RefAll || len(path) < 3 {
+		return expr.Reference{Ref: ref, Same: f.c.each[ref.Name]}, 2
+	}
+	ref.Attr = path[2]
+	return expr.Reference{Ref: ref, Same: f.c.each[ref.Name]}, 3
+}
+
+// output is what a reference to the call from around it stands for.
+func (f *frame) output(kind model.RefKind, path []string) (expr.Source, int) {
+	each := func(task string) bool { return f.c.each[task] }
+	if kind != model.RefAll && len(path) == 3 {
+		for _, o := range f.w.outputs {
+			if o.name == path[2] {
+				return f.through(kind, expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.name}), 3
+			}
+		}
+	}
+	group, roles := expr.Group{Members: map[string]expr.Source{}}, []string(nil)
+	for _, o := range f.w.outputs {
+		if kind == model.RefAll && len(o.each) == 0 {
+			continue
+		}
+		group.Names = append(group.Names, o.name)
+		group.Members[o.name] = expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.name}
+		roles = append(roles, f.outer(eachNames(o.each))...)
+	}
+	slices.Sort(group.Names)
+	if kind == model.RefAll {
+		slices.Sort(roles)
+		return expr.Gather{Of: group, Roles: slices.Compact(roles), Each: each}, 2
+	}
+	return f.through(kind, group), 2
+}
+
+func (f *frame) through(kind model.RefKind, s expr.Source) expr.Source {
+	if kind == model.RefHost {
+		return expr.OnHost{Source: s, Each: func(task string) bool { return f.c.each[task] }}
+	}
+	return s
+}
+
+// digest covers the packs, and everything that the cluster file says.
+func (c *compiler) digest() value.Digest {
+	h := value.NewHasher()
+	h.Text("model/1")
+	for _, name := range sortedKeys(c.src.Packs) {
+		h.Text(name)
+		h.Digest(c.src.Packs[name].digest)
+	}
+	f := c.file
+	h.Text(f.Name)
+	h.Text(f.Workflow)
+	h.Text(f.Storage)
+	for _, role := range sortedKeys(f.Nodes) {
+		h.Text(role)
+		s := f.Nodes[role]
+		if s.Predicate != nil {
+			h.Text(strings.Join(strings.Fields(s.Text), " "))
+			continue
+		}
+		h.Text(fmt.Sprintf("%q", slices.Sorted(slices.Values(s.Names))))
+	}
+	for _, name := range sortedKeys(c.model.Inputs) {
+		h.Text(name)
+		h.Digest(c.model.Inputs[name].Digest())
+	}
+	return h.Sum()
+}

@@ -1,0 +1,458 @@
+package lang
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// linker checks packs against one another.
+type linker struct {
+	packs map[string]*Pack
+	bags  map[string]*diag.Bag // by pack
+	done  map[*workflowDecl]*signature
+	stack []*workflowDecl // being checked, outermost first
+}
+
+// signature is what callers of a workflow see of its outputs.
+type signature struct {
+	outputs map[string]result
+}
+
+// result is an output of a task: of a step, or of a called workflow.
+type result struct {
+	shape expr.Shape
+	each  []string // roles; empty for a single one
+}
+
+// Check checks packs against one another: every reference, every type across an edge, cycles, and the flow of paths and
+// secrets. It reports everything that it finds, and file names begin with the pack's name.
+func Check(packs map[string]*Pack) Diagnostics {
+	l := newLinker(packs)
+	var out Diagnostics
+	for _, name := range sortedKeys(packs) {
+		for _, w := range packs[name].order {
+			l.workflow(w)
+		}
+		l.requirements(packs[name])
+		out = append(out, l.bags[name].Done(name+"/")...)
+	}
+	return out
+}
+
+func newLinker(packs map[string]*Pack) *linker {
+	l := &linker{packs: packs, bags: map[string]*diag.Bag{}, done: map[*workflowDecl]*signature{}}
+	for name, p := range packs {
+		l.bags[name] = diag.NewBag(p.files)
+	}
+	return l
+}
+
+func (l *linker) requirements(p *Pack) {
+	bag := l.bags[p.Name]
+	for _, name := range sortedKeys(p.Requires) {
+		other := l.packs[name]
+		if other == nil {
+			bag.Errorf(p.required[name], "Put it beside this one, or remove the requirement.", "the pack %q is required and not there", name)
+			continue
+		}
+		want, err := semver.NewConstraint(p.Requires[name])
+		if err != nil {
+			continue // reported when the pack was loaded
+		}
+		if have, err := semver.NewVersion(other.Version); err != nil || !want.Check(have) {
+			bag.Errorf(p.required[name], "Take another version of it, or relax the requirement.", "pack %s %s is there, %s is required", name, other.Version, p.Requires[name])
+		}
+	}
+}
+
+// target finds what a task calls: a step or a workflow.
+func (l *linker) target(w *workflowDecl, e hclsyntax.Expression, report bool) (*stepDecl, *workflowDecl) {
+	bag := l.bags[w.pack.Name]
+	if !report {
+		bag = diag.NewBag(nil)
+	}
+	t, diags := hcl.AbsTraversalForExpr(e)
+	path := expr.StepNames(t, 3)
+	if diags.HasErrors() || len(path) != len(t) || len(path) == 0 || len(path) > 2 {
+		bag.Errorf(e.Range(), "Write step = NAME, or step = pack.NAME: a step or a workflow.", "expected the name of a step")
+		return nil, nil
+	}
+	pack, name := w.pack, path[len(path)-1]
+	if len(path) == 2 && path[0] != w.pack.Name {
+		if _, ok := w.pack.Requires[path[0]]; !ok {
+			bag.Errorf(e.Range(), fmt.Sprintf("Add %s = \">= 0.1.0\" to requires in pack.hcl. %s", path[0], diag.Suggest(path[0], append(sortedKeys(w.pack.Requires), w.pack.Name))), "the pack %q is not required", path[0])
+			return nil, nil
+		}
+		if pack = l.packs[path[0]]; pack == nil {
+			return nil, nil // requirements reports it
+		}
+	}
+	if s := pack.steps[name]; s != nil {
+		return s, nil
+	}
+	if called := pack.workflows[name]; called != nil {
+		return nil, called
+	}
+	bag.Errorf(e.Range(), diag.Suggest(name, append(sortedKeys(pack.steps), sortedKeys(pack.workflows)...)), "pack %s has no step or workflow %q", pack.Name, name)
+	return nil, nil
+}
+
+// workflow checks a workflow once, what it calls first.
+func (l *linker) workflow(w *workflowDecl) *signature {
+	if sig := l.done[w]; sig != nil {
+		return sig
+	}
+	l.stack = append(l.stack, w)
+	c := &flowCheck{l: l, w: w, bag: l.bags[w.pack.Name], results: map[string]map[string]result{}, used: map[string]bool{}, failed: map[string]bool{}}
+	sig := c.run()
+	l.stack = l.stack[:len(l.stack)-1]
+	l.done[w] = sig
+	return sig
+}
+
+// flowCheck checks one workflow.
+type flowCheck struct {
+	l       *linker
+	w       *workflowDecl
+	bag     *diag.Bag
+	results map[string]map[string]result // outputs by task
+	used    map[string]bool              // inputs
+	failed  map[string]bool              // tasks whose step is not known: nothing about them is reported again
+	targets map[string]callee
+}
+
+type callee struct {
+	step *stepDecl
+	flow *workflowDecl
+}
+
+func (c *flowCheck) run() *signature {
+	c.targets = map[string]callee{}
+	for _, t := range c.w.tasks {
+		if t.target == nil {
+			c.failed[t.name] = true
+			continue
+		}
+		s, called := c.l.target(c.w, t.target, true)
+		if called != nil && c.recursion(t, called) {
+			called = nil
+		}
+		c.failed[t.name] = s == nil && called == nil
+		c.targets[t.name] = callee{s, called}
+	}
+	for _, t := range c.sorted() {
+		c.task(t)
+	}
+	sig := c.outputs()
+	c.rollouts()
+	for _, in := range c.w.inputs {
+		if !c.used[in.Name] {
+			c.bag.Warnf(in.at, "Use it or remove it.", "input %q is not used", in.Name)
+		}
+	}
+	return sig
+}
+
+func (c *flowCheck) recursion(t *taskDecl, called *workflowDecl) bool {
+	i := slices.Index(c.l.stack, called)
+	if i < 0 {
+		return false
+	}
+	var path []string
+	for _, w := range append(slices.Clone(c.l.stack[i:]), called) {
+		path = append(path, w.full())
+	}
+	c.bag.Errorf(t.target.Range(), "A workflow cannot call itself, also not through others.", "workflows call one another in a circle: %s", strings.Join(path, " → "))
+	return true
+}
+
+// dependencies lists what a task refers to, by name.
+func (t *taskDecl) dependencies() []named {
+	var out []named
+	exprs := []hclsyntax.Expression{t.when}
+	for _, p := range t.with {
+		exprs = append(exprs, p.value)
+	}
+	for _, e := range exprs {
+		if e == nil {
+			continue
+		}
+		for _, tr := range hclsyntax.Variables(e) {
+			path := expr.StepNames(tr, 2)
+			if len(path) == 2 && (path[0] == "task" || path[0] == "all" || path[0] == "host") {
+				out = append(out, named{path[1], tr.SourceRange()})
+			}
+		}
+	}
+	for _, a := range t.after {
+		out = append(out, a.named)
+	}
+	return out
+}
+
+// sorted gives the tasks so that each comes after what it refers to, in the order of the source otherwise, and reports
+// cycles.
+func (c *flowCheck) sorted() []*taskDecl {
+	var out []*taskDecl
+	state := map[string]int{} // 1: on the path, 2: done
+	var path []string
+	var visit func(t *taskDecl)
+	visit = func(t *taskDecl) {
+		state[t.name] = 1
+		path = append(path, t.name)
+		for _, d := range t.dependencies() {
+			up := c.w.task(d.name)
+			if up == nil {
+				continue
+			}
+			switch state[d.name] {
+			case 0:
+				visit(up)
+			case 1:
+				circle := append(slices.Clone(path[slices.Index(path, d.name):]), d.name)
+				c.bag.Errorf(d.at, "Read it as \"waits for\". Take one of these references away.", "tasks wait for one another in a circle: %s", strings.Join(circle, " → "))
+			}
+		}
+		path = path[:len(path)-1]
+		state[t.name] = 2
+		out = append(out, t)
+	}
+	for _, t := range c.w.tasks {
+		if state[t.name] == 0 {
+			visit(t)
+		}
+	}
+	return out
+}
+
+// task checks a task, and works out what it yields.
+func (c *flowCheck) task(t *taskDecl) {
+	for _, a := range t.after {
+		c.after(t, a)
+	}
+	if t.when != nil {
+		c.check(site{task: t, each: eachNames(t.each), when: true}, t.when, value.Type{Kind: value.Bool})
+	}
+	to := c.targets[t.name]
+	switch {
+	case to.step != nil:
+		c.stepTask(t, to.step)
+	case to.flow != nil:
+		c.flowTask(t, to.flow)
+	default: // its expressions are looked at all the same
+		for _, p := range t.with {
+			c.check(site{task: t, each: eachNames(t.each), host: t.on != nil}, p.value, value.Type{})
+		}
+	}
+}
+
+func (c *flowCheck) after(t *taskDecl, a afterDecl) {
+	up := c.w.task(a.name)
+	switch {
+	case up == nil:
+		c.bag.Errorf(a.at, diag.Suggest(a.name, c.w.taskNames()), "no task is called %q", a.name)
+	case c.failed[a.name] || c.targets[a.name].flow != nil:
+	case a.all && len(up.each) == 0:
+		c.bag.Errorf(a.at, fmt.Sprintf("Write task.%s.", a.name), "task %q has a single instance, not one for each node", a.name)
+	case !a.all:
+		c.meets(t.name, eachNames(t.each), a.at, a.name, eachNames(up.each))
+	}
+}
+
+// meets reports a reference to the same node's instance of a task that is not on all nodes of the one that refers.
+func (c *flowCheck) meets(who string, each []string, at hcl.Range, name string, upEach []string) bool {
+	switch {
+	case len(upEach) == 0:
+		return true
+	case len(each) == 0:
+		c.bag.Errorf(at, fmt.Sprintf("Write all.%s: the map from node name to its outputs.", name), "task %q has an instance for each node, and %s has no node", name, who)
+	case !within(each, upEach):
+		c.bag.Errorf(at, fmt.Sprintf("Place both on the same roles, or write all.%s.", name), "the nodes of %s and of task %q do not meet: %s against %s", who, name, roleList(each), roleList(upEach))
+	default:
+		return true
+	}
+	return false
+}
+
+func (c *flowCheck) stepTask(t *taskDecl, s *stepDecl) {
+	script := s.Apply.Script != nil && s.Scope == model.Cluster
+	if len(t.roles) > 0 {
+		c.bag.Errorf(t.attrs["roles"], "Only a workflow has roles. Leave it out, or write each = role.NAME.", "%s is a step and has no roles", s.Name)
+	}
+	if s.Scope == model.Node && len(t.each) == 0 && t.attrs["each"] == (hcl.Range{}) {
+		c.bag.Errorf(t.whole, "Write each = role.NAME: one instance for each node of the role.", "task %q runs a node-scope step and says on which nodes", t.name)
+	}
+	if script && t.on == nil {
+		c.bag.Errorf(t.whole, "Write on = role.NAME: the script runs on one of its nodes.", "task %q runs a cluster-scope script and says on which nodes it may run", t.name)
+	}
+	if t.on != nil && s.Scope != model.Cluster {
+		c.bag.Errorf(t.on.at, "Leave it out: it is for cluster-scope steps.", "%s is a %s-scope step and takes no on", s.Name, scopeName(s.Scope))
+	}
+	c.stepInputs(t, s, script)
+}
+
+func (c *flowCheck) stepInputs(t *taskDecl, s *stepDecl, script bool) {
+	at := site{task: t, each: eachNames(t.each), scope: s.Scope, host: t.on != nil && script, step: true}
+	shapes := map[string]expr.Shape{}
+	fields := map[string]model.Field{}
+	for _, f := range s.Inputs {
+		fields[f.Name] = f
+	}
+	given := map[string]bool{}
+	for _, p := range t.with {
+		f, ok := fields[p.name]
+		if !ok {
+			c.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(fields)), "step %s has no input %q", s.Name, p.name)
+		}
+		given[p.name] = true
+		shapes[p.name] = c.check(at, p.value, f.Type)
+	}
+	c.missing(t, "step "+s.Name, s.Inputs, given)
+	out := map[string]result{}
+	for _, f := range s.Outputs {
+		out[f.Name] = result{shapeOf(f, s, shapes), eachNames(t.each)}
+	}
+	c.results[t.name] = out
+}
+
+func (c *flowCheck) missing(t *taskDecl, what string, fields []model.Field, given map[string]bool) {
+	if t.open {
+		return
+	}
+	for _, f := range fields {
+		if !given[f.Name] && f.Default == nil && !f.Optional {
+			c.bag.Errorf(t.whole, fmt.Sprintf("Add %s to with: it is %s.", f.Name, article(f.Type)), "task %q does not give %s its input %q", t.name, what, f.Name)
+		}
+	}
+}
+
+func article(t value.Type) string {
+	switch text := t.String(); text[0] {
+	case 'a', 'e', 'i', 'o', 'u':
+		return "an " + text
+	default:
+		return "a " + text
+	}
+}
+
+// shapeOf is the shape of a step's output. One of type any repeats the type of the input of its name, or of the only
+// input of type any.
+func shapeOf(f model.Field, s *stepDecl, given map[string]expr.Shape) expr.Shape {
+	shape := expr.Shape{Type: f.Type, Path: expr.HerePath}
+	if f.Type.Kind != value.Any {
+		return shape
+	}
+	var source []string
+	for _, in := range s.Inputs {
+		if in.Type.Kind == value.Any {
+			source = append(source, in.Name)
+		}
+		if in.Name == f.Name && in.Type.Kind == value.Any {
+			return given[in.Name]
+		}
+	}
+	if len(source) == 1 {
+		return given[source[0]]
+	}
+	return shape
+}
+
+func (c *flowCheck) flowTask(t *taskDecl, called *workflowDecl) {
+	for _, word := range []string{"each", "on"} {
+		if at, ok := t.attrs[word]; ok {
+			c.bag.Errorf(at, fmt.Sprintf("Write roles = { %s = role.NAME } instead.", strings.Join(called.roleNames(), " = role.…, ")), "%s is a workflow and takes no %s", called.full(), word)
+		}
+	}
+	mapped := map[string]string{}
+	for _, p := range t.roles {
+		if !slices.Contains(called.roleNames(), p.inner.name) {
+			c.bag.Errorf(p.inner.at, diag.Suggest(p.inner.name, called.roleNames()), "workflow %s has no role %q", called.full(), p.inner.name)
+		}
+		mapped[p.inner.name] = p.outer.name
+	}
+	for _, r := range called.roles {
+		if _, ok := mapped[r.Name]; !ok && len(t.roles) == 0 && t.attrs["roles"] == (hcl.Range{}) || !ok && len(t.roles) > 0 {
+			c.bag.Errorf(t.whole, fmt.Sprintf("Write roles = { %s = role.NAME }.", r.Name), "task %q does not say which nodes play the role %q of workflow %s", t.name, r.Name, called.full())
+		}
+	}
+	given := map[string]bool{}
+	for _, p := range t.with {
+		in := called.input(p.name)
+		var want value.Type
+		if in == nil {
+			c.bag.Errorf(p.at, diag.Suggest(p.name, called.inputNames()), "workflow %s has no input %q", called.full(), p.name)
+		} else {
+			want = in.Type
+		}
+		given[p.name] = true
+		c.check(site{task: t, step: true}, p.value, want)
+	}
+	var fields []model.Field
+	for _, in := range called.inputs {
+		fields = append(fields, in.Field)
+	}
+	c.missing(t, "workflow "+called.full(), fields, given)
+	out := map[string]result{}
+	for name, r := range c.l.workflow(called).outputs {
+		var each []string
+		for _, inner := range r.each {
+			if outer, ok := mapped[inner]; ok && !slices.Contains(each, outer) {
+				each = append(each, outer)
+			}
+		}
+		out[name] = result{r.shape, each}
+	}
+	c.results[t.name] = out
+}
+
+func (c *flowCheck) outputs() *signature {
+	sig := &signature{outputs: map[string]result{}}
+	for _, o := range c.w.outputs {
+		each := eachNames(o.each)
+		s := c.check(site{output: o.name, each: each}, o.value, value.Type{})
+		sig.outputs[o.name] = result{s, each}
+	}
+	return sig
+}
+
+func (c *flowCheck) rollouts() {
+	in := map[string]string{}
+	for _, o := range c.w.rollouts {
+		var first *taskDecl
+		for _, n := range o.tasks {
+			t := c.w.task(n.name)
+			if t == nil {
+				c.bag.Errorf(n.at, diag.Suggest(n.name, c.w.taskNames()), "no task is called %q", n.name)
+				continue
+			}
+			if other, ok := in[n.name]; ok {
+				c.bag.Errorf(n.at, "A task takes places of one rollout only: keep it in one.", "task %q stands in rollout %q already", n.name, other)
+			}
+			in[n.name] = o.name
+			if c.failed[n.name] || c.targets[n.name].flow != nil {
+				if c.targets[n.name].flow != nil {
+					c.bag.Errorf(n.at, "Put the rollout into that workflow, around its own tasks.", "task %q calls a workflow; a rollout is over tasks that run steps", n.name)
+				}
+				continue
+			}
+			switch {
+			case len(t.each) == 0:
+				c.bag.Errorf(n.at, "Leave it out: a rollout limits how many nodes change at once.", "task %q has a single instance, not one for each node", n.name)
+			case first == nil:
+				first = t
+			case !within(eachNames(t.each), eachNames(first.each)) || !within(eachNames(first.each), eachNames(t.each)):
+				c.bag.Errorf(n.at, "Make a rollout for each.", "rollout %q is over tasks of different nodes: %q on %s, %q on %s", o.name, first.name, roleList(eachNames(first.each)), t.name, roleList(eachNames(t.each)))
+			}
+		}
+	}
+}

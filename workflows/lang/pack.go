@@ -1,0 +1,250 @@
+package lang
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+)
+
+// Limits of a pack.
+const (
+	maxFiles   = 2000
+	maxFile    = 8 << 20  // bytes of one file
+	maxArchive = 64 << 20 // bytes of all
+)
+
+// manifest is the file that holds the pack block.
+const manifest = "pack.hcl"
+
+// Pack is a loaded pack: what stands in it is checked by itself, and not yet against other packs. It is immutable.
+type Pack struct {
+	Name     string
+	Version  string
+	Summary  string
+	Requires map[string]string // constraint by pack name
+	Trust    string            // level of trust that its secrets need; model.Approved if it says nothing
+
+	files     map[string][]byte
+	digest    value.Digest
+	at        hcl.Range
+	required  map[string]hcl.Range
+	steps     map[string]*stepDecl
+	workflows map[string]*workflowDecl
+	order     []*workflowDecl // as in the source
+}
+
+// Steps lists the pack's steps by name.
+func (p *Pack) Steps() map[string]*model.Step {
+	out := make(map[string]*model.Step, len(p.steps))
+	for name, s := range p.steps {
+		out[name] = s.Step
+	}
+	return out
+}
+
+// Digest identifies the pack's content: it is the digest of its archive.
+func (p *Pack) Digest() value.Digest { return p.digest }
+
+// ReadFS reads the files of a pack's folder that Load takes: *.hcl at its top and everything below files/.
+func ReadFS(dir fs.FS) (map[string][]byte, error) {
+	out, total := map[string][]byte{}, int64(0)
+	err := fs.WalkDir(dir, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name != "." && name != "files" && !strings.HasPrefix(name, "files/") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() || !belongs(name) {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		total += info.Size()
+		if info.Size() > maxFile || total > maxArchive || len(out) == maxFiles {
+			return fmt.Errorf("%s: a pack has at most %d files of %d MiB each, %d MiB in all", name, maxFiles, maxFile>>20, maxArchive>>20)
+		}
+		out[name], err = fs.ReadFile(dir, name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the pack: %w", err)
+	}
+	return out, nil
+}
+
+// belongs reports whether a file is part of a pack.
+func belongs(name string) bool {
+	return fs.ValidPath(name) && (strings.HasPrefix(name, "files/") || path.Dir(name) == "." && strings.HasSuffix(name, ".hcl"))
+}
+
+// Load reads a pack: pack.hcl and the other *.hcl of its folder, and files/**, by path within the pack. It returns nil
+// if there are errors. What the pack's workflows refer to in other packs is the matter of Check.
+func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
+	p := &Pack{files: map[string][]byte{}, steps: map[string]*stepDecl{}, workflows: map[string]*workflowDecl{}, required: map[string]hcl.Range{}}
+	sources, total := map[string][]byte{}, 0
+	for _, name := range sortedKeys(files) {
+		if !belongs(name) {
+			continue
+		}
+		p.files[name] = files[name]
+		total += len(files[name])
+		if strings.HasSuffix(name, ".hcl") && !strings.HasPrefix(name, "files/") {
+			sources[name] = files[name]
+		}
+	}
+	bag := diag.NewBag(sources)
+	if len(p.files) > maxFiles || total > maxArchive {
+		bag.Errorf(hcl.Range{}, "Fetch large files as artifacts instead.", "the pack is too large: at most %d files and %d MiB", maxFiles, maxArchive>>20)
+		return nil, bag.Done("")
+	}
+	if sources[manifest] == nil {
+		bag.Errorf(hcl.Range{}, `Write pack.hcl with pack "name" { version = "0.1.0"  summary = "…" }, in several lines.`, "there is no pack.hcl")
+	}
+	var bodies []*hclsyntax.Body
+	for _, name := range sortedKeys(sources) {
+		if body, ok := diag.Parse(bag, name, sources[name]); ok {
+			bodies = append(bodies, body)
+		}
+	}
+	if bag.HasErrors() { // what the parser left of a broken file would only cause further errors
+		return nil, bag.Done("")
+	}
+	d := &decoder{bag: bag, pack: p, catalogue: catalogue, files: map[string]bool{}}
+	d.pack.digest = value.Sum(p.Archive())
+	d.bodies(bodies)
+	if bag.HasErrors() {
+		return nil, bag.Done("")
+	}
+	return p, bag.Done("")
+}
+
+// decoder fills a pack in from its sources.
+type decoder struct {
+	bag       *diag.Bag
+	pack      *Pack
+	catalogue Catalogue
+	files     map[string]bool // those that an action names
+}
+
+func (d *decoder) bodies(bodies []*hclsyntax.Body) {
+	top := form{blocks: map[string]int{"pack": 1, "step": 1, "workflow": 1}}
+	var packs, steps, workflows []*hclsyntax.Block
+	for _, body := range bodies {
+		r := &reader{bag: d.bag, body: body, what: "a pack"}
+		r.expect(top)
+		packs = append(packs, r.blocks("pack", 1)...)
+		steps = append(steps, r.blocks("step", 1)...)
+		workflows = append(workflows, r.blocks("workflow", 1)...)
+	}
+	if len(packs) == 0 && !d.bag.HasErrors() {
+		d.bag.Errorf(hcl.Range{Filename: manifest, Start: hcl.InitialPos, End: hcl.InitialPos}, `Write pack "name" { version = "0.1.0"  summary = "…" }, in several lines.`, "there is no pack block")
+	}
+	for i, b := range packs {
+		if i > 0 {
+			d.bag.Errorf(b.DefRange(), "A folder is one pack: keep one of the blocks.", "a second pack block")
+			continue
+		}
+		d.packBlock(b)
+	}
+	seen := map[string]hcl.Range{}
+	for _, b := range steps {
+		d.step(b, seen)
+	}
+	for _, b := range workflows {
+		d.workflow(b, seen)
+	}
+}
+
+func (d *decoder) packBlock(b *hclsyntax.Block) {
+	r := (&reader{bag: d.bag}).inner(b)
+	r.expect(form{attrs: []string{"version", "summary", "requires", "trust"}})
+	n, _ := r.word(b)
+	p := d.pack
+	p.Name, p.at, p.Requires, p.Trust = n.name, n.at, map[string]string{}, model.Approved
+	if e := r.need("version", `Write version = "0.1.0".`); e != nil {
+		p.Version = r.text("version")
+		if _, err := semver.StrictNewVersion(p.Version); err != nil && p.Version != "" {
+			r.bag.Errorf(e.Range(), `Write a version of three numbers, such as "0.1.0".`, "%q is not a version", p.Version)
+		}
+	}
+	p.Summary = r.text("summary")
+	r.need("summary", `Write summary = "…": one sentence about what the pack is for.`)
+	if e := r.attr("trust"); e != nil {
+		p.Trust = r.text("trust")
+		if !model.Suffices(p.Trust, model.Claimed) {
+			r.bag.Errorf(e.Range(), diag.Suggest(p.Trust, []string{model.Claimed, model.Approved, model.Vouched, model.Attested}), "no level of trust is called %q", p.Trust)
+		}
+	}
+	for _, req := range r.pairs("requires") {
+		v, ok := constantText(d.bag, req.value)
+		if !ok {
+			continue
+		}
+		if _, err := semver.NewConstraint(v); err != nil {
+			d.bag.Errorf(req.value.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", v)
+		}
+		p.Requires[req.name], p.required[req.name] = v, req.at
+	}
+}
+
+// Archive is the deterministic archive of the pack's files: a tar file of regular files in the order of their names.
+func (p *Pack) Archive() []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range sortedKeys(p.files) {
+		data := p.files[name]
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data)), Format: tar.FormatPAX}
+		if w.WriteHeader(h) != nil { // names are valid and a Buffer takes everything
+			continue
+		}
+		_, _ = w.Write(data) // as above
+	}
+	_ = w.Close() // as above
+	return b.Bytes()
+}
+
+// FromArchive gives the files of an archive back, for Load.
+func FromArchive(data []byte) (map[string][]byte, error) {
+	if len(data) > 2*maxArchive {
+		return nil, fmt.Errorf("cannot read the pack's archive: it has %d bytes", len(data))
+	}
+	out := map[string][]byte{}
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the pack's archive: %w", err)
+		}
+		if h.Typeflag != tar.TypeReg || !belongs(h.Name) || out[h.Name] != nil || len(out) == maxFiles {
+			return nil, fmt.Errorf("cannot read the pack's archive: %q does not belong into a pack", h.Name)
+		}
+		body, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+		if err == nil && len(body) > maxFile {
+			err = fmt.Errorf("%s is too large", h.Name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the pack's archive: %w", err)
+		}
+		out[h.Name] = body
+	}
+}

@@ -1,0 +1,191 @@
+package lang
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// site is where an expression of a workflow stands.
+type site struct {
+	task   *taskDecl // nil for an output
+	output string
+	each   []string // roles of the node it is about; empty where there is no node
+	scope  model.StepScope
+	step   bool // feeds an input of a step or a called workflow: paths must not cross
+	host   bool // a node executes, and host.… may be asked
+	when   bool // decides whether instances exist: inputs and facts only
+}
+
+func (s site) who() string {
+	if s.task == nil {
+		return fmt.Sprintf("output %q", s.output)
+	}
+	return fmt.Sprintf("task %q", s.task.name)
+}
+
+var roots = []string{"task", "all", "host", "node", "role", "input"}
+
+// check checks an expression where it stands.
+func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr.Shape {
+	s := expr.Check(expr.Env{Bag: c.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) { return c.resolve(at, t) }}, e, want)
+	flows := s.Flows()
+	switch {
+	case !at.step || flows&expr.Paths == 0:
+	case flows&expr.AwayPath != 0:
+		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on, or use the same node's with task.NAME.", "a path would cross nodes: %s takes one of other nodes", at.who())
+	case flows&expr.HerePath != 0 && at.task != nil && c.targets[at.task.name].flow != nil:
+		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on.", "a path would cross nodes: %s calls a workflow", at.who())
+	case flows&expr.HerePath != 0 && at.scope != model.Node:
+		c.bag.Errorf(e.Range(), "The step does not run on that node. Write host.NAME for the node that executes, or pass the content on.", "a path would cross nodes: the step of %s is %s-scope", at.who(), scopeName(at.scope))
+	}
+	return s
+}
+
+// resolve gives the shape of what a traversal begins with.
+func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
+	path := expr.StepNames(t, 3)
+	fail := func(advice, summary string, args ...any) (expr.Shape, int) {
+		c.bag.Errorf(t.SourceRange(), advice, summary, args...)
+		return expr.Shape{}, len(path)
+	}
+	root := path[0]
+	if len(path) == 1 {
+		switch root {
+		case "task", "all", "host", "role", "input", "node":
+			return fail(fmt.Sprintf("Write %s.NAME.", root), "%q alone stands for nothing", root)
+		case "most", "any":
+			return fail("It is designed and not there yet.", "%q is not yet supported", root)
+		}
+	}
+	if at.when && (root == "task" || root == "all" || root == "host") {
+		return fail("Use input.… and node.… only: what exists is decided before anything runs.", "when cannot look at outputs of tasks")
+	}
+	switch root {
+	case "input":
+		in := c.w.input(path[1])
+		if in == nil {
+			return fail(diag.Suggest(path[1], c.w.inputNames()), "no input is called %q", path[1])
+		}
+		c.used[in.Name] = true
+		return expr.Shape{Type: in.Type}, 2
+	case "node":
+		if len(at.each) == 0 {
+			return fail("Write each = role.NAME to have one instance for each node, or look at role.NAME.", "%s has no node", at.who())
+		}
+		a, ok := nodeType.Attrs[path[1]]
+		if !ok {
+			return fail(diag.Suggest(path[1], sortedKeys(nodeType.Attrs)), "a node has no attribute %q", path[1])
+		}
+		return expr.Shape{Type: a.Type}, 2
+	case "role":
+		for _, r := range c.w.roles {
+			if r.Name == path[1] {
+				return expr.Shape{Type: value.Of(value.Map, nodeType)}, 2
+			}
+		}
+		return fail(diag.Suggest(path[1], c.w.roleNames()), "no role is called %q", path[1])
+	case "task", "all", "host":
+		return c.resolveTask(at, t, path, fail)
+	}
+	return fail(diag.Suggest(root, roots)+" Text stands in quotes.", "nothing is called %q", root)
+}
+
+func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail func(string, string, ...any) (expr.Shape, int)) (expr.Shape, int) {
+	root, name := path[0], path[1]
+	if c.w.task(name) == nil {
+		return fail(diag.Suggest(name, c.w.taskNames()), "no task is called %q", name)
+	}
+	if c.failed[name] {
+		return expr.Shape{}, len(path)
+	}
+	outputs, ok := c.results[name]
+	if !ok { // part of a circle, which is reported
+		return expr.Shape{}, len(path)
+	}
+	if root == "host" {
+		if !at.host {
+			return fail("Only inputs of a cluster-scope script with on = role.NAME can look at the node that executes.", "no node executes %s", at.who())
+		}
+		at.each = []string{at.task.on.name}
+	}
+	if root == "all" {
+		return c.gather(name, outputs, fail)
+	}
+	if len(path) < 3 {
+		if !c.meetsAll(at, t, name, outputs) {
+			return expr.Shape{}, 2
+		}
+		return whole(outputs, root), 2
+	}
+	out, ok := outputs[path[2]]
+	if !ok {
+		return fail(diag.Suggest(path[2], sortedKeys(outputs)), "task %q has no output %q", name, path[2])
+	}
+	if root == "host" && len(out.each) == 0 {
+		return fail(fmt.Sprintf("Write task.%s.%s.", name, path[2]), "task %q has a single instance, not one for each node", name)
+	}
+	if !c.meets(at.who(), at.each, t.SourceRange(), name, out.each) {
+		return expr.Shape{}, 3
+	}
+	return seen(out, root), 3
+}
+
+func (c *flowCheck) meetsAll(at site, t hcl.Traversal, name string, outputs map[string]result) bool {
+	for _, o := range sortedKeys(outputs) {
+		if !c.meets(at.who(), at.each, t.SourceRange(), name, outputs[o].each) {
+			return false
+		}
+	}
+	return true
+}
+
+// seen is an output as it looks through task., all. or host.
+func seen(r result, root string) expr.Shape {
+	s := r.shape
+	from := map[string]expr.Flow{"task": expr.HerePath, "all": expr.AwayPath, "host": expr.HostPath}[root]
+	if len(r.each) == 0 { // of a single instance: whatever path is in it is on some node or other
+		from = expr.AwayPath
+	}
+	if s.Path != 0 {
+		s.Path = from
+	}
+	if s.Made&expr.Paths != 0 {
+		s.Made = s.Made&^expr.Paths | from
+	}
+	return s
+}
+
+// whole is the object of all outputs.
+func whole(outputs map[string]result, root string) expr.Shape {
+	s := expr.Shape{Type: value.Type{Kind: value.Object, Attrs: map[string]value.Attr{}}}
+	for name, r := range outputs {
+		one := seen(r, root)
+		s.Type.Attrs[name] = value.Attr{Type: one.Type}
+		s.Path |= one.Path
+		s.Made |= one.Made
+	}
+	return s
+}
+
+func (c *flowCheck) gather(name string, outputs map[string]result, fail func(string, string, ...any) (expr.Shape, int)) (expr.Shape, int) {
+	each := map[string]result{}
+	for o, r := range outputs {
+		if len(r.each) > 0 {
+			each[o] = r
+		}
+	}
+	t := c.w.task(name)
+	if len(each) == 0 && len(t.each) == 0 {
+		return fail(fmt.Sprintf("Write task.%s.", name), "task %q has a single instance, not one for each node", name)
+	}
+	s := whole(each, "all")
+	s.Type = value.Of(value.Map, s.Type)
+	return s, 2
+}

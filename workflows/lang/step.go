@@ -1,0 +1,436 @@
+package lang
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/step"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// stepDecl is a step as it stands in a pack.
+type stepDecl struct {
+	*model.Step
+	at     hcl.Range
+	fields map[string]hcl.Range // inputs
+	used   map[string]bool      // inputs that a pure body mentions
+	shapes map[string]expr.Shape
+}
+
+var scopes = map[string]model.StepScope{"node": model.Node, "service": model.Service, "cluster": model.Cluster}
+
+func scopeName(s model.StepScope) string {
+	for name, scope := range scopes {
+		if scope == s {
+			return name
+		}
+	}
+	return ""
+}
+
+func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
+	r := (&reader{bag: d.bag}).inner(b)
+	r.expect(form{
+		attrs:  []string{"scope", "doc", "once", "irreversible"},
+		blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
+		later:  []string{"stage", "reboots", "was"},
+	})
+	n, ok := r.word(b)
+	if !ok || !unique(d.bag, "step", seen, n) {
+		return
+	}
+	s := &stepDecl{Step: &model.Step{Name: d.pack.Name + "." + n.name, Archive: d.pack.digest}, at: n.at, fields: map[string]hcl.Range{}, used: map[string]bool{}}
+	d.pack.steps[n.name] = s
+	s.Doc, s.Once, s.Irreversible = r.text("doc"), r.truth("once"), r.text("irreversible")
+	scoped := false
+	if e := r.need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {
+		word := r.text("scope")
+		s.Scope, scoped = scopes[word]
+		if !scoped {
+			d.bag.Errorf(e.Range(), diag.Suggest(word, sortedKeys(scopes)), "no scope is called %q", word)
+		}
+	}
+	d.fields(r, s)
+	if !scoped {
+		return
+	}
+	d.actions(r, s)
+	s.Digest = digestOf(s.Step)
+}
+
+func (d *decoder) fields(r *reader, s *stepDecl) {
+	seen := map[string]hcl.Range{}
+	for _, b := range r.blocks("input", 1) {
+		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "input", seen, named{f.Name, at}) {
+			s.Inputs = append(s.Inputs, f)
+			s.fields[f.Name] = at
+			if f.Type.Holds(value.Path) && s.Scope == model.Service {
+				d.bag.Errorf(at, "A path is a file on a node. Give the service the content, or make the step node-scope.", "a service takes the path %q", f.Name)
+			}
+		}
+	}
+	seen = map[string]hcl.Range{}
+	for _, b := range r.blocks("output", 1) {
+		inner := r.inner(b)
+		inner.expect(form{attrs: []string{"type", "doc"}})
+		n, ok := inner.word(b)
+		t, typed := inner.typed()
+		if !ok || !typed || !unique(d.bag, "output", seen, n) {
+			continue
+		}
+		s.Outputs = append(s.Outputs, model.Field{Name: n.name, Type: t, Doc: inner.text("doc")})
+		if t.Holds(value.Path) && s.Scope != model.Node {
+			d.bag.Errorf(n.at, "Only a node-scope step knows a node's files: make the step node-scope.", "a %s-scope step yields the path %q", scopeName(s.Scope), n.name)
+		}
+	}
+}
+
+func (r *reader) typed() (value.Type, bool) {
+	e := r.need("type", "Write type = string, for example.")
+	if e == nil {
+		return value.Type{}, false
+	}
+	return expr.ParseType(r.bag, e)
+}
+
+// input reads an input of a step or a workflow.
+func (d *decoder) input(r *reader, b *hclsyntax.Block) (model.Field, hcl.Range, bool) {
+	r.expect(form{attrs: []string{"type", "default", "optional", "doc"}})
+	n, ok := r.word(b)
+	f := model.Field{Name: n.name, Optional: r.truth("optional"), Doc: r.text("doc")}
+	t, typed := r.typed()
+	f.Type = t
+	if e := r.attr("default"); e != nil && typed {
+		if f.Optional {
+			d.bag.Errorf(e.Range(), "Keep one of them: an optional input that is left out is null, one with a default is that.", "%s is optional and has a default", r.what)
+		}
+		if v, ok := expr.Constant(d.bag, e, t); ok {
+			f.Default = &v
+		}
+	}
+	return f, n.at, ok && typed
+}
+
+// actions reads apply, verify and remove, and checks that they suit the step's scope.
+func (d *decoder) actions(r *reader, s *stepDecl) {
+	apply := r.block("apply")
+	if apply == nil {
+		d.bag.Errorf(r.at, "Write apply { … }: what the step does.", "%s has no apply", r.what)
+		return
+	}
+	d.action(r.inner(apply), s, &s.Apply, 5*time.Minute)
+	if b := r.block("verify"); b != nil {
+		s.Verify = &model.Action{}
+		d.action(r.inner(b), s, s.Verify, 30*time.Second)
+	}
+	if b := r.block("remove"); b != nil {
+		s.Remove = &model.Action{}
+		d.action(r.inner(b), s, s.Remove, 5*time.Minute)
+	}
+	pure := s.Pure()
+	if pure {
+		for _, kind := range []string{"verify", "remove"} {
+			if b := r.block(kind); b != nil {
+				d.bag.Errorf(b.DefRange(), "Leave it out: a value has no effect.", "%s only computes and has a %s", r.what, kind)
+			}
+		}
+	}
+	irreversible := r.attr("irreversible")
+	switch {
+	case irreversible != nil && s.Remove != nil:
+		d.bag.Errorf(irreversible.Range(), "Keep one of them.", "%s is irreversible and has a remove", r.what)
+	case irreversible != nil && pure:
+		d.bag.Errorf(irreversible.Range(), "Leave it out: a value has no effect.", "%s only computes and is called irreversible", r.what)
+	case irreversible != nil && s.Irreversible == "":
+		d.bag.Errorf(irreversible.Range(), `Write irreversible = "why".`, "%s does not say why it is irreversible", r.what)
+	case irreversible == nil && s.Remove == nil && s.Scope != model.Service && !pure:
+		d.bag.Errorf(r.at, `Write remove { … }, the inverse of apply, or irreversible = "why".`, "%s has an effect and no remove", r.what)
+	}
+	if pure {
+		for _, f := range s.Inputs {
+			if !s.used[f.Name] {
+				d.bag.Warnf(s.fields[f.Name], "Use it or remove it.", "input %q is not used", f.Name)
+			}
+		}
+	}
+}
+
+// allowed says which kinds of actions suit a scope.
+var allowed = map[model.StepScope]map[string][]string{
+	model.Node:    {"apply": {"script", "builtin"}, "verify": {"script", "builtin"}, "remove": {"script", "builtin"}},
+	model.Service: {"apply": {"call"}, "verify": {"call"}, "remove": {"call"}},
+	model.Cluster: {"apply": {"script", "outputs", "when"}, "verify": {"script"}, "remove": {"script"}},
+}
+
+func (d *decoder) action(r *reader, s *stepDecl, a *model.Action, timeout time.Duration) {
+	kinds := []string{"script", "builtin", "call", "outputs", "when"}
+	r.expect(form{attrs: append([]string{"files", "timeout", "attempts", "backoff"}, kinds...)})
+	a.Timeout, a.Backoff = r.duration("timeout", timeout), r.duration("backoff", 5*time.Second)
+	a.Attempts = int(r.whole("attempts", 1, 1))
+	suits := allowed[s.Scope][r.what]
+	how := "Write " + alternatives(suits) + " = …."
+	given := slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return r.attr(k) == nil })
+	switch {
+	case len(given) == 0:
+		d.bag.Errorf(r.at, how, "%s says nothing to do", r.what)
+		return
+	case len(given) > 1:
+		d.bag.Errorf(r.attr(given[1]).Range(), "Keep one of them.", "%s has both %s and %s", r.what, given[0], given[1])
+		return
+	case !slices.Contains(suits, given[0]):
+		d.bag.Errorf(r.attr(given[0]).Range(), how, "%s of a %s-scope step cannot be %s", r.what, scopeName(s.Scope), given[0])
+		return
+	}
+	if e := r.attr("files"); e != nil && given[0] != "script" {
+		d.bag.Errorf(e.Range(), "Leave it out.", "only a script has further files")
+	}
+	switch given[0] {
+	case "script":
+		a.Script = d.script(r)
+	case "builtin":
+		a.Builtin = r.text("builtin")
+		d.signature(r, s, given[0], a.Builtin, d.catalogue.Builtins)
+	case "call":
+		a.Call = r.text("call")
+		d.signature(r, s, given[0], a.Call, d.catalogue.Calls)
+	case "outputs":
+		d.outputs(r, s, a)
+	case "when":
+		arg := d.body(s, r.attr("when"), "when", value.Type{Kind: value.Bool})
+		a.When = &arg
+		if len(s.Outputs) > 0 {
+			d.bag.Errorf(r.attr("when").Range(), "Remove the outputs, or write outputs = { … } instead.", "a gate has no outputs")
+		}
+	}
+}
+
+func alternatives(words []string) string {
+	text := ""
+	for i, w := range words {
+		switch {
+		case i > 0 && i == len(words)-1:
+			text += " or "
+		case i > 0:
+			text += ", "
+		}
+		text += w
+	}
+	return text
+}
+
+func (d *decoder) script(r *reader) *model.Script {
+	s := &model.Script{Name: r.text("script")}
+	body, ok := d.file(r.attr("script"), s.Name)
+	if !ok {
+		return s
+	}
+	s.Body = body
+	if !bytes.HasPrefix(body, []byte("#!/")) {
+		d.bag.Errorf(r.attr("script").Range(), "Begin it with a line such as #!/bin/sh.", "the script %s does not say what runs it", s.Name)
+	}
+	e := r.attr("files")
+	if e == nil {
+		return s
+	}
+	s.Files = map[string][]byte{}
+	for _, x := range list(e) {
+		name, ok := constantText(d.bag, x)
+		if !ok {
+			continue
+		}
+		body, ok := d.file(x, name)
+		base := path.Base(name)
+		if _, twice := s.Files[base]; twice || base == path.Base(s.Name) {
+			d.bag.Errorf(x.Range(), "They lie side by side while the script runs: rename one of them.", "two files of the script are called %q", base)
+		}
+		if ok {
+			s.Files[base] = body
+		}
+	}
+	return s
+}
+
+// file gives a file of the pack that an action names.
+func (d *decoder) file(e hclsyntax.Expression, name string) ([]byte, bool) {
+	if name == "" {
+		return nil, false
+	}
+	body, ok := d.pack.files[name]
+	if !ok {
+		var known []string
+		for f := range d.pack.files {
+			if len(f) > 6 && f[:6] == "files/" {
+				known = append(known, f)
+			}
+		}
+		d.bag.Errorf(e.Range(), diag.Suggest(name, known), "the pack has no file %q", name)
+	}
+	return body, ok
+}
+
+func constantText(bag *diag.Bag, e hclsyntax.Expression) (string, bool) {
+	v, ok := expr.Constant(bag, e, value.Type{Kind: value.String})
+	if !ok {
+		return "", false
+	}
+	return v.Cty().AsString(), true
+}
+
+// outputs reads the expressions of a pure step.
+func (d *decoder) outputs(r *reader, s *stepDecl, a *model.Action) {
+	a.Outputs = map[string]model.Argument{}
+	s.shapes = map[string]expr.Shape{}
+	declared := map[string]value.Type{}
+	for _, f := range s.Outputs {
+		declared[f.Name] = f.Type
+	}
+	for _, p := range r.pairs("outputs") {
+		t, ok := declared[p.name]
+		if !ok {
+			d.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(declared))+" Outputs are declared as output \"name\" { type = … }.", "no output is called %q", p.name)
+			continue
+		}
+		a.Outputs[p.name] = d.body(s, p.value, p.name, t)
+	}
+	for _, f := range s.Outputs {
+		if _, ok := a.Outputs[f.Name]; !ok {
+			d.bag.Errorf(r.attr("outputs").Range(), "Add it.", "output %q gets no value", f.Name)
+		}
+	}
+}
+
+// body compiles an expression inside a step: it sees the step's inputs and nothing else.
+func (d *decoder) body(s *stepDecl, e hclsyntax.Expression, name string, want value.Type) model.Argument {
+	fields := map[string]model.Field{}
+	for _, f := range s.Inputs {
+		fields[f.Name] = f
+	}
+	good := true
+	env := expr.Env{Bag: d.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) {
+		path := expr.StepNames(t, 2)
+		if len(path) < 2 || path[0] != "input" {
+			good = false
+			d.bag.Errorf(t.SourceRange(), "Write input.NAME, and let the task that calls the step pass the value in.", "a step's body sees its inputs and nothing else")
+			return expr.Shape{}, len(path)
+		}
+		f, ok := fields[path[1]]
+		if !ok {
+			good = false
+			d.bag.Errorf(t.SourceRange(), diag.Suggest(path[1], sortedKeys(fields)), "no input is called %q", path[1])
+		}
+		s.used[path[1]] = true
+		return expr.Shape{Type: f.Type, Path: expr.HerePath}, 2
+	}}
+	expr.Check(env, e, want)
+	if !good {
+		return model.Argument{Name: name}
+	}
+	return expr.Compile(e, func(t hcl.Traversal) (expr.Source, int) {
+		return expr.Reference{Ref: model.Ref{Kind: model.RefStep, Name: expr.StepNames(t, 2)[1]}}, 2
+	}).Argument(name)
+}
+
+// signature checks a call against what offers it.
+func (d *decoder) signature(r *reader, s *stepDecl, kind, name string, offered []step.Signature) {
+	if name == "" {
+		return
+	}
+	at := r.attr(kind).Range()
+	var known []string
+	for _, sig := range offered {
+		if sig.Call == name {
+			d.matches(at, s, sig)
+			return
+		}
+		known = append(known, sig.Call)
+	}
+	what := map[string]string{"call": "service call", "builtin": "builtin action"}[kind]
+	d.bag.Errorf(at, diag.Suggest(name, known), "no %s is called %q", what, name)
+}
+
+func (d *decoder) matches(at hcl.Range, s *stepDecl, sig step.Signature) {
+	declared := map[string]bool{}
+	for _, f := range s.Inputs {
+		declared[f.Name] = true
+		text, ok := sig.Inputs[f.Name]
+		if !ok {
+			d.bag.Errorf(s.fields[f.Name], diag.Suggest(f.Name, sortedKeys(sig.Inputs)), "%s takes no input %q", sig.Call, f.Name)
+			continue
+		}
+		want, err := expr.TypeOf(text)
+		if err != nil {
+			d.bag.Errorf(s.fields[f.Name], "This is an error in joist itself.", "%s: %s", sig.Call, err)
+			continue
+		}
+		if why, ok := expr.Fits(f.Type, want); !ok {
+			d.bag.Errorf(s.fields[f.Name], fmt.Sprintf("Declare it as %s.", want), "%s takes another input %q: %s", sig.Call, f.Name, why)
+		}
+		if f.Optional && !slices.Contains(sig.Optional, f.Name) {
+			d.bag.Errorf(s.fields[f.Name], "Make it required, or give it a default.", "%s needs the input %q, which is optional here", sig.Call, f.Name)
+		}
+	}
+	for _, name := range sortedKeys(sig.Inputs) {
+		if !declared[name] && !slices.Contains(sig.Optional, name) {
+			d.bag.Errorf(at, fmt.Sprintf("Declare input %q { type = %s }.", name, sig.Inputs[name]), "%s needs the input %q", sig.Call, name)
+		}
+	}
+	for _, f := range s.Outputs {
+		text, ok := sig.Outputs[f.Name]
+		if !ok {
+			d.bag.Errorf(at, diag.Suggest(f.Name, sortedKeys(sig.Outputs)), "%s yields no output %q", sig.Call, f.Name)
+			continue
+		}
+		if have, err := expr.TypeOf(text); err == nil {
+			if why, ok := expr.Fits(have, f.Type); !ok {
+				d.bag.Errorf(at, fmt.Sprintf("Declare it as %s.", have), "%s yields another output %q: %s", sig.Call, f.Name, why)
+			}
+		}
+	}
+}
+
+// digestOf is the step digest: what apply can see, and nothing else.
+func digestOf(s *model.Step) value.Digest {
+	h := value.NewHasher()
+	h.Text("step/1/" + scopeName(s.Scope))
+	for _, fields := range [][]model.Field{s.Inputs, s.Outputs} {
+		sorted := slices.SortedFunc(slices.Values(fields), func(a, b model.Field) int { return compare(a.Name, b.Name) })
+		h.Text(fmt.Sprint(len(sorted)))
+		for _, f := range sorted {
+			h.Text(f.Name)
+			h.Text(f.Type.String())
+		}
+	}
+	a := &s.Apply
+	switch {
+	case a.Script != nil:
+		h.Text("script")
+		h.Bytes(a.Script.Body)
+		for _, name := range slices.Sorted(maps.Keys(a.Script.Files)) {
+			h.Text(name)
+			h.Bytes(a.Script.Files[name])
+		}
+	case a.Outputs != nil:
+		h.Text("outputs")
+		for _, name := range slices.Sorted(maps.Keys(a.Outputs)) {
+			h.Text(name)
+			h.Digest(a.Outputs[name].Digest)
+		}
+	case a.When != nil:
+		h.Text("when")
+		h.Digest(a.When.Digest)
+	default:
+		h.Text("builtin " + a.Builtin)
+		h.Text("call " + a.Call)
+	}
+	return h.Sum()
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/healthy.sh
+set -eu

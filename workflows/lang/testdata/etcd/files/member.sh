@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/member.sh
+set -eu

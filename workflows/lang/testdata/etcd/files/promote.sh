@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/promote.sh
+set -eu

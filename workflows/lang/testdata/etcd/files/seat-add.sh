@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/seat-add.sh
+set -eu

@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/seat-remove.sh
+set -eu

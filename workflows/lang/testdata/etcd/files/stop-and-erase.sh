@@ -1,0 +1,3 @@
+#!/bin/sh
+# files/stop-and-erase.sh
+set -eu

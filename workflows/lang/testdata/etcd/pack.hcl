@@ -1,0 +1,158 @@
+pack "etcd" {
+  version  = "0.1.0"
+  summary  = "A replicated etcd cluster under systemd, mutual TLS between all parties."
+  requires = { base = ">= 0.1.0" }
+}
+
+step "seat" {
+  scope = "cluster"
+  doc   = "A seat in the cluster's membership: a founder has one and contacts nobody; others are added as learners through a living member."
+
+  input "name" { type = string }
+  input "url" { type = url }
+  input "id" { type = string }
+  input "founders" { type = map(object({ id = string, url = url })) }
+  input "endpoint" { type = url }
+  input "key" { type = path }
+  input "identity" { type = certificate }
+  output "initial" {
+    type = map(url)
+    doc  = "what the member must be started with: name to peer URL"
+  }
+
+  apply {
+    script   = "files/seat-add.sh"
+    attempts = 10
+    backoff  = "5s"
+  }
+  remove {
+    script   = "files/seat-remove.sh"
+    attempts = 10
+    backoff  = "5s"
+  }
+}
+
+step "voter" {
+  scope = "cluster"
+  doc   = "Asks client_url for its status: a voter is done, a learner is promoted through endpoint. Its remove takes the vote away before the member stops."
+
+  input "client_url" { type = url }
+  input "endpoint" { type = url }
+  input "key" { type = path }
+  input "identity" { type = certificate }
+
+  apply {
+    script   = "files/promote.sh"
+    attempts = 10
+    backoff  = "5s"
+  }
+  remove {
+    script   = "files/seat-remove.sh"
+    attempts = 10
+    backoff  = "5s"
+  }
+}
+
+step "member" {
+  scope = "node"
+  doc   = "Runs one etcd member under systemd."
+
+  input "name" { type = string }
+  input "initial" { type = map(url) }
+  input "key" { type = path }
+  input "identity" { type = certificate }
+  output "client_url" { type = url }
+
+  apply {
+    script   = "files/member.sh"
+    timeout  = "2m"
+    attempts = 3
+    backoff  = "5s"
+  }
+  verify {
+    script  = "files/healthy.sh"
+    timeout = "10s"
+  }
+  remove { script = "files/stop-and-erase.sh" }
+}
+
+workflow "cluster" {
+  role "member" { min = 1 }
+  input "domain" { type = fqdn }
+  output "endpoints" { value = [for name, m in all.member : m.client_url] }
+
+  task "name" {
+    step = base.dns_record
+    each = role.member
+    with = { name = "${node.name}.${input.domain}", addresses = [node.address] }
+  }
+  task "key" {
+    step = base.node_key
+    each = role.member
+    with = { purpose = "etcd" }
+  }
+  task "cert" {
+    step = base.certificate
+    each = role.member
+    with = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"] }
+  }
+  task "hosts" {
+    step = base.hosts
+    each = role.member
+    with = { entries = all.name }
+  }
+  task "disk" {
+    step = base.data_disk
+    each = role.member
+    with = { mount = "/var/lib/etcd" }
+  }
+  task "front" {
+    step = base.balancer
+    with = { name = "etcd.${input.domain}", port = 2379 }
+  }
+  task "founders" {
+    step = base.keep
+    on   = role.member
+    with = { value = { for n, m in role.member : n => { id = m.incarnation, url = "https://${all.name[n].fqdn}:2380" } } }
+  }
+  task "seat" {
+    step = seat
+    each = role.member
+    on   = role.member
+    with = {
+      name     = node.name
+      url      = "https://${task.name.fqdn}:2380"
+      id       = node.incarnation
+      founders = task.founders.value
+      endpoint = task.front.url
+      key      = host.key.path
+      identity = host.cert.certificate
+    }
+  }
+  task "member" {
+    step = member
+    each = role.member
+    with  = { name = node.name, initial = task.seat.initial, key = task.key.path, identity = task.cert.certificate }
+    after = [task.hosts, task.disk]
+  }
+  task "voter" {
+    step = voter
+    each = role.member
+    on   = role.member
+    with = { client_url = task.member.client_url, endpoint = task.front.url, key = host.key.path, identity = host.cert.certificate }
+  }
+  task "backend" {
+    step  = base.balancer_backend
+    each  = role.member
+    with  = { front = task.front.url, address = node.address, port = 2379 }
+    after = [task.voter]
+  }
+
+  rollout "members" {
+    tasks         = [task.seat, task.member, task.voter]
+    canaries      = 1
+    max_in_flight = 1
+    stop_after    = 1
+    founding      = "together"
+  }
+}

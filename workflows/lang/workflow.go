@@ -1,0 +1,316 @@
+package lang
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// workflowDecl is a workflow as it stands in a pack.
+type workflowDecl struct {
+	name     string
+	doc      string
+	pack     *Pack
+	at       hcl.Range
+	roles    []roleDecl
+	inputs   []inputDecl
+	tasks    []*taskDecl
+	outputs  []outputDecl
+	rollouts []rolloutDecl
+}
+
+type roleDecl struct {
+	model.Role
+	at hcl.Range
+}
+
+type inputDecl struct {
+	model.Field
+	at hcl.Range
+}
+
+type outputDecl struct {
+	named
+	each  []named // nil for a single one
+	value hclsyntax.Expression
+}
+
+type taskDecl struct {
+	named
+	target hclsyntax.Expression
+	each   []named
+	on     *named
+	with   []pair
+	open   bool // with could not be read
+	when   hclsyntax.Expression
+	after  []afterDecl
+	roles  []rolePair
+	whole  hcl.Range // of the block's header
+	attrs  map[string]hcl.Range
+}
+
+type afterDecl struct {
+	named
+	all bool
+}
+
+type rolePair struct{ inner, outer named }
+
+type rolloutDecl struct {
+	named
+	tasks []named
+	model model.Rollout
+}
+
+func (w *workflowDecl) full() string { return w.pack.Name + "." + w.name }
+
+func (w *workflowDecl) task(name string) *taskDecl {
+	for _, t := range w.tasks {
+		if t.name == name {
+			return t
+		}
+	}
+	return nil
+}
+
+func (w *workflowDecl) taskNames() []string {
+	var out []string
+	for _, t := range w.tasks {
+		out = append(out, t.name)
+	}
+	return out
+}
+
+func (w *workflowDecl) input(name string) *inputDecl {
+	for i := range w.inputs {
+		if w.inputs[i].Name == name {
+			return &w.inputs[i]
+		}
+	}
+	return nil
+}
+
+func (w *workflowDecl) inputNames() []string {
+	var out []string
+	for _, in := range w.inputs {
+		out = append(out, in.Name)
+	}
+	return out
+}
+
+func (w *workflowDecl) roleNames() []string {
+	var out []string
+	for _, r := range w.roles {
+		out = append(out, r.Name)
+	}
+	return out
+}
+
+func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
+	r := (&reader{bag: d.bag}).inner(b)
+	r.expect(form{
+		attrs:  []string{"doc"},
+		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "rollout": 1},
+		later:  []string{"slot", "was"},
+	})
+	n, ok := r.word(b)
+	if !ok || !unique(d.bag, "step or workflow", seen, n) {
+		return
+	}
+	w := &workflowDecl{name: n.name, doc: r.text("doc"), pack: d.pack, at: n.at}
+	d.pack.workflows[n.name] = w
+	d.pack.order = append(d.pack.order, w)
+	names := map[string]hcl.Range{}
+	for _, b := range r.blocks("role", 1) {
+		d.role(r.inner(b), b, w, names)
+	}
+	names = map[string]hcl.Range{}
+	for _, b := range r.blocks("input", 1) {
+		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "input", names, named{f.Name, at}) {
+			w.inputs = append(w.inputs, inputDecl{f, at})
+		}
+	}
+	names = map[string]hcl.Range{}
+	for _, b := range r.blocks("task", 1) {
+		d.task(r.inner(b), b, w, names)
+	}
+	names = map[string]hcl.Range{}
+	for _, b := range r.blocks("output", 1) {
+		inner := r.inner(b)
+		inner.expect(form{attrs: []string{"value", "each", "doc"}})
+		o := outputDecl{value: inner.need("value", "Write value = task.NAME.OUTPUT, for example."), each: inner.roles("each", w)}
+		inner.text("doc")
+		if o.named, ok = inner.word(b); ok && unique(d.bag, "output", names, o.named) && o.value != nil {
+			w.outputs = append(w.outputs, o)
+		}
+	}
+	names = map[string]hcl.Range{}
+	for _, b := range r.blocks("rollout", 1) {
+		d.rollout(r.inner(b), b, w, names)
+	}
+}
+
+func (d *decoder) role(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
+	r.expect(form{attrs: []string{"min", "max", "memory", "doc"}, later: []string{"tolerate", "was"}})
+	r.text("doc")
+	n, ok := r.word(b)
+	role := roleDecl{Role: model.Role{Name: n.name, Min: int(r.whole("min", 0, 0)), Max: int(r.whole("max", 1, 0)), Memory: r.whole("memory", 1, 0)}, at: n.at}
+	if role.Max > 0 && role.Max < role.Min {
+		d.bag.Errorf(r.attr("max").Range(), "Raise max or lower min.", "max is less than min")
+	}
+	if ok && unique(d.bag, "role", seen, n) {
+		w.roles = append(w.roles, role)
+	}
+}
+
+// roles reads each = role.x or each = [role.x, role.y]; nil if the attribute does not stand there.
+func (r *reader) roles(name string, w *workflowDecl) []named {
+	e := r.attr(name)
+	if e == nil {
+		return nil
+	}
+	out := []named{}
+	for _, x := range list(e) {
+		if n, ok := r.role(x, w); ok {
+			if slices.ContainsFunc(out, func(o named) bool { return o.name == n.name }) {
+				r.bag.Errorf(n.at, "Remove one of them.", "role %q stands twice", n.name)
+				continue
+			}
+			out = append(out, n)
+		}
+	}
+	if len(list(e)) == 0 {
+		r.bag.Errorf(e.Range(), "Write role.NAME, or leave it out.", "%s names no role", name)
+	}
+	return out
+}
+
+func (r *reader) role(e hclsyntax.Expression, w *workflowDecl) (named, bool) {
+	n, ok := r.reference(e, "role")
+	if ok && !slices.Contains(w.roleNames(), n.name) {
+		r.bag.Errorf(n.at, diag.Suggest(n.name, w.roleNames()), "no role is called %q", n.name)
+		return n, false
+	}
+	return n, ok
+}
+
+func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
+	r.expect(form{attrs: []string{"step", "each", "on", "with", "after", "when", "roles"}, later: []string{"for", "except_during", "during", "was"}})
+	t := &taskDecl{whole: r.at, attrs: map[string]hcl.Range{}}
+	for name, a := range r.body.Attributes {
+		t.attrs[name] = a.NameRange
+	}
+	var ok bool
+	if t.named, ok = r.word(b); !ok || !unique(d.bag, "task", seen, t.named) {
+		return
+	}
+	t.target = r.need("step", "Write step = NAME, or step = pack.NAME: a step or a workflow.")
+	t.each = r.roles("each", w)
+	if e := r.attr("on"); e != nil {
+		n, ok := r.role(e, w)
+		if !ok { // reported; the task counts as one that has it
+			n.at = e.Range()
+		}
+		t.on = &n
+	}
+	t.with = r.pairs("with")
+	_, written := r.attr("with").(*hclsyntax.ObjectConsExpr)
+	t.open = r.attr("with") != nil && !written
+	t.when = r.attr("when")
+	if e := r.attr("after"); e != nil {
+		for _, x := range list(e) {
+			d.after(x, t)
+		}
+	}
+	for _, p := range r.pairs("roles") {
+		if outer, ok := r.role(p.value, w); ok {
+			t.roles = append(t.roles, rolePair{p.named, outer})
+		}
+	}
+	w.tasks = append(w.tasks, t)
+}
+
+func (d *decoder) after(e hclsyntax.Expression, t *taskDecl) {
+	tr, diags := hcl.AbsTraversalForExpr(e)
+	path := expr.StepNames(tr, 3)
+	switch {
+	case !diags.HasErrors() && len(path) == 2 && len(tr) == 2 && (path[0] == "task" || path[0] == "all"):
+		t.after = append(t.after, afterDecl{named{path[1], e.Range()}, path[0] == "all"})
+	case len(path) > 0 && (path[0] == "most" || path[0] == "any"):
+		d.bag.Errorf(e.Range(), "It is designed and not there yet: use all.NAME.", "%q is not yet supported", path[0])
+	default:
+		d.bag.Errorf(e.Range(), "Write after = [task.NAME], or all.NAME to wait for every node.", "after names no task")
+	}
+}
+
+func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
+	r.expect(form{attrs: []string{"tasks", "canaries", "max_in_flight", "stop_after", "founding"}, later: []string{"settle"}})
+	n, ok := r.word(b)
+	o := rolloutDecl{named: n, model: model.Rollout{Name: n.name, Canaries: int(r.whole("canaries", 0, 0)), MaxInFlight: r.count("max_in_flight"), StopAfter: r.count("stop_after")}}
+	if e := r.attr("founding"); e != nil {
+		word := r.text("founding")
+		o.model.Together = word == "together"
+		if !o.model.Together && word != "" {
+			d.bag.Errorf(e.Range(), `Write founding = "together", or leave it out.`, "no way of founding is called %q", word)
+		}
+	}
+	if e := r.need("tasks", "Write tasks = [task.NAME]."); e != nil {
+		for _, x := range list(e) {
+			if t, ok := r.reference(x, "task"); ok {
+				o.tasks = append(o.tasks, t)
+			}
+		}
+		if len(list(e)) == 0 {
+			d.bag.Errorf(e.Range(), "Name at least one task.", "%s has no tasks", r.what)
+		}
+	}
+	if ok && unique(d.bag, "rollout", seen, n) {
+		w.rollouts = append(w.rollouts, o)
+	}
+}
+
+// eachNames gives the roles of a list, empty for none.
+func eachNames(each []named) []string {
+	var out []string
+	for _, e := range each {
+		out = append(out, e.name)
+	}
+	return out
+}
+
+func roleList(names []string) string {
+	if len(names) == 0 {
+		return "no role"
+	}
+	return "role." + strings.Join(names, ", role.")
+}
+
+// within reports whether every role of a is one of b.
+func within(a, b []string) bool {
+	return !slices.ContainsFunc(a, func(r string) bool { return !slices.Contains(b, r) })
+}
+
+// nodeType is the type of `node` and of the elements of `role.R`.
+var nodeType = value.Type{Kind: value.Object, Attrs: map[string]value.Attr{
+	model.NodeName: {Type: value.Type{Kind: value.String}}, model.NodeAddress: {Type: value.Type{Kind: value.Address}},
+	model.NodeIncarnation: {Type: value.Type{Kind: value.String}}, model.NodeBoot: {Type: value.Type{Kind: value.String}},
+	model.NodeFacts: {Type: value.Type{}},
+}}
+
+func place(pack *Pack, at hcl.Range) model.Range {
+	return model.Range{File: fmt.Sprintf("%s/%s", pack.Name, at.Filename), Line: at.Start.Line, Col: at.Start.Column}
+}
