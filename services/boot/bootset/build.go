@@ -108,7 +108,8 @@ func newBuilder(config Config, progress Progress) (*builder, error) {
 	return &builder{Config: config, progress: progress}, nil
 }
 
-// Build builds a boot set below config.Out, or returns the one that equal inputs built before. Builds that share a
+// Build builds a boot set below config.Out, or returns the one that equal inputs built before; its manifest is the newest
+// there either way. Builds that share a
 // cache wait for each other; what an interrupted build left behind is removed.
 func Build(ctx context.Context, config Config, progress Progress) (*Set, error) {
 	if config.Agent == "" || config.Out == "" {
@@ -129,6 +130,10 @@ func Build(ctx context.Context, config Config, progress Progress) (*Set, error) 
 	}
 	folder := filepath.Join(b.Out, string(b.Profile)+"-"+inputs.set[:16])
 	if set, err := Open(folder); err == nil {
+		now := time.Now() // whoever looks for the set that was asked for last finds it by its manifest's time
+		if err := os.Chtimes(filepath.Join(folder, manifestName), now, now); err != nil {
+			return nil, fmt.Errorf("cannot touch the boot set: %w", err)
+		}
 		b.progress("done", "unchanged: "+set.Digest)
 		return set, nil
 	}

@@ -3,7 +3,6 @@ package kmod
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +71,7 @@ func (l *Loader) Coldplug() error {
 	var problems []error
 	for range 8 { // deeper than any chain of buses
 		fresh := 0
-		for _, modalias := range modaliases("/sys/devices") {
+		for _, modalias := range modaliases("/sys/bus") {
 			if l.seen[modalias] {
 				continue
 			}
@@ -91,19 +90,20 @@ func (l *Loader) Coldplug() error {
 	return errors.Join(problems...)
 }
 
-func modaliases(root string) []string {
+// modaliases reads what every device on every bus says it is. Devices may vanish meanwhile; what cannot be read is
+// passed over.
+func modaliases(buses string) []string {
+	paths, err := filepath.Glob(filepath.Join(buses, "*/devices/*/modalias"))
+	if err != nil {
+		return nil // the pattern is well-formed
+	}
 	var all []string
-	// Devices may vanish while we walk; what cannot be read is passed over.
-	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "modalias" || d.IsDir() {
-			return nil
-		}
+	for _, path := range paths {
 		if b, err := os.ReadFile(path); err == nil {
 			if s := strings.TrimSpace(string(b)); s != "" {
 				all = append(all, s)
 			}
 		}
-		return nil
-	})
+	}
 	return all
 }
