@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -62,6 +63,9 @@ func (s *System) newestSet() (*bootset.Set, error) {
 	}
 	newest, name := int64(0), ""
 	for _, e := range list {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // a build under way
+		}
 		info, err := os.Stat(filepath.Join(s.cfg.BootSets, e.Name(), "manifest.json"))
 		if err == nil && info.ModTime().UnixNano() > newest {
 			newest, name = info.ModTime().UnixNano(), e.Name()
