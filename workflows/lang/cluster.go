@@ -29,6 +29,7 @@ type ClusterFile struct {
 	flow  hcl.Range
 	with  []pair
 	roles map[string]hcl.Range
+	packs map[string]hcl.Range
 }
 
 // LoadCluster reads a cluster file; name is what diagnostics call it. It returns nil if there are errors.
@@ -62,7 +63,8 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 	r.expect(form{attrs: []string{"workflow", "packs", "nodes", "with", "storage"}, later: []string{"reboot"}})
 	n, _ := r.word(b)
 	c.Name, c.at = n.name, n.at
-	c.Packs, c.Nodes, c.roles = map[string]PackSource{}, map[string]Selection{}, map[string]hcl.Range{}
+	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
+	c.roles, c.packs = map[string]hcl.Range{}, map[string]hcl.Range{}
 	if e := r.need("workflow", "Write workflow = pack.NAME."); e != nil {
 		c.flow = e.Range()
 		t, diags := hcl.AbsTraversalForExpr(e)
@@ -120,7 +122,7 @@ func (c *ClusterFile) pack(r *reader, p pair) {
 	if src.Source == "" {
 		r.bag.Errorf(o.SrcRange, `Add source = "builtin", or a folder such as "./content/etcd".`, "the pack %q has no source", p.name)
 	}
-	c.Packs[p.name] = src
+	c.Packs[p.name], c.packs[p.name] = src, p.at
 }
 
 // selection reads ["a", "b"] or select(EXPR, COUNT).

@@ -19,6 +19,11 @@ import (
 // model's digest covers packs, cluster file and inputs.
 func Compile(src Source) (*model.Model, Diagnostics) {
 	ds := Check(src.Packs)
+	for _, name := range sortedKeys(src.Packs) {
+		if src.Packs[name].broken {
+			ds = append(ds, Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("the pack %q has errors", name), Detail: "Correct them first."})
+		}
+	}
 	c := &compiler{src: src, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.find()
 	if w != nil {
@@ -51,8 +56,7 @@ type compiler struct {
 func (c *compiler) find() *workflowDecl {
 	f := c.file
 	for _, name := range sortedKeys(f.Packs) {
-		at := hcl.Range{Filename: f.file, Start: hcl.Pos{Line: f.Packs[name].Range.Line, Column: f.Packs[name].Range.Col}}
-		at.End = at.Start
+		at := f.packs[name]
 		p := c.src.Packs[name]
 		if p == nil {
 			c.bag.Errorf(at, "Look whether its source holds a pack of that name.", "the pack %q is not there", name)
@@ -105,7 +109,7 @@ func (c *compiler) inputs(w *workflowDecl) {
 		case in.Optional:
 			c.model.Inputs[in.Name] = value.NullOf(in.Type)
 		default:
-			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, article(in.Type)), "the cluster does not give workflow %s its input %q", w.full(), in.Name)
+			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, expr.Article(in.Type)), "the cluster does not give workflow %s its input %q", w.full(), in.Name)
 		}
 	}
 }

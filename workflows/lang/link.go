@@ -44,7 +44,7 @@ func Check(packs map[string]*Pack) Diagnostics {
 			l.workflow(w)
 		}
 		l.requirements(packs[name])
-		out = append(out, l.bags[name].Done(name+"/")...)
+		out = append(out, l.bags[name].Done(packs[name].prefix())...)
 	}
 	return out
 }
@@ -147,7 +147,10 @@ func (c *flowCheck) run() *signature {
 		if called != nil && c.recursion(t, called) {
 			called = nil
 		}
-		c.failed[t.name] = s == nil && called == nil
+		if s != nil && s.broken || called != nil && called.pack.broken {
+			s, called = nil, nil // what is wrong with it was said when its pack was loaded
+		}
+		c.failed[t.name] = t.lost || s == nil && called == nil
 		c.targets[t.name] = callee{s, called}
 	}
 	for _, t := range c.sorted() {
@@ -176,9 +179,15 @@ func (c *flowCheck) recursion(t *taskDecl, called *workflowDecl) bool {
 	return true
 }
 
-// dependencies lists what a task refers to, by name.
-func (t *taskDecl) dependencies() []named {
-	var out []named
+// dependency is a task that another one refers to.
+type dependency struct {
+	named
+	all bool // to every instance
+}
+
+// dependencies lists what a task refers to.
+func (t *taskDecl) dependencies() []dependency {
+	var out []dependency
 	exprs := []hclsyntax.Expression{t.when}
 	for _, p := range t.with {
 		exprs = append(exprs, p.value)
@@ -190,12 +199,12 @@ func (t *taskDecl) dependencies() []named {
 		for _, tr := range hclsyntax.Variables(e) {
 			path := expr.StepNames(tr, 2)
 			if len(path) == 2 && (path[0] == "task" || path[0] == "all" || path[0] == "host") {
-				out = append(out, named{path[1], tr.SourceRange()})
+				out = append(out, dependency{named{path[1], tr.SourceRange()}, path[0] == "all"})
 			}
 		}
 	}
 	for _, a := range t.after {
-		out = append(out, a.named)
+		out = append(out, dependency{a.named, a.all})
 	}
 	return out
 }
@@ -265,14 +274,15 @@ func (c *flowCheck) after(t *taskDecl, a afterDecl) {
 	case a.all && len(up.each) == 0:
 		c.bag.Errorf(a.at, fmt.Sprintf("Write task.%s.", a.name), "task %q has a single instance, not one for each node", a.name)
 	case !a.all:
-		c.meets(t.name, eachNames(t.each), a.at, a.name, eachNames(up.each))
+		c.meets(site{task: t, each: eachNames(t.each)}, a.at, a.name, eachNames(up.each))
 	}
 }
 
 // meets reports a reference to the same node's instance of a task that is not on all nodes of the one that refers.
-func (c *flowCheck) meets(who string, each []string, at hcl.Range, name string, upEach []string) bool {
+func (c *flowCheck) meets(from site, at hcl.Range, name string, upEach []string) bool {
+	who, each := from.who(), from.each
 	switch {
-	case len(upEach) == 0:
+	case len(upEach) == 0 || from.task != nil && from.task.lost:
 		return true
 	case len(each) == 0:
 		c.bag.Errorf(at, fmt.Sprintf("Write all.%s: the map from node name to its outputs.", name), "task %q has an instance for each node, and %s has no node", name, who)
@@ -290,10 +300,10 @@ func (c *flowCheck) stepTask(t *taskDecl, s *stepDecl) {
 		c.bag.Errorf(t.attrs["roles"], "Only a workflow has roles. Leave it out, or write each = role.NAME.", "%s is a step and has no roles", s.Name)
 	}
 	if s.Scope == model.Node && len(t.each) == 0 && t.attrs["each"] == (hcl.Range{}) {
-		c.bag.Errorf(t.whole, "Write each = role.NAME: one instance for each node of the role.", "task %q runs a node-scope step and says on which nodes", t.name)
+		c.bag.Errorf(t.whole, "Write each = role.NAME: one instance for each node of the role.", "task %q runs a node-scope step and does not say on which nodes", t.name)
 	}
 	if script && t.on == nil {
-		c.bag.Errorf(t.whole, "Write on = role.NAME: the script runs on one of its nodes.", "task %q runs a cluster-scope script and says on which nodes it may run", t.name)
+		c.bag.Errorf(t.whole, "Write on = role.NAME: the script runs on one of its nodes.", "task %q runs a cluster-scope script and does not say on which nodes", t.name)
 	}
 	if t.on != nil && s.Scope != model.Cluster {
 		c.bag.Errorf(t.on.at, "Leave it out: it is for cluster-scope steps.", "%s is a %s-scope step and takes no on", s.Name, scopeName(s.Scope))
@@ -331,17 +341,8 @@ func (c *flowCheck) missing(t *taskDecl, what string, fields []model.Field, give
 	}
 	for _, f := range fields {
 		if !given[f.Name] && f.Default == nil && !f.Optional {
-			c.bag.Errorf(t.whole, fmt.Sprintf("Add %s to with: it is %s.", f.Name, article(f.Type)), "task %q does not give %s its input %q", t.name, what, f.Name)
+			c.bag.Errorf(t.whole, fmt.Sprintf("Add %s to with: it is %s.", f.Name, expr.Article(f.Type)), "task %q does not give %s its input %q", t.name, what, f.Name)
 		}
-	}
-}
-
-func article(t value.Type) string {
-	switch text := t.String(); text[0] {
-	case 'a', 'e', 'i', 'o', 'u':
-		return "an " + text
-	default:
-		return "a " + text
 	}
 }
 
@@ -428,6 +429,7 @@ func (c *flowCheck) outputs() *signature {
 func (c *flowCheck) rollouts() {
 	in := map[string]string{}
 	for _, o := range c.w.rollouts {
+		c.standstill(o)
 		var first *taskDecl
 		for _, n := range o.tasks {
 			t := c.w.task(n.name)
@@ -454,5 +456,34 @@ func (c *flowCheck) rollouts() {
 				c.bag.Errorf(n.at, "Make a rollout for each.", "rollout %q is over tasks of different nodes: %q on %s, %q on %s", o.name, first.name, roleList(eachNames(first.each)), t.name, roleList(eachNames(t.each)))
 			}
 		}
+	}
+}
+
+// standstill reports a rollout that could wait for itself: a task in it that waits, perhaps through others, for every
+// instance of one in it, while instances of that one wait for their turn.
+func (c *flowCheck) standstill(o rolloutDecl) {
+	in := map[string]bool{}
+	for _, n := range o.tasks {
+		in[n.name] = true
+	}
+	visited := map[string]bool{}
+	var visit func(name string)
+	visit = func(name string) {
+		t := c.w.task(name)
+		if t == nil || visited[name] {
+			return
+		}
+		visited[name] = true
+		for _, d := range t.dependencies() {
+			if d.all && in[d.name] {
+				c.bag.Errorf(d.at, fmt.Sprintf("Nodes take turns in the rollout, so not all of them can be done. Wait for task.%s, or take %q out of the rollout.", d.name, d.name),
+					"rollout %q waits for itself: task %q needs %q of every node", o.name, name, d.name)
+				continue
+			}
+			visit(d.name)
+		}
+	}
+	for _, n := range o.tasks {
+		visit(n.name)
 	}
 }

@@ -36,7 +36,12 @@ type Pack struct {
 	Requires map[string]string // constraint by pack name
 	Trust    string            // level of trust that its secrets need; model.Approved if it says nothing
 
+	// Folder is what diagnostics of Check and Compile put before file names, such as "content/etcd/"; it may be set before
+	// they are called. Load makes it the pack's name and a slash.
+	Folder string
+
 	files     map[string][]byte
+	broken    bool
 	digest    value.Digest
 	at        hcl.Range
 	required  map[string]hcl.Range
@@ -96,7 +101,8 @@ func belongs(name string) bool {
 }
 
 // Load reads a pack: pack.hcl and the other *.hcl of its folder, and files/**, by path within the pack. It returns nil
-// if there are errors. What the pack's workflows refer to in other packs is the matter of Check.
+// where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
+// Compile refuses it. What the pack's workflows refer to is the matter of Check.
 func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
 	p := &Pack{files: map[string][]byte{}, steps: map[string]*stepDecl{}, workflows: map[string]*workflowDecl{}, required: map[string]hcl.Range{}}
 	sources, total := map[string][]byte{}, 0
@@ -130,11 +136,14 @@ func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
 	d := &decoder{bag: bag, pack: p, catalogue: catalogue, files: map[string]bool{}}
 	d.pack.digest = value.Sum(p.Archive())
 	d.bodies(bodies)
-	if bag.HasErrors() {
+	p.broken = bag.HasErrors()
+	if p.Name == "" {
 		return nil, bag.Done("")
 	}
 	return p, bag.Done("")
 }
+
+func (p *Pack) prefix() string { return p.Folder }
 
 // decoder fills a pack in from its sources.
 type decoder struct {
@@ -178,7 +187,7 @@ func (d *decoder) packBlock(b *hclsyntax.Block) {
 	r.expect(form{attrs: []string{"version", "summary", "requires", "trust"}})
 	n, _ := r.word(b)
 	p := d.pack
-	p.Name, p.at, p.Requires, p.Trust = n.name, n.at, map[string]string{}, model.Approved
+	p.Name, p.Folder, p.at, p.Requires, p.Trust = n.name, n.name+"/", n.at, map[string]string{}, model.Approved
 	if e := r.need("version", `Write version = "0.1.0".`); e != nil {
 		p.Version = r.text("version")
 		if _, err := semver.StrictNewVersion(p.Version); err != nil && p.Version != "" {

@@ -292,7 +292,7 @@ func (r *reader) word(b *hclsyntax.Block) (named, bool) {
 func unique(bag *diag.Bag, what string, seen map[string]hcl.Range, n named) bool {
 	first, twice := seen[n.name]
 	if twice {
-		bag.Errorf(n.at, fmt.Sprintf("The first stands at %s:%d. Rename one of them.", first.Filename, first.Start.Line), "two %ss are called %q", what, n.name)
+		bag.Errorf(n.at, fmt.Sprintf("The first stands at %s:%d. Rename one of them.", first.Filename, first.Start.Line), "two %s are called %q", what, n.name)
 		return false
 	}
 	seen[n.name] = n.at

@@ -34,7 +34,7 @@ var roots = []string{"task", "all", "host", "node", "role", "input"}
 
 // check checks an expression where it stands.
 func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr.Shape {
-	s := expr.Check(expr.Env{Bag: c.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) { return c.resolve(at, t) }}, e, want)
+	s := expr.Check(expr.Env{Bag: c.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) { return c.resolve(at, t) }, Secrets: at.task == nil}, e, want)
 	flows := s.Flows()
 	switch {
 	case !at.step || flows&expr.Paths == 0:
@@ -76,7 +76,7 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 		c.used[in.Name] = true
 		return expr.Shape{Type: in.Type}, 2
 	case "node":
-		if len(at.each) == 0 {
+		if len(at.each) == 0 && !(at.task != nil && at.task.lost) {
 			return fail("Write each = role.NAME to have one instance for each node, or look at role.NAME.", "%s has no node", at.who())
 		}
 		a, ok := nodeType.Attrs[path[1]]
@@ -131,7 +131,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 	if root == "host" && len(out.each) == 0 {
 		return fail(fmt.Sprintf("Write task.%s.%s.", name, path[2]), "task %q has a single instance, not one for each node", name)
 	}
-	if !c.meets(at.who(), at.each, t.SourceRange(), name, out.each) {
+	if !c.meets(at, t.SourceRange(), name, out.each) {
 		return expr.Shape{}, 3
 	}
 	return seen(out, root), 3
@@ -139,7 +139,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 
 func (c *flowCheck) meetsAll(at site, t hcl.Traversal, name string, outputs map[string]result) bool {
 	for _, o := range sortedKeys(outputs) {
-		if !c.meets(at.who(), at.each, t.SourceRange(), name, outputs[o].each) {
+		if !c.meets(at, t.SourceRange(), name, outputs[o].each) {
 			return false
 		}
 	}

@@ -22,6 +22,7 @@ import (
 type stepDecl struct {
 	*model.Step
 	at     hcl.Range
+	broken bool                 // something about it was reported
 	fields map[string]hcl.Range // inputs
 	used   map[string]bool      // inputs that a pure body mentions
 	shapes map[string]expr.Shape
@@ -39,6 +40,7 @@ func scopeName(s model.StepScope) string {
 }
 
 func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
+	before := d.bag.Count()
 	r := (&reader{bag: d.bag}).inner(b)
 	r.expect(form{
 		attrs:  []string{"scope", "doc", "once", "irreversible"},
@@ -46,7 +48,7 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		later:  []string{"stage", "reboots", "was"},
 	})
 	n, ok := r.word(b)
-	if !ok || !unique(d.bag, "step", seen, n) {
+	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
 	s := &stepDecl{Step: &model.Step{Name: d.pack.Name + "." + n.name, Archive: d.pack.digest}, at: n.at, fields: map[string]hcl.Range{}, used: map[string]bool{}}
@@ -61,17 +63,18 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		}
 	}
 	d.fields(r, s)
-	if !scoped {
-		return
+	if scoped {
+		d.actions(r, s)
 	}
-	d.actions(r, s)
-	s.Digest = digestOf(s.Step)
+	if s.broken = d.bag.Count() > before; !s.broken {
+		s.Digest = digestOf(s.Step)
+	}
 }
 
 func (d *decoder) fields(r *reader, s *stepDecl) {
 	seen := map[string]hcl.Range{}
 	for _, b := range r.blocks("input", 1) {
-		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "input", seen, named{f.Name, at}) {
+		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "inputs", seen, named{f.Name, at}) {
 			s.Inputs = append(s.Inputs, f)
 			s.fields[f.Name] = at
 			if f.Type.Holds(value.Path) && s.Scope == model.Service {
@@ -85,7 +88,7 @@ func (d *decoder) fields(r *reader, s *stepDecl) {
 		inner.expect(form{attrs: []string{"type", "doc"}})
 		n, ok := inner.word(b)
 		t, typed := inner.typed()
-		if !ok || !typed || !unique(d.bag, "output", seen, n) {
+		if !ok || !typed || !unique(d.bag, "outputs", seen, n) {
 			continue
 		}
 		s.Outputs = append(s.Outputs, model.Field{Name: n.name, Type: t, Doc: inner.text("doc")})
@@ -118,7 +121,7 @@ func (d *decoder) input(r *reader, b *hclsyntax.Block) (model.Field, hcl.Range, 
 			f.Default = &v
 		}
 	}
-	return f, n.at, ok && typed
+	return f, n.at, ok
 }
 
 // actions reads apply, verify and remove, and checks that they suit the step's scope.

@@ -2,7 +2,6 @@ package lang
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -56,6 +55,7 @@ type taskDecl struct {
 	on     *named
 	with   []pair
 	open   bool // with could not be read
+	lost   bool // each could not be read: nothing about its nodes is reported again
 	when   hclsyntax.Expression
 	after  []afterDecl
 	roles  []rolePair
@@ -128,7 +128,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		later:  []string{"slot", "was"},
 	})
 	n, ok := r.word(b)
-	if !ok || !unique(d.bag, "step or workflow", seen, n) {
+	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
 	w := &workflowDecl{name: n.name, doc: r.text("doc"), pack: d.pack, at: n.at}
@@ -140,7 +140,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	}
 	names = map[string]hcl.Range{}
 	for _, b := range r.blocks("input", 1) {
-		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "input", names, named{f.Name, at}) {
+		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "inputs", names, named{f.Name, at}) { // also one without a type
 			w.inputs = append(w.inputs, inputDecl{f, at})
 		}
 	}
@@ -154,7 +154,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		inner.expect(form{attrs: []string{"value", "each", "doc"}})
 		o := outputDecl{value: inner.need("value", "Write value = task.NAME.OUTPUT, for example."), each: inner.roles("each", w)}
 		inner.text("doc")
-		if o.named, ok = inner.word(b); ok && unique(d.bag, "output", names, o.named) && o.value != nil {
+		if o.named, ok = inner.word(b); ok && unique(d.bag, "outputs", names, o.named) && o.value != nil {
 			w.outputs = append(w.outputs, o)
 		}
 	}
@@ -172,7 +172,7 @@ func (d *decoder) role(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[
 	if role.Max > 0 && role.Max < role.Min {
 		d.bag.Errorf(r.attr("max").Range(), "Raise max or lower min.", "max is less than min")
 	}
-	if ok && unique(d.bag, "role", seen, n) {
+	if ok && unique(d.bag, "roles", seen, n) {
 		w.roles = append(w.roles, role)
 	}
 }
@@ -215,11 +215,12 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[
 		t.attrs[name] = a.NameRange
 	}
 	var ok bool
-	if t.named, ok = r.word(b); !ok || !unique(d.bag, "task", seen, t.named) {
+	if t.named, ok = r.word(b); !ok || !unique(d.bag, "tasks", seen, t.named) {
 		return
 	}
 	t.target = r.need("step", "Write step = NAME, or step = pack.NAME: a step or a workflow.")
 	t.each = r.roles("each", w)
+	t.lost = r.attr("each") != nil && len(t.each) == 0
 	if e := r.attr("on"); e != nil {
 		n, ok := r.role(e, w)
 		if !ok { // reported; the task counts as one that has it
@@ -278,7 +279,7 @@ func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen m
 			d.bag.Errorf(e.Range(), "Name at least one task.", "%s has no tasks", r.what)
 		}
 	}
-	if ok && unique(d.bag, "rollout", seen, n) {
+	if ok && unique(d.bag, "rollouts", seen, n) {
 		w.rollouts = append(w.rollouts, o)
 	}
 }
@@ -312,5 +313,5 @@ var nodeType = value.Type{Kind: value.Object, Attrs: map[string]value.Attr{
 }}
 
 func place(pack *Pack, at hcl.Range) model.Range {
-	return model.Range{File: fmt.Sprintf("%s/%s", pack.Name, at.Filename), Line: at.Start.Line, Col: at.Start.Column}
+	return model.Range{File: pack.prefix() + at.Filename, Line: at.Start.Line, Col: at.Start.Column}
 }

@@ -44,6 +44,17 @@ func (ds Diagnostics) HasErrors() bool {
 	return slices.ContainsFunc(ds, func(d Diagnostic) bool { return d.Severity == Error })
 }
 
+// In gives the diagnostics with a folder, such as "content/etcd/", before the names of their files.
+func (ds Diagnostics) In(folder string) Diagnostics {
+	out := slices.Clone(ds)
+	for i := range out {
+		if out[i].File != "" {
+			out[i].File = folder + out[i].File
+		}
+	}
+	return out
+}
+
 // Errors leaves the warnings out.
 func (ds Diagnostics) Errors() Diagnostics {
 	return slices.DeleteFunc(slices.Clone(ds), func(d Diagnostic) bool { return d.Severity != Error })
@@ -214,13 +225,7 @@ func (b *Bag) Done(prefix string) Diagnostics {
 	slices.SortStableFunc(out, func(x, y Diagnostic) int {
 		return cmp.Or(cmp.Compare(x.File, y.File), cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column))
 	})
-	out = slices.Compact(out)
-	for i := range out {
-		if out[i].File != "" {
-			out[i].File = prefix + out[i].File
-		}
-	}
-	return out
+	return slices.Compact(out).In(prefix)
 }
 
 // Nearest gives the name among those known that was most probably meant, empty if none is near.

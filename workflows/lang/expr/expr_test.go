@@ -93,7 +93,8 @@ func TestEval(t *testing.T) {
 		{`cidrhost("10.1.0.0/24", 256)`, `error: has no host`},
 		{`all.name["n9"].fqdn`, `error: x:1:9: Invalid index`},
 		{`format("%99999d", 1)`, `error: width`},
-		{`"${task.gone.value}"`, `error: null`},
+		{`"${task.gone.value}"`, `null`},
+		{`"a${task.gone.value}"`, `error: null`},
 	} {
 		v, err := expr.Compile(parse(t, c.src), resolve).Eval(s)
 		got := ""

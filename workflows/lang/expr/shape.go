@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -56,6 +57,7 @@ type Env struct {
 	// Resolve gives the shape of what a traversal begins with and how many names belong to it. It reports what is wrong,
 	// and then gives the zero Shape.
 	Resolve func(t hcl.Traversal) (Shape, int)
+	Secrets bool // a whole secret may stand where any type is wanted
 }
 
 type checker struct {
@@ -87,19 +89,22 @@ func Check(env Env, e hclsyntax.Expression, want value.Type) Shape {
 	c.ctx = &hcl.EvalContext{Variables: vars, Functions: table}
 	before := env.Bag.Count()
 	s := c.check(e, want)
+	if s.Made&Secrets != 0 && env.Bag.Count() == before {
+		env.Bag.Errorf(e.Range(), "Pass it on whole: expressions cannot look inside a secret.", "an expression is made of a secret")
+	}
 	c.evaluate(e)
 	if v, diags := e.Value(c.ctx); !diags.HasErrors() && env.Bag.Count() == before {
 		if _, err := want.Check(value.FromCty(v)); err != nil {
-			env.Bag.Errorf(e.Range(), "The value must be "+article(want)+".", "%s", err)
+			env.Bag.Errorf(e.Range(), "The value must be "+Article(want)+".", "%s", err)
 		}
 	}
 	return s
 }
 
-func article(t value.Type) string {
+// Article writes a type with its article.
+func Article(t value.Type) string {
 	text := t.String()
-	switch text[0] {
-	case 'a', 'e', 'i', 'o', 'u':
+	if strings.ContainsAny(text[:1], "aeiou") || t.Kind == value.FQDN {
 		return "an " + text
 	}
 	return "a " + text
@@ -144,9 +149,9 @@ func (c *checker) check(e hclsyntax.Expression, want value.Type) Shape {
 			return c.checkObject(x, want)
 		}
 	case *hclsyntax.ConditionalExpr:
-		c.shape(x.Condition)
+		cond := c.shape(x.Condition)
 		a, b := c.check(x.TrueResult, want), c.check(x.FalseResult, want)
-		return Shape{Type: want, Made: a.Flows() | b.Flows()}
+		return Shape{Type: want, Made: cond.Flows() | a.Flows() | b.Flows()}
 	case *hclsyntax.ForExpr:
 		elem := value.Type{}
 		if x.KeyExpr != nil && want.Kind == value.Map || x.KeyExpr == nil && (want.Kind == value.List || want.Kind == value.Set) {
@@ -169,17 +174,25 @@ func (c *checker) check(e hclsyntax.Expression, want value.Type) Shape {
 
 func (c *checker) compare(e hclsyntax.Expression, s Shape, want value.Type) {
 	switch {
+	case c.Secrets && s.Type.Kind == value.Secret && want.Kind == value.Any:
 	case s.Flows()&Secrets != 0 && want.Kind != value.Secret:
-		c.Bag.Errorf(e.Range(), fmt.Sprintf("Declare what takes it as secret(%s), or give it something that is not secret.", plain(s.Type)), "a secret flows into a plain %s", want)
+		c.Bag.Errorf(e.Range(), fmt.Sprintf("Declare what takes it as secret(%s), or give it something that is not secret.", plain(s.Type)), "a secret flows into a plain %s", plainly(want))
 	case want.Kind == value.Secret && s.Type.Kind != value.Secret && s.Made&Secrets != 0:
 		c.Bag.Errorf(e.Range(), "Pass it on whole: expressions cannot look inside a secret.", "an expression is made of a secret")
 	case want.Kind == value.Secret && s.Type.Kind != value.Secret && s.Type.Kind != value.Any:
 		c.Bag.Errorf(e.Range(), "Only the output or input of a step that is declared secret can stand here; a secret never stands in a file.", "plain text where a secret is wanted")
 	default:
 		if why, ok := Fits(s.Type, want); !ok {
-			c.Bag.Errorf(e.Range(), "The value must be "+article(want)+".", "%s", why)
+			c.Bag.Errorf(e.Range(), "The value must be "+Article(want)+".", "%s", why)
 		}
 	}
+}
+
+func plainly(t value.Type) string {
+	if t.Kind == value.Any {
+		return "value"
+	}
+	return t.String()
 }
 
 func plain(t value.Type) value.Type {
@@ -216,7 +229,7 @@ func (c *checker) checkObject(x *hclsyntax.ObjectConsExpr, want value.Type) Shap
 	}
 	for _, name := range sorted(want.Attrs) {
 		if !want.Attrs[name].Optional && !seen[name] {
-			c.Bag.Errorf(x.SrcRange, "The value must be "+article(want)+".", "attribute %q is missing", name)
+			c.Bag.Errorf(x.SrcRange, "The value must be "+Article(want)+".", "attribute %q is missing", name)
 		}
 	}
 	return out
@@ -500,7 +513,9 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Shape {
 			return s.of(value.Of(value.Set, s.Type))
 		}
 		return s.of(value.Of(value.List, s.Type))
-	case "concat", "merge", "coalesce", "setunion":
+	case "merge":
+		return merged(args)
+	case "concat", "coalesce", "setunion":
 		for _, a := range args[1:] {
 			first = either(first, a)
 		}
@@ -511,6 +526,21 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Shape {
 		result = typeOf(v.Type())
 	}
 	return Shape{Type: result, Made: flows}
+}
+
+// merged is the shape of several maps or objects in one, later ones first.
+func merged(args []Shape) Shape {
+	out := args[0]
+	for _, a := range args[1:] {
+		if out.Type.Kind != value.Object || a.Type.Kind != value.Object {
+			out = either(out, a)
+			continue
+		}
+		attrs := maps.Clone(out.Type.Attrs)
+		maps.Copy(attrs, a.Type.Attrs)
+		out = Shape{value.Type{Kind: value.Object, Attrs: attrs}, out.Path | a.Path, out.Made | a.Made}
+	}
+	return out
 }
 
 // Constant evaluates an expression that refers to nothing. It reports false, with a diagnostic, if it cannot.
@@ -542,7 +572,7 @@ func Constant(bag *diag.Bag, e hclsyntax.Expression, want value.Type) (value.Val
 	}
 	checked, err := want.Check(value.FromCty(v))
 	if err != nil {
-		bag.Errorf(e.Range(), "The value must be "+article(want)+".", "%s", err)
+		bag.Errorf(e.Range(), "The value must be "+Article(want)+".", "%s", err)
 		return value.Value{}, false
 	}
 	return checked, true
