@@ -3,6 +3,7 @@ package lang
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -239,6 +240,9 @@ func FromArchive(data []byte) (map[string][]byte, error) {
 	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()
 		if err == io.EOF {
+			if !bytes.Equal((&Pack{files: out}).Archive(), data) {
+				return nil, errors.New("cannot read the pack's archive: it is not in the form that archives have")
+			}
 			return out, nil
 		}
 		if err != nil {

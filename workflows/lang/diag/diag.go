@@ -232,7 +232,7 @@ func (b *Bag) Done(prefix string) Diagnostics {
 func Nearest(name string, known []string) string {
 	best, least := "", max(len(name)/3, 1)+1
 	for _, k := range slices.Sorted(slices.Values(known)) {
-		if d := distance(name, k); d < least {
+		if d := distance(name, k); d < least && d < len(name) {
 			best, least = k, d
 		}
 	}
