@@ -356,6 +356,6 @@ func (s *session) facts(ctx context.Context, sent json.RawMessage) error {
 
 // report tells the engine of a trouble, now or when it can be reached.
 func (a *Agent) report(text string) {
-	a.logs.report(text[:min(len(text), wire.MaxError)])
+	a.logs.report(wire.Clip(text, wire.MaxError))
 	a.notify()
 }

@@ -147,8 +147,13 @@ func (g *Gateway) collect(s *session, level enrol.Level) (lines [][]byte, refres
 		}
 	}
 	s.probes = nil
-	for _, o := range g.orders[s.Node] {
-		if o.sent == s || o.incarnation != "" && o.incarnation != s.Incarnation || !o.cancel && level < o.level {
+	for id, o := range g.orders[s.Node] {
+		other := o.incarnation != "" && o.incarnation != s.Incarnation
+		if other && o.cancel {
+			g.drop(s.Node, id) // what was to be ended has ended with its incarnation
+			continue
+		}
+		if o.sent == s || other || o.stage != "" && o.stage != s.hello.Stage || !o.cancel && level < o.level {
 			continue
 		}
 		o.sent = s

@@ -138,7 +138,7 @@ func (s *Sandbox) Run(ctx context.Context, req wire.Request, log func(text strin
 	if errors.As(err, &stop) {
 		res.Reason = stop.reason
 	}
-	res.Error = clip(out.redact(err.Error()), wire.MaxError)
+	res.Error = wire.Clip(out.redact(err.Error()), wire.MaxError)
 	return res
 }
 
@@ -316,12 +316,4 @@ func (s *Sandbox) collect(dir string, req wire.Request, res *wire.Result) error 
 		res.ValidUntil = &until
 	}
 	return nil
-}
-
-func clip(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	const more = " …"
-	return strings.ToValidUTF8(text[:limit-len(more)], "") + more
 }
