@@ -36,6 +36,7 @@ type TrustError struct {
 	Have, Need enrol.Level
 }
 
+// Error implements error.
 func (e *TrustError) Error() string {
 	have := "not enrolled"
 	if e.Have > 0 {

@@ -155,6 +155,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 		Handler: g.Handler(),
 		TLSConfig: &tls.Config{
 			MinVersion:             tls.VersionTLS13,
+			NextProtos:             []string{"h2", "http/1.1"}, // agents speak the first, enrolments the second
 			GetCertificate:         g.cfg.Certificate,
 			ClientAuth:             tls.VerifyClientCertIfGiven,
 			SessionTicketsDisabled: true, // every connection shows its certificate anew
