@@ -287,7 +287,7 @@ func (a *Agent) refuse(req wire.Request, why error) {
 	now := a.cfg.Now()
 	res := wire.Result{
 		ID: req.ID, Instance: req.Instance, Attempt: req.Attempt, Reason: wire.Refused, ExitCode: -1, Ended: now,
-		Error: "the agent refused the request: " + why.Error(),
+		Error: wire.Clip("the agent refused the request: "+why.Error(), wire.MaxError),
 	}
 	if len(res.ID) == 0 || len(res.ID) > wire.MaxID {
 		a.cfg.Log.Warn("refused a request without a usable id", "error", why)
@@ -345,10 +345,7 @@ func verified(res, check wire.Result) wire.Result {
 		return res
 	}
 	res.OK, res.Reason, res.ExitCode, res.Outputs, res.ValidUntil, res.Tail = false, check.Reason, check.ExitCode, nil, nil, check.Tail
-	res.Error = "it was applied, and its verify says: " + check.Error
-	if len(res.Error) > wire.MaxError {
-		res.Error = res.Error[:wire.MaxError]
-	}
+	res.Error = wire.Clip("it was applied, and its verify says: "+check.Error, wire.MaxError)
 	return res
 }
 
@@ -359,8 +356,17 @@ func cancelled(id, instance string, attempt int, now time.Time) wire.Result {
 	}
 }
 
-// finish records a result; what the disk does not take is sent from memory.
+// finish records a result; what the disk does not take is sent from memory. A result that the engine would not read is
+// a failure of the step: it must not be refused for good, for then nobody would hear of it.
 func (a *Agent) finish(res wire.Result) {
+	raw, err := json.Marshal(res)
+	if err == nil {
+		_, err = wire.DecodeResult(raw)
+	}
+	if err != nil {
+		res.OK, res.Reason, res.Outputs, res.ValidUntil, res.Tail = false, wire.Failed, nil, nil, ""
+		res.Error = wire.Clip("the step's result cannot be sent: "+err.Error(), wire.MaxError)
+	}
 	if err := a.spool.finish(res); err != nil {
 		a.cfg.Log.Error("a result stays in memory", "error", err)
 		a.setUnsaved(res)

@@ -51,6 +51,7 @@ type RefusedError struct {
 	Message string
 }
 
+// Error implements error.
 func (e *RefusedError) Error() string { return "the engine refused the enrolment: " + e.Message }
 
 // Enrol shows the engine the machine's key until it is accepted, and keeps what it is given in the identity directory.

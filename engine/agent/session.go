@@ -175,6 +175,7 @@ type StatusError struct {
 	Text string
 }
 
+// Error implements error.
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("the engine answered %d: %s", e.Code, e.Text)
 }
@@ -260,8 +261,9 @@ func (s *session) flush(ctx context.Context) error {
 	}
 	for _, id := range a.spool.waiting() {
 		res, asked, err := a.spool.result(id)
-		if err != nil {
-			return err
+		if err != nil { // the others must not wait for a damaged file
+			a.cfg.Log.Error("a result cannot be sent", "id", id, "error", err)
+			continue
 		}
 		if err := s.deliver(ctx, res); err != nil {
 			return err
@@ -356,6 +358,6 @@ func (s *session) facts(ctx context.Context, sent json.RawMessage) error {
 
 // report tells the engine of a trouble, now or when it can be reached.
 func (a *Agent) report(text string) {
-	a.logs.report(text[:min(len(text), wire.MaxError)])
+	a.logs.report(wire.Clip(text, wire.MaxError))
 	a.notify()
 }

@@ -22,7 +22,8 @@ type Order struct {
 type order struct {
 	instance    string
 	attempt     int
-	incarnation string // empty for any
+	incarnation string     // empty for any
+	stage       wire.Stage // in which it is sent; empty for any
 	level       enrol.Level
 	line        []byte   // the message to the agent, one line of JSON
 	cancel      bool     // the message is a Cancel
@@ -35,6 +36,7 @@ type TrustError struct {
 	Have, Need enrol.Level
 }
 
+// Error implements error.
 func (e *TrustError) Error() string {
 	have := "not enrolled"
 	if e.Have > 0 {
@@ -62,8 +64,13 @@ func (g *Gateway) Dispatch(ctx context.Context, o Order) error {
 	if err != nil {
 		return fmt.Errorf("cannot dispatch %s: %w", o.Request.ID, err)
 	}
+	stage := o.Request.Stage
+	if stage == "" {
+		stage = wire.Node
+	}
 	return g.enqueue(o.Node, o.Request.ID, &order{
-		instance: o.Request.Instance, attempt: o.Request.Attempt, incarnation: o.Request.Incarnation, level: o.Level, line: line,
+		instance: o.Request.Instance, attempt: o.Request.Attempt, incarnation: o.Request.Incarnation,
+		stage: stage, level: o.Level, line: line,
 	})
 }
 

@@ -367,10 +367,13 @@ func TestScoutBecomesNode(t *testing.T) {
 	go func() { done <- a.Run(context.Background()) }()
 	w.connected()
 	script := request("a", "true")
+	script.Stage = wire.Scout
 	w.dispatch("n1", script)
 	if res := w.engine.result(t, script.ID); res.Reason != wire.Refused {
 		t.Errorf("a scout ran a script: %+v", res)
 	}
+	early := request("early", "true") // waits for the node's own system
+	w.dispatch("n1", early)
 	builtin := request("facts", "")
 	builtin.Script, builtin.Builtin, builtin.Stage, builtin.Outputs = nil, "facts", wire.Scout, map[string]string{"facts": "any"}
 	w.dispatch("n1", builtin)
@@ -392,7 +395,26 @@ func TestScoutBecomesNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.run(agentConfig(again))
-	r := request("b", "true")
-	w.dispatch("n1", r)
-	w.engine.result(t, r.ID)
+	if res := w.engine.result(t, early.ID); !res.OK {
+		t.Errorf("result %+v", res)
+	}
+}
+
+func TestVerifyFollowsApply(t *testing.T) {
+	w := newWorld(t)
+	w.run(agentConfig(w.enrolled("n1")))
+	good := request("good", "echo '{\"a\":1}' >$JOIST_OUTPUTS")
+	good.Outputs = map[string]string{"a": "number"}
+	good.Verify = &wire.Check{Script: []byte("#!/bin/sh\n[ $JOIST_ACTION = verify ] && ! [ -e $JOIST_OUTPUTS ] && echo looked\n")}
+	w.dispatch("n1", good)
+	if res := w.engine.result(t, good.ID); !res.OK || string(res.Outputs) != `{"a":1}` {
+		t.Errorf("result %+v", res)
+	}
+	bad := good
+	bad.ID, bad.Verify = "bad", &wire.Check{Script: []byte("#!/bin/sh\nexit 4\n")}
+	w.dispatch("n1", bad)
+	if res := w.engine.result(t, bad.ID); res.OK || res.ExitCode != 4 || res.Outputs != nil || !strings.Contains(res.Error, "its verify says") {
+		t.Errorf("result %+v", res)
+	}
+	w.engine.until(t, "the log", func(e *engine) bool { return strings.Contains(e.logs.String(), "looked") })
 }

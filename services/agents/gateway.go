@@ -62,8 +62,10 @@ type Engine interface {
 	Result(ctx context.Context, node string, res wire.Result) error
 	// Log gets lines of a running request.
 	Log(node string, chunk wire.LogChunk)
-	// Connected and Disconnected frame the time in which a node's agent can be reached. A second Connected without a
-	// Disconnected means that the agent came back before its old connection was known to be lost.
+	// Connected and Disconnected frame the time in which a node's agent can be reached; for one node they come one after
+	// another, and none when the gateway itself stops. A second Connected without a Disconnected means that the agent
+	// came back before its old connection was known to be lost. They must be quick: nothing is sent to the agent before
+	// Connected returns.
 	Connected(node string, hello wire.Hello)
 	Disconnected(node string, hello wire.Hello)
 	// Noticed gets what a person should know of.
@@ -111,9 +113,13 @@ type Config struct {
 // Gateway serves agents. Make it with New.
 type Gateway struct {
 	cfg    Config
+	tells  [64]sync.Mutex
 	enrols chan struct{} // bounds enrolments looked at at once: each costs milliseconds of arithmetic
 
+	streams sync.WaitGroup // handlers of open sessions
+
 	mu       sync.Mutex
+	closing  bool
 	sessions map[string]*session          // by node
 	orders   map[string]map[string]*order // by node and request id
 	owners   map[string]string            // node by request id
@@ -149,12 +155,14 @@ func New(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// Serve serves agents and enrolments on the listener until ctx ends, then closes every connection and returns nil.
+// Serve serves agents and enrolments on the listener until ctx ends, then closes every connection and returns nil once
+// no stream is served any more. It is called once.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	server := &http.Server{
 		Handler: g.Handler(),
 		TLSConfig: &tls.Config{
 			MinVersion:             tls.VersionTLS13,
+			NextProtos:             []string{"h2", "http/1.1"}, // agents speak the first, enrolments the second
 			GetCertificate:         g.cfg.Certificate,
 			ClientAuth:             tls.VerifyClientCertIfGiven,
 			SessionTicketsDisabled: true, // every connection shows its certificate anew
@@ -175,6 +183,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 		return c, nil
 	}
 	var owned sync.WaitGroup
+	defer g.streams.Wait()
 	defer owned.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

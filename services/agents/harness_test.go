@@ -274,6 +274,8 @@ type engine struct {
 	notices []agents.Notice
 	ups     int
 	downs   int
+	online  bool          // whether the last of both was a Connected
+	slow    time.Duration // how long Disconnected takes
 	// judge, if set, decides about a result before it is recorded.
 	judge func(node string, res wire.Result) error
 	tick  chan struct{} // something happened
@@ -298,9 +300,13 @@ func (e *engine) Result(_ context.Context, node string, res wire.Result) error {
 	e.note(func() { e.results = append(e.results, res) })
 	return nil
 }
-func (e *engine) Log(_ string, c wire.LogChunk)   { e.note(func() { e.logs.WriteString(c.Text) }) }
-func (e *engine) Connected(string, wire.Hello)    { e.note(func() { e.ups++ }) }
-func (e *engine) Disconnected(string, wire.Hello) { e.note(func() { e.downs++ }) }
+func (e *engine) Log(_ string, c wire.LogChunk) { e.note(func() { e.logs.WriteString(c.Text) }) }
+func (e *engine) Connected(string, wire.Hello)  { e.note(func() { e.ups++; e.online = true }) }
+func (e *engine) Disconnected(string, wire.Hello) {
+	time.Sleep(e.slow)
+	e.note(func() { e.downs++; e.online = false })
+}
+
 func (e *engine) Noticed(n agents.Notice)         { e.note(func() { e.notices = append(e.notices, n) }) }
 func (e *engine) get(f func(e *engine) bool) bool { e.mu.Lock(); defer e.mu.Unlock(); return f(e) }
 func (e *engine) until(t testing.TB, what string, f func(e *engine) bool) {

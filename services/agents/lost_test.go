@@ -257,3 +257,31 @@ func TestDispatchRefusals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The end of an old connection must not be told after the beginning of the new one.
+func TestNewsOfANodeComeInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.engine.slow = 50 * time.Millisecond // longer than the agent needs to come back
+	id := w.enrolled("n1")
+	net := newWAN(t, w.address)
+	id.URLs = []string{net.url()}
+	cfg := agentConfig(id)
+	cfg.Retry = time.Millisecond
+	w.run(cfg)
+	for i := range 5 {
+		w.engine.until(t, "a connection", func(e *engine) bool { return e.ups > i && len(w.gateway.Connected()) == 1 })
+		if i < 4 {
+			net.cut()
+		}
+	}
+	time.Sleep(3 * w.engine.slow)
+	w.engine.until(t, "the last word", func(e *engine) bool { return e.online })
+	if len(w.gateway.Connected()) != 1 {
+		t.Error("the node is not connected")
+	}
+	w.engine.mu.Lock()
+	defer w.engine.mu.Unlock()
+	if !w.engine.online {
+		t.Error("the engine was told last that a connected node is gone")
+	}
+}

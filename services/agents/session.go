@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
+	"sync"
 	"time"
 
 	"joist/engine/agent/wire"
@@ -67,12 +69,12 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, p peer, body []
 	if err := rc.Flush(); err != nil {
 		return nil
 	}
-	g.join(s)
-	g.cfg.Engine.Connected(p.Node, hello)
-	err := g.pump(ctx, s, w, rc)
-	if g.leave(s) {
-		g.cfg.Engine.Disconnected(p.Node, hello)
+	if !g.join(s) {
+		return nil
 	}
+	defer g.streams.Done()
+	err := g.pump(ctx, s, w, rc)
+	g.leave(s)
 	g.cfg.Log.Info("agent disconnected", "node", p.Node, "error", err)
 	return nil // the answer has begun; its end is the message
 }
@@ -147,8 +149,13 @@ func (g *Gateway) collect(s *session, level enrol.Level) (lines [][]byte, refres
 		}
 	}
 	s.probes = nil
-	for _, o := range g.orders[s.Node] {
-		if o.sent == s || o.incarnation != "" && o.incarnation != s.Incarnation || !o.cancel && level < o.level {
+	for id, o := range g.orders[s.Node] {
+		other := o.incarnation != "" && o.incarnation != s.Incarnation
+		if other && o.cancel {
+			g.drop(s.Node, id) // what was to be ended has ended with its incarnation
+			continue
+		}
+		if o.sent == s || other || o.stage != "" && o.stage != s.hello.Stage || !o.cancel && level < o.level {
 			continue
 		}
 		o.sent = s
@@ -163,10 +170,44 @@ func (g *Gateway) collect(s *session, level enrol.Level) (lines [][]byte, refres
 
 var errReplaced = errors.New("the agent opened another connection")
 
-// join makes a session the node's only one.
-func (g *Gateway) join(s *session) {
+// tell keeps what the engine is told of one node in order: otherwise the end of an old connection could reach it after
+// the beginning of the new one. Nodes share a few locks.
+func (g *Gateway) tell(node string) *sync.Mutex {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(node)) // never fails
+	return &g.tells[h.Sum32()%uint32(len(g.tells))]
+}
+
+// join makes a session the node's only one, and tells the engine; not while the gateway stops.
+func (g *Gateway) join(s *session) bool {
+	order := g.tell(s.Node)
+	order.Lock()
+	defer order.Unlock()
+	if !g.enter(s) {
+		return false
+	}
+	g.cfg.Engine.Connected(s.Node, s.hello)
+	return true
+}
+
+// leave ends a session, and tells the engine if the node has none now. A gateway that stops tells nothing: it is the
+// engine that goes, not its nodes.
+func (g *Gateway) leave(s *session) {
+	order := g.tell(s.Node)
+	order.Lock()
+	defer order.Unlock()
+	if g.exit(s) {
+		g.cfg.Engine.Disconnected(s.Node, s.hello)
+	}
+}
+
+func (g *Gateway) enter(s *session) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.closing {
+		return false
+	}
+	g.streams.Add(1)
 	if old := g.sessions[s.Node]; old != nil {
 		old.end(errReplaced)
 	}
@@ -174,10 +215,11 @@ func (g *Gateway) join(s *session) {
 	s.slot = g.next
 	g.next = (g.next + 1) % wheelSlots
 	g.wheel[s.slot][s] = true
+	return true
 }
 
-// leave ends a session; it reports whether the node has none now.
-func (g *Gateway) leave(s *session) bool {
+// exit reports whether the node is lost to the engine now.
+func (g *Gateway) exit(s *session) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.wheel[s.slot], s)
@@ -185,12 +227,13 @@ func (g *Gateway) leave(s *session) bool {
 		return false
 	}
 	delete(g.sessions, s.Node)
-	return true
+	return !g.closing
 }
 
 func (g *Gateway) closeAll(why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.closing = true
 	for _, s := range g.sessions {
 		s.end(why)
 	}

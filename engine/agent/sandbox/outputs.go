@@ -72,7 +72,7 @@ func checkOutputs(raw []byte, declared map[string]string) (json.RawMessage, erro
 	case len(missing) > 0:
 		return nil, fmt.Errorf("the step did not give its declared outputs %s", strings.Join(missing, ", "))
 	case len(undeclared) > 0:
-		return nil, fmt.Errorf("the step gave the outputs %s, which it does not declare", clip(strings.Join(undeclared, ", "), 500))
+		return nil, fmt.Errorf("the step gave the outputs %s, which it does not declare", wire.Clip(strings.Join(undeclared, ", "), 500))
 	case len(got) == 0:
 		return nil, nil
 	}

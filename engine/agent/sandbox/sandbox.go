@@ -138,7 +138,7 @@ func (s *Sandbox) Run(ctx context.Context, req wire.Request, log func(text strin
 	if errors.As(err, &stop) {
 		res.Reason = stop.reason
 	}
-	res.Error = clip(out.redact(err.Error()), wire.MaxError)
+	res.Error = wire.Clip(out.redact(err.Error()), wire.MaxError)
 	return res
 }
 
@@ -203,7 +203,7 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 		return err
 	}
 	defer func() {
-		if derr := s.dispose(dir, err != nil, len(req.Secret) > 0); err == nil {
+		if derr := s.dispose(dir, err != nil, holdsSecrets(req)); err == nil {
 			err = derr
 		}
 	}()
@@ -236,6 +236,16 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 		return fmt.Errorf("the step's script ended with exit code %d", code)
 	}
 	return s.collect(dir, req, res)
+}
+
+// holdsSecrets says whether inputs or outputs may be secret, by the types' names.
+func holdsSecrets(req wire.Request) bool {
+	for _, kind := range req.Outputs {
+		if strings.Contains(kind, "secret(") {
+			return true
+		}
+	}
+	return len(req.Secret) > 0
 }
 
 // layOut makes the step's directory with its script, files and inputs.
@@ -288,11 +298,11 @@ func interpreter(script []byte) []string {
 		return []string{"/bin/sh"}
 	}
 	line, _, _ := strings.Cut(string(script[2:]), "\n")
-	path, arg, _ := strings.Cut(strings.TrimSpace(line), " ")
-	if arg = strings.TrimSpace(arg); arg != "" {
-		return []string{path, arg}
+	line = strings.TrimSpace(line)
+	if i := strings.IndexAny(line, " \t"); i >= 0 {
+		return []string{line[:i], strings.TrimSpace(line[i:])}
 	}
-	return []string{path}
+	return []string{line}
 }
 
 // collect reads what a successful script wrote.
@@ -316,12 +326,4 @@ func (s *Sandbox) collect(dir string, req wire.Request, res *wire.Result) error 
 		res.ValidUntil = &until
 	}
 	return nil
-}
-
-func clip(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	const more = " …"
-	return strings.ToValidUTF8(text[:limit-len(more)], "") + more
 }

@@ -134,6 +134,7 @@ func TestInterpreter(t *testing.T) {
 		"#!/bin/bash\nx":          "/bin/bash",
 		"#! /bin/sh -e x\n":       "/bin/sh|-e x",
 		"#!/usr/bin/env python3":  "/usr/bin/env|python3",
+		"#!/bin/sh\t-x\n":         "/bin/sh|-x",
 		"#!/bin/sh \r\n":          "/bin/sh",
 		"echo\n":                  "/bin/sh",
 		"":                        "/bin/sh",
@@ -324,6 +325,9 @@ func TestMountinfo(t *testing.T) {
 32 22 0:5 / /w/run-1\040xy rw - tmpfs tmpfs rw
 33 22 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
 `
+	if got := unescape(`a\040b\134c\9`); got != "a b\\c\\9" {
+		t.Errorf("unescaped %q", got)
+	}
 	if got := mountsUnder(info, "/w/run-1 x"); !slices.Equal(got, []string{"/w/run-1 x/a", "/w/run-1 x/a/b"}) {
 		t.Errorf("mounts %q", got)
 	}
@@ -337,4 +341,24 @@ func TestMountinfo(t *testing.T) {
 			t.Errorf("%q is %q, not %q", own, got, want)
 		}
 	}
+}
+
+// Whatever stands in a script's first line or in the kernel's tables, reading it ends with something usable.
+func FuzzParsers(f *testing.F) {
+	f.Add("#!/bin/sh -e\n", "30 22 0:5 / /w/run-1\\040x/a rw - tmpfs tmpfs rw\n", "0::/a\n")
+	f.Add("#!", "33 22 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/..\n1:cpu:/\n")
+	f.Add("#! \t\n", "1 2 3 4\n - \n\\", "0::")
+	f.Fuzz(func(t *testing.T, script, mountinfo, cgroup string) {
+		if n := len(interpreter([]byte(script))); n < 1 || n > 2 {
+			t.Fatalf("%d words run the script", n)
+		}
+		for _, m := range mountsUnder(mountinfo, "/w") {
+			if m != "/w" && !strings.HasPrefix(m, "/w/") {
+				t.Fatalf("%q is not under /w", m)
+			}
+		}
+		if dir := cgroupDir(mountinfo, cgroup); strings.Contains(dir, "/../") {
+			t.Fatalf("the cgroup is %q", dir)
+		}
+	})
 }

@@ -16,8 +16,8 @@ import (
 	"joist/engine/agent/wire"
 )
 
-// dispose removes a step's directory or, after a failure, keeps it to be looked at, without its inputs if those may
-// hold secrets, and removes the oldest ones kept.
+// dispose removes a step's directory or, after a failure, keeps it to be looked at, without inputs and outputs if
+// those may hold secrets, and removes the oldest ones kept.
 func (s *Sandbox) dispose(dir string, failed, secret bool) error {
 	if !failed || s.cfg.KeepFailed < 0 {
 		return removeTree(dir)
@@ -26,8 +26,10 @@ func (s *Sandbox) dispose(dir string, failed, secret bool) error {
 		return err
 	}
 	if secret {
-		if err := os.Remove(filepath.Join(dir, wire.InputsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot remove the inputs of a failed step: %w", err)
+		for _, name := range []string{wire.InputsFile, wire.OutputsFile} {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				return fmt.Errorf("cannot remove the secrets of a failed step: %w", err)
+			}
 		}
 	}
 	name := failedPrefix + time.Now().UTC().Format("20060102T150405.000000000") + strings.TrimPrefix(filepath.Base(dir), runPrefix)

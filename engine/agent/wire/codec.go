@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Reader reads a stream of messages, one JSON value per line.
@@ -73,6 +74,16 @@ func DecodeDown(line []byte) (Down, error) {
 		return Down{}, errors.New("cannot read a message: it says several things at once")
 	}
 	return d, nil
+}
+
+// Clip shortens a text for people to at most limit bytes of valid UTF-8, which stays as long as it is when it is encoded.
+func Clip(text string, limit int) string {
+	const more = " …"
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit-len(more)], "") + more
 }
 
 // DecodeResult decodes and checks one result from an agent.

@@ -39,7 +39,7 @@ const (
 // Limits, in bytes unless said otherwise. A message beyond them is refused, never cut.
 const (
 	MaxMessage = 8 << 20   // one Down or Result as JSON
-	MaxBody    = 4 << 20   // a step's script and further files together
+	MaxBody    = 4 << 20   // a request's scripts and further files together
 	MaxFiles   = 64        // further files of a step (a number)
 	MaxInputs  = 1 << 20   // inputs as JSON
 	MaxOutputs = 1 << 20   // outputs as JSON
@@ -264,33 +264,52 @@ func (r *Request) Validate() error {
 			return fmt.Errorf("its inputs are not a JSON object")
 		}
 	}
-	return r.validateFiles()
+	size, err := filesSize(r.Script, r.Files)
+	if err != nil {
+		return err
+	}
+	if c := r.Verify; c != nil {
+		more, err := filesSize(c.Script, c.Files)
+		switch {
+		case err != nil:
+			return fmt.Errorf("its verify: %w", err)
+		case r.Action != Apply:
+			return fmt.Errorf("it verifies, and asks for %s", r.Action)
+		case (c.Builtin == "") == (len(c.Script) == 0):
+			return fmt.Errorf("its verify must have either a script or a built-in action")
+		case c.Timeout < 0 || c.Timeout > MaxTimeout:
+			return fmt.Errorf("the time-out of its verify is negative or longer than %s", MaxTimeout)
+		}
+		size += more
+	}
+	if size > MaxBody {
+		return fmt.Errorf("its scripts and files are larger than %d bytes", MaxBody)
+	}
+	return nil
 }
 
-func (r *Request) validateFiles() error {
-	if len(r.Files) > MaxFiles {
-		return fmt.Errorf("it has more than %d files", MaxFiles)
+// filesSize checks the names of a script's files and gives the size of all in bytes.
+func filesSize(script []byte, files []File) (int, error) {
+	if len(files) > MaxFiles {
+		return 0, fmt.Errorf("it has more than %d files", MaxFiles)
 	}
-	size := len(r.Script)
+	size := len(script)
 	seen := map[string]bool{}
-	for _, f := range r.Files {
+	for _, f := range files {
 		if f.Name == "" || len(f.Name) > MaxID || f.Name != path.Clean(f.Name) || path.IsAbs(f.Name) ||
 			f.Name == "." || f.Name == ".." || strings.HasPrefix(f.Name, "../") || strings.ContainsRune(f.Name, 0) {
-			return fmt.Errorf("its file name %q is not a clean relative path", f.Name)
+			return 0, fmt.Errorf("its file name %q is not a clean relative path", f.Name)
 		}
 		if first, _, _ := strings.Cut(f.Name, "/"); Reserved(first) {
-			return fmt.Errorf("its file name %q is reserved for the agent", f.Name)
+			return 0, fmt.Errorf("its file name %q is reserved for the agent", f.Name)
 		}
 		if seen[f.Name] {
-			return fmt.Errorf("it has two files named %q", f.Name)
+			return 0, fmt.Errorf("it has two files named %q", f.Name)
 		}
 		seen[f.Name] = true
 		size += len(f.Data)
 	}
-	if size > MaxBody {
-		return fmt.Errorf("its script and files are larger than %d bytes", MaxBody)
-	}
-	return nil
+	return size, nil
 }
 
 // Names that the agent itself makes in a step's directory.

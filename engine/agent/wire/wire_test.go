@@ -25,19 +25,22 @@ func TestValidate(t *testing.T) {
 	}
 	file := func(name string) func(*Request) { return func(r *Request) { r.Files[0].Name = name } }
 	for want, spoils := range map[string][]func(*Request){
-		"id is empty":          {func(r *Request) { r.ID = "" }, func(r *Request) { r.ID = strings.Repeat("x", MaxID+1) }},
-		"instance is empty":    {func(r *Request) { r.Instance = "" }},
-		"unknown action":       {func(r *Request) { r.Action = "destroy" }, func(r *Request) { r.Action = "" }},
-		"unknown stage":        {func(r *Request) { r.Stage = "moon" }},
-		"either a script":      {func(r *Request) { r.Script = nil }, func(r *Request) { r.Builtin = "key" }},
-		"time-out or grace":    {func(r *Request) { r.Timeout = -1 }, func(r *Request) { r.Grace = MaxTimeout + 1 }},
-		"not a JSON object":    {func(r *Request) { r.Inputs = json.RawMessage(`[]`) }, func(r *Request) { r.Inputs = json.RawMessage(`null`) }, func(r *Request) { r.Inputs = json.RawMessage(`{`) }},
-		"inputs are larger":    {func(r *Request) { r.Inputs = make(json.RawMessage, MaxInputs+1) }},
-		"clean relative path":  {file(""), file("/etc/passwd"), file("../x"), file(".."), file("."), file("a/../b"), file("a//b"), file("a\x00b"), file("x/")},
-		"reserved for":         {file("inputs.json"), file("step"), file("outputs.json/x")},
-		"two files named":      {func(r *Request) { r.Files = append(r.Files, r.Files[0]) }},
-		"more than 64 files":   {func(r *Request) { r.Files = make([]File, MaxFiles+1) }},
-		"script and files are": {func(r *Request) { r.Files[0].Data = make([]byte, MaxBody) }},
+		"id is empty":           {func(r *Request) { r.ID = "" }, func(r *Request) { r.ID = strings.Repeat("x", MaxID+1) }},
+		"instance is empty":     {func(r *Request) { r.Instance = "" }},
+		"unknown action":        {func(r *Request) { r.Action = "destroy" }, func(r *Request) { r.Action = "" }},
+		"unknown stage":         {func(r *Request) { r.Stage = "moon" }},
+		"either a script":       {func(r *Request) { r.Script = nil }, func(r *Request) { r.Builtin = "key" }},
+		"time-out or grace":     {func(r *Request) { r.Timeout = -1 }, func(r *Request) { r.Grace = MaxTimeout + 1 }},
+		"not a JSON object":     {func(r *Request) { r.Inputs = json.RawMessage(`[]`) }, func(r *Request) { r.Inputs = json.RawMessage(`null`) }, func(r *Request) { r.Inputs = json.RawMessage(`{`) }},
+		"inputs are larger":     {func(r *Request) { r.Inputs = make(json.RawMessage, MaxInputs+1) }},
+		"clean relative path":   {file(""), file("/etc/passwd"), file("../x"), file(".."), file("."), file("a/../b"), file("a//b"), file("a\x00b"), file("x/")},
+		"reserved for":          {file("inputs.json"), file("step"), file("outputs.json/x")},
+		"its verify":            {func(r *Request) { r.Verify = &Check{} }, func(r *Request) { r.Verify = &Check{Script: []byte("x"), Files: []File{{Name: "../x"}}} }, func(r *Request) { r.Verify = &Check{Script: []byte("x"), Timeout: -1} }},
+		"it verifies, and asks": {func(r *Request) { r.Action, r.Verify = Remove, &Check{Builtin: "key"} }},
+		"two files named":       {func(r *Request) { r.Files = append(r.Files, r.Files[0]) }},
+		"more than 64 files":    {func(r *Request) { r.Files = make([]File, MaxFiles+1) }},
+		"files are larger than": {func(r *Request) { r.Verify = &Check{Script: make([]byte, MaxBody)} }},
+		"scripts and files are": {func(r *Request) { r.Files[0].Data = make([]byte, MaxBody) }},
 	} {
 		for i, spoil := range spoils {
 			r := valid()
