@@ -326,6 +326,11 @@ func (f Filter) query() url.Values {
 // Stream calls f for each event after the filter's cursor, then for each further one, until f fails, the stream breaks
 // off or ctx ends. silence is how long the engine may say nothing at all, 0 for 45 s; its heartbeats come every 10 s.
 func (c *Client) Stream(ctx context.Context, filter Filter, silence time.Duration, f func(v1.Event) error) error {
+	return c.stream(ctx, filter, silence, func() {}, f)
+}
+
+// stream is Stream that tells of everything it hears, heartbeats included.
+func (c *Client) stream(ctx context.Context, filter Filter, silence time.Duration, heard func(), f func(v1.Event) error) error {
 	if silence == 0 {
 		silence = 45 * time.Second
 	}
@@ -342,6 +347,7 @@ func (c *Client) Stream(ctx context.Context, filter Filter, silence time.Duratio
 	defer watchdog.Stop()
 	err = ReadStream(resp.Body, func(e Message) error {
 		watchdog.Reset(silence)
+		heard()
 		if e.Data == "" {
 			return nil
 		}
