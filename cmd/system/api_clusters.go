@@ -246,15 +246,41 @@ func (a *apiClusters) Outputs(ctx context.Context, name string) (*v1.Outputs, er
 	}
 	out := &v1.Outputs{Cluster: name, Values: map[string]json.RawMessage{}}
 	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
+		secret := secretOutputs(p.Model())
 		for name, v := range p.Yield() {
 			data, err := v.MarshalJSON()
 			if err != nil { // not wholly known yet
 				data = []byte("null")
 			}
+			if secret[name] {
+				data = []byte(`"(secret)"`)
+			}
 			out.Values[name] = data
 		}
 	})
 	return out, err
+}
+
+// secretOutputs names the outputs of a workflow that may carry a secret: those that read a step's output which holds one.
+func secretOutputs(m *model.Model) map[string]bool {
+	secret := map[string]bool{}
+	for i := range m.Outputs {
+		for _, r := range m.Outputs[i].Refs {
+			if r.Kind != model.RefTask && r.Kind != model.RefAll && r.Kind != model.RefHost {
+				continue
+			}
+			task := m.Task(r.Name)
+			if task == nil {
+				continue
+			}
+			for _, f := range task.Step.Outputs {
+				if (r.Attr == "" || r.Attr == f.Name) && f.Type.Holds(value.Secret) {
+					secret[m.Outputs[i].Name] = true
+				}
+			}
+		}
+	}
+	return secret
 }
 
 // targetOf reads task[node] or task.

@@ -183,6 +183,7 @@ type result struct {
 	Failures int                        `json:"failures"` // attempts that failed
 	Phases   []phaseForm                `json:"phases"`
 	Failed   []v1.Item                  `json:"failed"`
+	Breakers []v1.Breaker               `json:"breakers,omitempty"`
 	Outputs  map[string]json.RawMessage `json:"outputs"`
 }
 
@@ -296,7 +297,7 @@ func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) erro
 	var detail *v1.ClusterDetail
 	var err error
 	if detail, err = a.api.Cluster(ctx, p.cluster); err == nil {
-		r.Failed = detail.Failed
+		r.Failed, r.Breakers = detail.Failed, detail.Breakers
 	}
 	if out, err := a.api.Outputs(ctx, p.cluster); err == nil {
 		r.Outputs = out.Values
