@@ -154,6 +154,14 @@ func readManifest(path string) (Manifest, error) {
 	return parseManifest(body)
 }
 
+// ParseManifest reads manifest.json and refuses one that was changed since its set was built. It looks at no file.
+func ParseManifest(body []byte) (Manifest, error) {
+	if len(body) > maxManifest {
+		return Manifest{}, errors.New("manifest.json is too large")
+	}
+	return parseManifest(body)
+}
+
 func parseManifest(body []byte) (Manifest, error) {
 	var m Manifest
 	d := json.NewDecoder(bytes.NewReader(body))

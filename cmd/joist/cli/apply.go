@@ -1,0 +1,402 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"joist/cmd/joist/progress"
+	"joist/services/api/client"
+	v1 "joist/services/api/v1"
+)
+
+// view is how progress is shown.
+type view struct {
+	plain  bool
+	noWait bool
+}
+
+func (v *view) flags(c *cobra.Command) {
+	c.Flags().BoolVar(&v.plain, "plain", false, "one line for each thing that happens, also on a terminal")
+	c.Flags().BoolVar(&v.noWait, "no-wait", false, "return as soon as the engine has accepted it")
+}
+
+// pursuit is a goal to follow until it comes to rest.
+type pursuit struct {
+	cluster string
+	seq     uint64 // event that set the goal
+	roles   map[string][]string
+	site    string // cursor of the site's journal from which on its events matter
+	destroy bool
+	forever bool // go on after it came to rest
+}
+
+// siteMark is the present end of the site's journal.
+func (a *app) siteMark(ctx context.Context) (string, error) {
+	p, err := a.api.Page(ctx, client.Filter{Journals: []string{"site"}, After: "now", Limit: 1})
+	if err != nil {
+		return "", err
+	}
+	return p.Next, nil
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var look view
+	c := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Make a cluster file the goal and follow until it is reached",
+		Long: `apply sends the cluster file, and the packs that it names as folders, to the engine. The engine pursues the goal by
+itself: Ctrl-C ends the following, not the pursuit. The same file again tries again what failed.`,
+		Example: "  joist apply demo.hcl\n  joist apply demo.hcl --no-wait",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			s, err := a.source(args[0])
+			if err != nil {
+				return err
+			}
+			mark, err := a.siteMark(ctx)
+			if err != nil {
+				return err
+			}
+			done, err := a.api.Apply(ctx, v1.Apply{Source: *s})
+			if err != nil {
+				return err
+			}
+			if done.Warnings != "" && a.output != "json" {
+				fmt.Fprintln(a.Err, strings.TrimSpace(done.Warnings))
+			}
+			if look.noWait {
+				if done, err := a.json(done); done {
+					return err
+				}
+				a.printf("cluster %s: the goal is set (event %d); follow it with joist watch %s\n", done.Cluster, done.Seq, done.Cluster)
+				return nil
+			}
+			return a.follow(ctx, look, pursuit{cluster: done.Cluster, seq: done.Seq, roles: done.Roles, site: mark})
+		},
+	}
+	look.flags(c)
+	return c
+}
+
+func (a *app) watchCommand() *cobra.Command {
+	var look view
+	c := &cobra.Command{
+		Use: "watch [CLUSTER]", Short: "Follow a cluster until it comes to rest",
+		Example: "  joist watch demo", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeClusters,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := a.pick(cmd.Context(), first(args))
+			if err != nil {
+				return err
+			}
+			d, err := a.api.Cluster(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			if d.Goal.Seq == 0 {
+				return fmt.Errorf("cluster %s was never given a goal: joist apply FILE gives it one", name)
+			}
+			return a.follow(cmd.Context(), look, pursuit{cluster: name, seq: d.Goal.Seq, roles: d.Goal.Roles, destroy: d.Goal.Destroy})
+		},
+	}
+	look.flags(c)
+	return c
+}
+
+func (a *app) destroyCommand() *cobra.Command {
+	var look view
+	var yes bool
+	c := &cobra.Command{
+		Use:   "destroy CLUSTER",
+		Short: "Remove a cluster: its machines are wiped and given back",
+		Long: `destroy removes everything that a cluster has in services, wipes its machines and gives them back to the site. What was
+stored on them is lost.`,
+		Example: "  joist destroy demo --yes",
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completeClusters,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			d, err := a.api.Cluster(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if !yes {
+				if err := a.confirm(d); err != nil {
+					return err
+				}
+			}
+			mark, err := a.siteMark(ctx)
+			if err != nil {
+				return err
+			}
+			done, err := a.api.Destroy(ctx, d.Name)
+			if err != nil {
+				return err
+			}
+			if look.noWait {
+				if done, err := a.json(done); done {
+					return err
+				}
+				a.printf("cluster %s is being destroyed; follow it with joist watch %s\n", d.Name, d.Name)
+				return nil
+			}
+			return a.follow(ctx, look, pursuit{cluster: d.Name, seq: done.Seq, site: mark, destroy: true})
+		},
+	}
+	look.flags(c)
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+func (a *app) confirm(d *v1.ClusterDetail) error {
+	var names []string
+	for _, m := range d.Members {
+		names = append(names, m.Name)
+	}
+	fmt.Fprintf(a.Err, "This wipes %d machines of cluster %s (%s). Type the cluster's name to go on: ", len(names), d.Name, strings.Join(names, " "))
+	line, err := bufio.NewReader(a.In).ReadString('\n')
+	if err != nil && line == "" {
+		fmt.Fprintln(a.Err)
+		return fmt.Errorf("%w: nobody answered; --yes destroys without asking", errNotConfirmed)
+	}
+	if strings.TrimSpace(line) != d.Name {
+		return fmt.Errorf("%w: %q is not the cluster's name", errNotConfirmed, strings.TrimSpace(line))
+	}
+	return nil
+}
+
+// result is what apply, retry, watch and destroy yield as JSON.
+type result struct {
+	Cluster  string                     `json:"cluster"`
+	Outcome  string                     `json:"outcome"`
+	Detail   string                     `json:"detail,omitempty"`
+	Seconds  float64                    `json:"seconds"`
+	Done     int                        `json:"done"`     // actions that went well
+	Failures int                        `json:"failures"` // attempts that failed
+	Phases   []phaseForm                `json:"phases"`
+	Failed   []v1.Item                  `json:"failed"`
+	Breakers []v1.Breaker               `json:"breakers,omitempty"`
+	Outputs  map[string]json.RawMessage `json:"outputs"`
+}
+
+type phaseForm struct {
+	Name  string  `json:"name"`
+	Nodes int     `json:"nodes"`
+	First float64 `json:"first_seconds"` // since the goal was set
+	Last  float64 `json:"last_seconds"`
+}
+
+// follow shows a pursuit until it comes to rest, then sums it up.
+func (a *app) follow(ctx context.Context, look view, p pursuit) error {
+	var nodes []string
+	for _, names := range p.roles {
+		nodes = append(nodes, names...)
+	}
+	t := progress.New(p.cluster, p.seq, nodes)
+	filter := client.Filter{Journals: []string{"cluster/" + p.cluster, "site"}, After: fmt.Sprintf("cluster/%s:%d", p.cluster, p.seq-1)}
+	if p.site != "" {
+		filter.After += "," + p.site
+	}
+	screen := a.screen(look, t)
+	err := a.events(ctx, filter, t, screen)
+	screen.close()
+	switch {
+	case ctx.Err() != nil:
+		if a.output != "json" {
+			fmt.Fprintf(a.Err, "\ninterrupted: the engine goes on by itself. joist watch %s follows it again, joist cancel %s stops it.\n", p.cluster, p.cluster)
+		}
+		return &ExitError{Code: Interrupted}
+	case err != nil:
+		return err
+	}
+	return a.conclude(ctx, p, t)
+}
+
+// events feeds tracker and screen until the pursuit rests.
+func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Tracker, screen screen) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type news struct {
+		event  v1.Event
+		notice string
+	}
+	feed := make(chan news, 256)
+	done := make(chan error, 1)
+	put := func(n news) error {
+		select {
+		case feed <- n:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	go func() {
+		done <- a.api.Follow(ctx, client.Following{
+			Filter: filter,
+			Lost: func(err error) {
+				_ = put(news{notice: fmt.Sprintf("lost the engine (%v); trying for %s", err, client.DefaultPatience)})
+			},
+			Found: func() { _ = put(news{notice: "the engine answers again"}) },
+		}, func(e v1.Event) error { return put(news{event: e}) })
+	}()
+	tick := time.NewTicker(screen.pace())
+	defer tick.Stop()
+	for {
+		select {
+		case n := <-feed:
+			if n.notice != "" {
+				screen.show([]progress.Line{{At: a.Now(), Weight: progress.Bad, Text: n.notice}})
+				continue
+			}
+			lines := t.Take(n.event)
+			a.logs(ctx, t.Cluster, lines, screen)
+			if t.Outcome != "" {
+				cancel()
+				<-done
+				return nil
+			}
+		case <-tick.C:
+			screen.tick(ctx)
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+// logs shows lines, and under a failure the end of its log.
+func (a *app) logs(ctx context.Context, cluster string, lines []progress.Line, screen screen) {
+	for _, l := range lines {
+		screen.show([]progress.Line{l})
+		if l.Failed == "" {
+			continue
+		}
+		i, err := a.api.Instance(ctx, cluster, l.Failed)
+		if err != nil { // the failure itself was shown
+			continue
+		}
+		for _, text := range i.Log[max(0, len(i.Log)-8):] {
+			screen.show([]progress.Line{{At: l.At, Weight: progress.Bad, Text: "    | " + text}})
+		}
+	}
+}
+
+// conclude sums a pursuit up and chooses the exit code.
+func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) error {
+	r := result{Cluster: p.cluster, Outcome: t.Outcome, Detail: t.Detail, Seconds: t.End.Sub(t.Start).Seconds(), Done: t.Done, Failures: t.Failures, Phases: []phaseForm{}, Failed: []v1.Item{}}
+	for _, ph := range t.Phases() {
+		r.Phases = append(r.Phases, phaseForm{ph.Name, ph.Nodes, ph.First.Seconds(), ph.Last.Seconds()})
+	}
+	var detail *v1.ClusterDetail
+	var err error
+	if detail, err = a.api.Cluster(ctx, p.cluster); err == nil {
+		r.Failed, r.Breakers = detail.Failed, detail.Breakers
+	}
+	if out, err := a.api.Outputs(ctx, p.cluster); err == nil {
+		r.Outputs = out.Values
+	}
+	if done, err := a.json(r); !done {
+		a.summary(&r, t, detail)
+	} else if err != nil {
+		return err
+	}
+	switch t.Outcome {
+	case "converged", "destroyed":
+		return nil
+	case "stopped":
+		return &ExitError{Code: Stopped}
+	}
+	return &ExitError{Code: Failed}
+}
+
+func (a *app) summary(r *result, t *progress.Tracker, detail *v1.ClusterDetail) {
+	ink := a.colour(a.Out)
+	a.printf("\n%s %s after %s: %d done, %d failed attempts", ink.bold("cluster "+r.Cluster), ink.outcome(r.Outcome), progress.Duration(t.End.Sub(t.Start)), r.Done, r.Failures)
+	if r.Detail != "" {
+		a.printf(" (%s)", r.Detail)
+	}
+	a.printf("\n")
+	if phases := t.Phases(); len(phases) > 0 {
+		rows := [][]string{{"", "NODES", "FIRST", "LAST", "(after the goal was set)"}}
+		for _, ph := range phases {
+			rows = append(rows, []string{"  " + ph.Name, fmt.Sprint(ph.Nodes), progress.Duration(ph.First), progress.Duration(ph.Last)})
+		}
+		a.printf("\n")
+		table(a.Out, rows)
+	}
+	if detail != nil {
+		a.writeFailed(detail)
+	}
+	if r.Outcome == "converged" && len(r.Outputs) > 0 {
+		a.printf("\noutputs:\n")
+		a.writeOutputs(&v1.Outputs{Cluster: r.Cluster, Values: r.Outputs})
+	}
+	a.printf("\nlook further:\n")
+	switch r.Outcome {
+	case "converged":
+		a.printf("  joist status %[1]s\n  joist plan --cluster %[1]s\n  joist cert --cluster %[1]s\n", r.Cluster)
+	case "destroyed":
+		a.printf("  joist node list\n")
+	default:
+		a.printf("  joist status %[1]s\n", r.Cluster)
+		if len(r.Failed) > 0 {
+			a.printf("  joist why '%[1]s/%[2]s'\n  joist show '%[1]s/%[2]s'\n", r.Cluster, r.Failed[0].Instance)
+		}
+		a.printf("  joist retry %s\n", r.Cluster)
+	}
+}
+
+// writeFailed lists what failed, and counts what that holds up.
+func (a *app) writeFailed(d *v1.ClusterDetail) {
+	ink := a.colour(a.Out)
+	rows := [][]string{}
+	blocked := 0
+	for _, it := range d.Failed {
+		if it.State != "failed" {
+			blocked++
+			continue
+		}
+		rows = append(rows, []string{ink.red("  failed"), it.Instance, fmt.Sprintf("attempt %d", it.Attempt), firstLine(it.Error, 120)})
+	}
+	if len(rows) > 0 {
+		a.printf("\n")
+		table(a.Out, rows)
+	}
+	if blocked > 0 {
+		a.printf("  %d more instances are blocked by that\n", blocked)
+	}
+	for _, b := range d.Breakers {
+		a.printf("  rollout %s has stopped after %d failures: joist close-breaker %s --cluster %s lets it go on\n", b.Rollout, b.Failures, b.Rollout, d.Name)
+	}
+}
+
+func (a *app) writeOutputs(out *v1.Outputs) {
+	for _, name := range slices.Sorted(maps.Keys(out.Values)) {
+		text := string(out.Values[name])
+		if text == "null" {
+			text = "(not known yet)"
+		} else {
+			text = indented(out.Values[name], "  ")
+		}
+		a.printf("  %s = %s\n", name, text)
+	}
+}
+
+// indented gives JSON over several lines, unless it fits into one.
+func indented(data json.RawMessage, prefix string) string {
+	if len(data) <= 100 {
+		return string(data)
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, data, prefix, "  ") != nil {
+		return string(data)
+	}
+	return b.String()
+}

@@ -1,0 +1,317 @@
+// Package cli is joist's command line. Remote verbs speak to an engine through services/api/client; what works on this
+// machine alone (packs, boot sets, the lab, the engine itself) comes from functions that the program wires in.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"joist/services/api/client"
+	v1 "joist/services/api/v1"
+)
+
+// The exit codes.
+const (
+	OK          = 0
+	Failed      = 1   // something did not work, and was not changed or not finished
+	Usage       = 2   // the command line makes no sense
+	HasChanges  = 3   // plan --detailed-exitcode: there is something to do
+	Stopped     = 4   // converging stopped with failures
+	Unreachable = 5   // no engine answers
+	Interrupted = 130 // Ctrl-C
+)
+
+// ExitError ends the program with a code. A nil Err says that everything was said already.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+// Error implements error.
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+// Unwrap gives the cause.
+func (e *ExitError) Unwrap() error { return e.Err }
+
+func usage(format string, args ...any) error {
+	return &ExitError{Usage, fmt.Errorf(format, args...)}
+}
+
+// ServeOptions is what joist serve was told.
+type ServeOptions struct {
+	Data, Socket      string
+	Interface, Subnet string
+	Address, BootSets string
+	RunDir, Bridge    string // of the lab's virtual machines; empty for none
+	LogLevel          string // debug, info, warn, error
+	LogJSON           bool
+}
+
+// BuildOptions is what joist bootset build was told.
+type BuildOptions struct {
+	Profile, Out, Cache, Agent, Firmware string
+}
+
+// Local is what commands need that is not behind the API. A function that is nil makes its command say that this
+// program was built without it.
+type Local struct {
+	// Serve runs an engine until ctx ends.
+	Serve func(ctx context.Context, o ServeOptions) error
+	// Source reads a cluster file and the packs that it names as folders.
+	Source func(file string) (*v1.Source, error)
+	// Check checks a pack's folder and gives diagnostics as text; ok is false if one of them is an error.
+	Check func(dir string) (diagnostics []byte, ok bool, err error)
+	// Format gives the canonical form of a source.
+	Format func(name string, src []byte) ([]byte, error)
+	// Build builds a boot set and gives its folder.
+	Build func(ctx context.Context, o BuildOptions, progress func(stage, detail string)) (folder string, err error)
+	// Lab gives the lab of a data folder.
+	Lab func(data, subnet string) (Lab, error)
+}
+
+// Lab is a network namespace with virtual machines.
+type Lab interface {
+	Up(ctx context.Context) error
+	Down(ctx context.Context) error
+	// Exec runs a command inside it, with this program's input and outputs, and returns its exit code.
+	Exec(ctx context.Context, argv []string) (int, error)
+	// Name is that of its network namespace.
+	Name() string
+}
+
+// Env is the world around one run of the program.
+type Env struct {
+	Args    []string // without the program's name
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+	Getenv  func(string) string
+	Version string
+	Local   Local
+	Now     func() time.Time // nil for time.Now
+}
+
+// app is one run.
+type app struct {
+	Env
+	socket  string
+	cluster string
+	output  string
+	api     *client.Client
+}
+
+// Run runs the program and gives its exit code. ctx ends when the user interrupts.
+func Run(ctx context.Context, env Env) int {
+	if env.Getenv == nil {
+		env.Getenv = os.Getenv
+	}
+	if env.Now == nil {
+		env.Now = time.Now
+	}
+	a := &app{Env: env}
+	defer func() {
+		if a.api != nil {
+			a.api.Close()
+		}
+	}()
+	root := a.root()
+	root.SetArgs(env.Args)
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	err := root.ExecuteContext(ctx)
+	code := codeOf(ctx, err)
+	var exit *ExitError
+	if err != nil && code != Interrupted && !(errors.As(err, &exit) && exit.Err == nil) {
+		a.complain(err)
+	}
+	return code
+}
+
+func codeOf(ctx context.Context, err error) int {
+	var exit *ExitError
+	var unreachable *client.UnreachableError
+	switch {
+	case err == nil:
+		return OK
+	case errors.As(err, &exit):
+		return exit.Code
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return Interrupted
+	case errors.As(err, &unreachable):
+		return Unreachable
+	case strings.HasPrefix(err.Error(), "unknown command"):
+		return Usage
+	}
+	return Failed
+}
+
+// complain writes an error for people, or as JSON where everything is.
+func (a *app) complain(err error) {
+	var p *v1.Problem
+	if a.output == "json" {
+		if !errors.As(err, &p) {
+			p = &v1.Problem{Type: "about:blank", Title: "joist failed", Detail: err.Error()}
+		}
+		_ = json.NewEncoder(a.Err).Encode(p)
+		return
+	}
+	if errors.As(err, &p) {
+		text := p.Detail
+		if text == "" {
+			text = p.Title
+		}
+		fmt.Fprintln(a.Err, "joist: "+strings.TrimRight(text, "\n"))
+		if p.Advice != "" {
+			fmt.Fprintln(a.Err, "  "+p.Advice)
+		}
+		return
+	}
+	fmt.Fprintln(a.Err, "joist: "+err.Error())
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "joist",
+		Short: "From powered-off machines to a running cluster, and kept so",
+		Long: `joist takes machines from power-on to a running cluster, and keeps it converged.
+
+Exit codes: 0 fine; 1 failed; 2 the command line makes no sense; 3 the plan has changes (with --detailed-exitcode);
+4 converging stopped with failures; 5 the engine cannot be reached; 130 interrupted.
+
+The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else ` + client.DefaultSocket + `.`,
+		Example:       "  joist apply demo.hcl\n  joist status\n  joist why 'demo/member[n1]'",
+		SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.prepare() },
+		Args:              cobra.NoArgs,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage("%w; see %s --help", err, c.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.socket, "socket", "", "the engine's Unix socket (default JOIST_SOCKET, else "+client.DefaultSocket+")")
+	f.StringVarP(&a.output, "output", "o", "text", "form of the output: text or json")
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	root.AddGroup(&cobra.Group{ID: "cluster", Title: "Clusters:"}, &cobra.Group{ID: "machine", Title: "Machines:"}, &cobra.Group{ID: "content", Title: "Packs and boot sets:"}, &cobra.Group{ID: "engine", Title: "The engine:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.showCommand(), a.outputsCommand(),
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), a.destroyCommand(), a.certCommand())
+	add("machine", a.nodeCommand(), a.labCommand())
+	add("content", a.packCommand(), a.fmtCommand(), a.bootsetCommand())
+	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())
+	usageErrors(root)
+	return root
+}
+
+// usageErrors makes every complaint about arguments one about usage, with the way to the help.
+func usageErrors(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage("%w; see %s --help", err, c.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		usageErrors(sub)
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+}
+
+func (a *app) prepare() error {
+	if a.output != "text" && a.output != "json" {
+		return usage("there is no output form %q: use text or json", a.output)
+	}
+	a.connect()
+	return nil
+}
+
+func (a *app) connect() {
+	socket := a.socket
+	if socket == "" {
+		socket = a.Getenv("JOIST_SOCKET")
+	}
+	if a.api == nil {
+		a.api = client.New(socket)
+	}
+}
+
+// json reports whether the output is for programs, and writes v if so.
+func (a *app) json(v any) (bool, error) {
+	if a.output != "json" {
+		return false, nil
+	}
+	e := json.NewEncoder(a.Out)
+	e.SetIndent("", "  ")
+	return true, e.Encode(v)
+}
+
+func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.Out, format, args...) }
+
+// missing says that this program was built without a part.
+func missing(what string) error {
+	return fmt.Errorf("this joist cannot %s yet", what)
+}
+
+// terminal gives the size of the terminal that w is, or false.
+func terminal(w io.Writer) (width, height int, ok bool) {
+	f, is := w.(*os.File)
+	if !is || !term.IsTerminal(int(f.Fd())) {
+		return 0, 0, false
+	}
+	width, height, err := term.GetSize(int(f.Fd()))
+	return width, height, err == nil && width > 0
+}
+
+// pick gives the cluster that is meant: the one named, or the only one that there is.
+func (a *app) pick(ctx context.Context, named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	list, err := a.api.Clusters(ctx)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, c := range list {
+		if c.Outcome != "destroyed" {
+			names = append(names, c.Name)
+		}
+	}
+	switch {
+	case len(names) == 1:
+		return names[0], nil
+	case len(list) == 0:
+		return "", errors.New("there is no cluster yet: joist apply FILE makes one")
+	case len(names) == 0:
+		return "", usage("every cluster is destroyed; name the one you mean: %s", list[0].Name)
+	}
+	return "", usage("there are several clusters; name one of them: %s", strings.Join(names, ", "))
+}

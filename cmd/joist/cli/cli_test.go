@@ -1,0 +1,261 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"joist/cmd/joist/cli"
+	"joist/services/api/client"
+	v1 "joist/services/api/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// buffer may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// joist runs the command line against the engine.
+func (e *engine) joist(args ...string) (code int, stdout, stderr string) {
+	e.t.Helper()
+	return e.joistIn(e.t.Context(), "", args...)
+}
+
+func (e *engine) joistIn(ctx context.Context, in string, args ...string) (code int, stdout, stderr string) {
+	var out, errs buffer
+	code = cli.Run(ctx, cli.Env{
+		Args: args, In: strings.NewReader(in), Out: &out, Err: &errs, Version: "test",
+		Getenv: func(name string) string { return map[string]string{"JOIST_SOCKET": e.socket}[name] },
+	})
+	return code, out.String(), errs.String()
+}
+
+// want runs a command and checks its code and what it says.
+func (e *engine) want(code int, says []string, args ...string) string {
+	e.t.Helper()
+	got, out, errs := e.joist(args...)
+	if got != code {
+		e.t.Fatalf("joist %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
+	}
+	for _, text := range says {
+		if !strings.Contains(out+errs, text) {
+			e.t.Fatalf("joist %s does not say %q:\n%s%s", strings.Join(args, " "), text, out, errs)
+		}
+	}
+	return out
+}
+
+const demo = `cluster demo
+nodes n1 n2
+task name each service
+task member each : task.name
+output names name
+`
+
+func (e *engine) file(text string) string {
+	e.t.Helper()
+	path := filepath.Join(e.t.TempDir(), "demo.hcl")
+	must(e.t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// TestWholeLife goes the whole way on real SQLite: plan, apply, converge, plan unchanged, why, force, destroy.
+func TestWholeLife(t *testing.T) {
+	e := newEngine(t)
+	file := e.file(demo)
+	e.want(cli.OK, []string{"no clusters yet", "n3"}, "status")
+	e.want(cli.HasChanges, []string{"member[n2]", "4 run"}, "plan", file, "--detailed-exitcode")
+	e.want(cli.OK, []string{"cluster demo converged", "member[n1] done", "names = ", "last step done"}, "apply", file)
+	e.want(cli.OK, []string{"nothing to do: 4 unchanged"}, "plan", "--detailed-exitcode")
+	e.want(cli.OK, []string{"nothing to do: 4 unchanged"}, "plan", file, "--detailed-exitcode")
+	e.want(cli.OK, []string{"member[n1] is unchanged", "it had never run", "set goal"}, "why", "demo/member[n1]")
+	e.want(cli.OK, []string{"converged", "2/2 online"}, "status")
+	e.want(cli.OK, []string{"n1", "4 in place"}, "status", "demo")
+	if out := e.want(cli.OK, []string{"names", "(secret)"}, "outputs"); strings.Contains(out, "hush") {
+		t.Errorf("outputs tells a secret:\n%s", out)
+	}
+	show := e.want(cli.OK, []string{"the last words of member[n1]", `"token":"(secret)"`}, "show", "member[n1]")
+	if strings.Contains(show, "hush") {
+		t.Errorf("show tells a secret:\n%s", show)
+	}
+	before := e.did("member[n1]")
+	e.want(cli.OK, nil, "force", "demo/member[n1]", "--reason", "test")
+	e.want(cli.OK, []string{"converged"}, "watch")
+	if got := e.did("member[n1]"); got != before+1 {
+		t.Errorf("member[n1] ran %d times after it was forced, want %d", got, before+1)
+	}
+	e.want(cli.Failed, []string{"nothing was changed", "--yes"}, "destroy", "demo")
+	e.want(cli.OK, []string{"cluster demo destroyed"}, "destroy", "demo", "--yes")
+	e.want(cli.OK, []string{"destroyed"}, "status")
+	var list []v1.Machine
+	must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "node", "list", "-o", "json")), &list))
+	for _, m := range list {
+		if m.Cluster != "" {
+			t.Errorf("machine %s still belongs to %s", m.Name, m.Cluster)
+		}
+	}
+	e.want(cli.OK, []string{"cluster/demo:1 ", "rested"}, "events", "--cluster", "demo")
+}
+
+func TestFailureAndRetry(t *testing.T) {
+	e := newEngine(t)
+	e.set(func() { e.fail["member[n2]"] = "no disk\nmore" })
+	file := e.file("rollout member\n" + demo)
+	out := e.want(cli.Stopped, []string{"member[n2] FAILED after 1 attempts: no disk", "| the last words of member[n2]", "cluster demo stopped", "joist retry demo", "close-breaker r"}, "apply", file)
+	if strings.Contains(out, "\x1b") {
+		t.Errorf("colours outside a terminal:\n%q", out)
+	}
+	e.want(cli.OK, []string{"blocked", "no disk"}, "plan")
+	var r struct {
+		Outcome  string
+		Breakers []v1.Breaker
+	}
+	must(t, json.Unmarshal([]byte(e.want(cli.Stopped, nil, "retry", "demo", "-o", "json")), &r))
+	if r.Outcome != "stopped" || len(r.Breakers) != 1 || r.Breakers[0].Rollout != "r" {
+		t.Errorf("retry says %+v", r)
+	}
+	e.set(func() { clear(e.fail) })
+	e.want(cli.OK, []string{"converged"}, "close-breaker", "r", "--cluster", "demo", "--reason", "disk added")
+}
+
+func TestRefusals(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.Failed, []string{`demo.hcl: there is no "nonsense"`}, "apply", e.file("nonsense\n"))
+	e.want(cli.Failed, []string{"cannot read the cluster file"}, "apply", "/no/such/file")
+	e.want(cli.Failed, []string{`there is no cluster "x"`, "joist status lists them all"}, "status", "x")
+	e.want(cli.Failed, []string{"there is no cluster yet"}, "plan")
+	e.want(cli.Failed, []string{"no machine", "joist node list"}, "node", "show", "nobody")
+	e.want(cli.Usage, []string{"there is no power action"}, "node", "power", "n1", "explode")
+	e.want(cli.Failed, []string{"switches no machines"}, "node", "power", "n1", "off")
+	e.want(cli.Failed, []string{"cannot approve a key of n1"}, "node", "approve", "n1", "ABCD-EFGH")
+	e.want(cli.OK, []string{"console of n1"}, "node", "console", "n1")
+	e.want(cli.OK, nil, "apply", e.file(demo))
+	e.want(cli.Failed, []string{"has no instance member[n9]"}, "why", "demo/member[n9]")
+	e.want(cli.Failed, []string{"is no instance"}, "why", "demo/a b")
+	e.want(cli.Failed, []string{"no rollout"}, "close-breaker", "nothing")
+	code, out, _ := e.joist("status", "x", "-o", "json")
+	if code != cli.Failed || out != "" {
+		t.Errorf("status of an unknown cluster as JSON: code %d, output %q", code, out)
+	}
+	e.end()
+	e.want(cli.Unreachable, []string{"cannot reach the engine at", "joist serve"}, "status")
+}
+
+func TestCertificate(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, nil, "apply", e.file(demo))
+	dir := filepath.Join(t.TempDir(), "pki")
+	e.want(cli.OK, []string{"key.pem"}, "cert", "--dir", dir)
+	info, err := os.Stat(filepath.Join(dir, "key.pem"))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the key has mode %o", info.Mode().Perm())
+	}
+	cert, err := os.ReadFile(filepath.Join(dir, "cert.pem"))
+	must(t, err)
+	if string(cert) != "leaf of demo\nchain\n" {
+		t.Errorf("the certificate is %q", cert)
+	}
+	e.want(cli.Failed, []string{"not possible yet"}, "cert", "--dir", dir, "--ttl", "1h")
+}
+
+// TestInterrupt ends the following, not the pursuit.
+func TestInterrupt(t *testing.T) {
+	e := newEngine(t)
+	e.set(func() { e.hold["member[n1]"] = true })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	var code int
+	var errs string
+	go func() {
+		defer close(done)
+		code, _, errs = e.joistIn(ctx, "", "apply", e.file(demo))
+	}()
+	c := client.New(e.socket)
+	defer c.Close()
+	eventually(t, func() bool {
+		d, err := c.Cluster(t.Context(), "demo")
+		return err == nil && len(d.Running) == 1
+	})
+	cancel()
+	<-done
+	if code != cli.Interrupted || !strings.Contains(errs, "the engine goes on by itself") {
+		t.Errorf("interrupted: code %d, %q", code, errs)
+	}
+	e.want(cli.OK, []string{"member[n1]"}, "status", "demo")
+	e.want(cli.OK, nil, "cancel", "demo")
+	e.want(cli.OK, []string{"cancelled"}, "status")
+}
+
+// TestRestart has the engine go away and come back while apply follows.
+func TestRestart(t *testing.T) {
+	e := newEngine(t)
+	e.set(func() { e.hold["member[n1]"] = true })
+	var out, errs buffer
+	done := make(chan int)
+	file := e.file(demo)
+	go func() {
+		done <- cli.Run(t.Context(), cli.Env{Args: []string{"apply", file, "--socket", e.socket}, In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: func(string) string { return "" }})
+	}()
+	eventually(t, func() bool { return strings.Contains(out.String(), "member[n1] started") })
+	e.end()
+	eventually(t, func() bool { return strings.Contains(out.String(), "lost the engine") })
+	e.set(func() { clear(e.hold) })
+	e.start()
+	if code := <-done; code != cli.OK {
+		t.Fatalf("apply ended with %d\n%s%s", code, out.String(), errs.String())
+	}
+	for _, text := range []string{"the engine answers again", "cluster demo converged"} {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("apply does not say %q:\n%s", text, out.String())
+		}
+	}
+	if n := strings.Count(out.String(), "member[n2] done"); n != 1 {
+		t.Errorf("member[n2] is told done %d times:\n%s", n, out.String())
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, nil, "apply", e.file(demo))
+	e.want(cli.OK, []string{"demo\tconverged"}, "__complete", "status", "")
+	e.want(cli.OK, []string{"n1", "n3"}, "__complete", "node", "show", "")
+	e.want(cli.OK, []string{"member[n1]\tin place"}, "__complete", "why", "")
+	e.want(cli.OK, []string{"demo/member[n1]"}, "__complete", "why", "demo/")
+	e.want(cli.OK, []string{"demo"}, "__complete", "plan", "--cluster", "")
+	e.want(cli.OK, []string{"cycle"}, "__complete", "node", "power", "n1", "")
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen within 20 s")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,296 @@
+package cli_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"joist/cmd/system"
+	"joist/engine/drive"
+	"joist/engine/history"
+	"joist/engine/journal/sqlstore"
+	"joist/engine/model"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+	"joist/pki/authority"
+	"joist/pki/enrol"
+	"joist/services/api"
+	"joist/services/boot/artifacts"
+	"joist/services/boot/bootset"
+	"joist/services/clusters"
+	"joist/services/site"
+)
+
+// refs is an expression that yields what it refers to.
+type refs []model.Ref
+
+func (r refs) Refs() []model.Ref { return r }
+
+func (r refs) Eval(s model.Scope) (value.Value, error) {
+	m := map[string]value.Value{"of": value.Text(fmt.Sprint([]model.Ref(r)))}
+	for i, one := range r {
+		m[fmt.Sprintf("v%d", i)] = s.Lookup(one)
+	}
+	return value.Dict(m), nil
+}
+
+func argument(name string, list ...model.Ref) model.Argument {
+	shared := !slices.ContainsFunc(list, func(r model.Ref) bool { return r.Kind == model.RefTask || r.Kind == model.RefNode })
+	return model.Argument{Name: name, Expr: refs(list), Refs: list, Digest: value.Sum([]byte(fmt.Sprint(list))), Shared: shared}
+}
+
+// compiler reads a little language of its own, a word of it per line:
+//
+//	cluster demo
+//	nodes n1 n2
+//	rollout member
+//	task name each service
+//	task member each : task.name
+//	output first name
+type compiler struct{}
+
+func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compiled, error) {
+	m := &model.Model{Digest: value.Sum(s.File), Trust: model.Claimed, Workflow: "test.cluster", Roles: []model.Role{{Name: "m", Min: 1}}}
+	out := &clusters.Compiled{Model: m, Choose: map[string]clusters.Selection{}}
+	for line := range strings.Lines(string(s.File)) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		switch words[0] {
+		case "cluster":
+			m.Cluster = words[1]
+		case "nodes":
+			out.Choose["m"] = clusters.Selection{Names: words[1:]}
+		case "rollout":
+			m.Rollouts = append(m.Rollouts, model.Rollout{Name: "r", Tasks: words[1:], Roles: []string{"m"}})
+		case "task":
+			m.Tasks = append(m.Tasks, task(words[1:]))
+		case "output":
+			m.Outputs = append(m.Outputs, model.Output{Argument: argument(words[1], model.Ref{Kind: model.RefAll, Name: words[2]})})
+		case "warn":
+			out.Warnings = "a warning\n"
+		default:
+			return nil, fmt.Errorf("%s: there is no %q", s.FileName, words[0])
+		}
+	}
+	return out, nil
+}
+
+func task(words []string) model.Task {
+	s := &model.Step{Name: "test." + words[0], Digest: value.Sum([]byte(words[0])),
+		Apply:   model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
+		Remove:  &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1, Backoff: time.Second},
+		Outputs: []model.Field{{Name: "out", Type: value.Type{Kind: value.String}}, {Name: "token", Type: value.Of(value.Secret, value.Type{Kind: value.String}), Optional: true}}}
+	t := model.Task{Name: words[0], Step: s}
+	for _, w := range words[1:] {
+		kind, name, _ := strings.Cut(w, ".")
+		switch {
+		case w == "each":
+			t.Each = []string{"m"}
+		case w == "service":
+			s.Scope, s.Remove, s.Apply = model.Service, nil, model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}
+		case kind == "task":
+			in := fmt.Sprintf("i%d", len(t.With))
+			t.With = append(t.With, argument(in, model.Ref{Kind: model.RefTask, Name: name, Attr: "out"}))
+			s.Inputs = append(s.Inputs, model.Field{Name: in})
+		}
+	}
+	return t
+}
+
+// engine is a whole engine with simulated nodes, served on a socket.
+type engine struct {
+	t      *testing.T
+	dir    string
+	socket string
+
+	mu     sync.Mutex
+	fail   map[string]string // error by instance
+	hold   map[string]bool   // instances that never answer
+	runs   map[string]int
+	api    *api.Server
+	all    *clusters.Clusters
+	book   *site.Book
+	db     *sqlstore.DB
+	stop   context.CancelFunc
+	served chan error
+}
+
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	e := &engine{t: t, dir: t.TempDir(), fail: map[string]string{}, hold: map[string]bool{}, runs: map[string]int{}}
+	e.socket = filepath.Join(e.dir, "s")
+	e.start()
+	t.Cleanup(e.end)
+	for _, n := range []string{"n1", "n2", "n3"} {
+		must(t, e.book.Define(t.Context(), site.Defined{Name: n, MACs: []string{"02:00:00:00:00:" + fmt.Sprintf("%02x", n[1])}, Provider: "sim", Facts: json.RawMessage(`{"memory":1}`)}))
+	}
+	return e
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (e *engine) start() {
+	e.t.Helper()
+	ctx := context.Background()
+	var err error
+	e.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: filepath.Join(e.dir, "data"), Holder: "test"})
+	must(e.t, err)
+	e.book, err = site.Open(ctx, site.Config{Store: e.db.Journals(), Holder: "test", Random: rand.Reader})
+	must(e.t, err)
+	e.all, err = clusters.Open(ctx, clusters.Config{
+		Compiler: compiler{}, Site: machines{e},
+		Drive: drive.Config{
+			Holder: "test", Store: e.db.Journals(), Blobs: e.db.Blobs(), Nodes: e, Site: e,
+			Services: map[string]step.Handler{"x.put": step.HandlerFunc(e.serve)},
+		},
+	})
+	must(e.t, err)
+	store, err := artifacts.Open(filepath.Join(e.dir, "artifacts"))
+	must(e.t, err)
+	e.api, err = system.NewAPI(system.APIParts{
+		Info: api.Info{Version: "test", Data: "DATA", Started: time.Now()}, Clusters: e.all, Site: e.book, Store: e.db.Journals(),
+		Online: func(string) (string, bool) { return "10.0.0.1", true },
+		Console: func(_ context.Context, machine string, w io.Writer, _ api.ConsoleView) error {
+			_, err := io.WriteString(w, "console of "+machine+"\n")
+			return err
+		},
+		Operator: func(_ context.Context, cluster string, csr []byte) (authority.Certificate, error) {
+			if _, err := authority.ParseCSR(csr); err != nil {
+				return authority.Certificate{}, err
+			}
+			return authority.Certificate{Leaf: "leaf of " + cluster + "\n", Chain: "chain\n", Root: "root\n", NotAfter: time.Now().Add(time.Hour)}, nil
+		},
+		Log:       func(_, instance string) []string { return []string{"the last words of " + instance} },
+		Artifacts: system.NewArtifacts(store, noSets{}),
+	})
+	must(e.t, err)
+	l, err := api.Listen(e.socket)
+	must(e.t, err)
+	serve, stop := context.WithCancel(ctx)
+	e.stop, e.served = stop, make(chan error, 1)
+	go func() { e.served <- e.api.Serve(serve, l) }()
+}
+
+// end stops the engine; start takes the data up again.
+func (e *engine) end() {
+	e.t.Helper()
+	if e.stop == nil {
+		return
+	}
+	e.stop()
+	must(e.t, <-e.served)
+	e.stop = nil
+	e.all.Close()
+	must(e.t, e.db.Close())
+}
+
+func (e *engine) set(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+}
+
+func (e *engine) did(instance string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.runs[instance]
+}
+
+// answer gives what became of an attempt; false for nothing at all.
+func (e *engine) answer(instance string, action step.Action) (outputs json.RawMessage, err string, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.hold[instance] {
+		return nil, "", false
+	}
+	e.runs[instance]++
+	if text := e.fail[instance]; text != "" {
+		return nil, text, true
+	}
+	if action == step.Remove {
+		return nil, "", true
+	}
+	return json.RawMessage(`{"out":"` + instance + `","token":"hush"}`), "", true
+}
+
+func (e *engine) serve(_ context.Context, c step.Call) (step.Result, error) {
+	_, instance, _ := strings.Cut(c.Owner, "/")
+	out, text, _ := e.answer(instance, c.Action)
+	if text != "" {
+		return step.Result{}, errors.New(text)
+	}
+	return step.Result{Outputs: out}, nil
+}
+
+// Perform and Abort implement drive.Nodes.
+func (e *engine) Perform(ctx context.Context, o drive.Order) error {
+	out, text, ok := e.answer(o.Target.String(), o.Action)
+	if !ok {
+		return nil
+	}
+	loop, err := e.all.Get(o.Cluster)
+	if err != nil {
+		return err
+	}
+	return loop.Report(ctx, o.Target, run.Report{ID: o.ID, Outputs: out, Error: text})
+}
+
+func (e *engine) Abort(ctx context.Context, o drive.Order) error {
+	loop, err := e.all.Get(o.Cluster)
+	if err != nil {
+		return err
+	}
+	return loop.Report(ctx, o.Target, run.Report{ID: o.ID, Error: "aborted", Excused: true})
+}
+
+// Raise, Fence, Wipe and Release implement drive.Site.
+func (e *engine) Raise(context.Context, string, string) error { return nil }
+func (e *engine) Fence(context.Context, string, string, string) (string, error) {
+	return "fenced", nil
+}
+func (e *engine) Wipe(context.Context, string, string, string) (string, error) { return "wiped", nil }
+func (e *engine) Release(ctx context.Context, cluster, node string) error {
+	return e.book.Free(ctx, cluster, node)
+}
+
+// machines implements clusters.Site: every machine is up at once.
+type machines struct{ e *engine }
+
+func (m machines) Claim(ctx context.Context, cluster string, choose func([]clusters.Candidate) ([]string, error)) error {
+	return m.e.book.Claim(ctx, cluster, func(list []site.Machine) ([]string, error) {
+		var all []clusters.Candidate
+		for _, one := range list {
+			all = append(all, clusters.Candidate{Name: one.Name, Cluster: one.Cluster, Facts: one.Facts(), Online: true})
+		}
+		return choose(all)
+	})
+}
+
+func (m machines) Seen(name string) (history.NodeSeen, bool) {
+	if _, ok := m.e.book.Lookup(name); !ok {
+		return history.NodeSeen{}, false
+	}
+	return history.NodeSeen{Node: name, Incarnation: "inc-" + name, Boot: "boot-" + name, Address: "10.0.0.1", Level: enrol.Approved.String(), Online: true}, true
+}
+
+type noSets struct{}
+
+func (noSets) Add(context.Context, bootset.Manifest) error      { return nil }
+func (noSets) List(context.Context) ([]bootset.Manifest, error) { return nil, nil }

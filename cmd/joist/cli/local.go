@@ -1,0 +1,349 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"joist/services/boot/bootset"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var o ServeOptions
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run an engine until it is told to stop",
+		Long: `serve runs an engine: DHCP, TFTP, HTTP and DNS on one network interface, agents' connections, and the API on a Unix socket
+with mode 0600. Everything durable is in the data folder; one engine at a time may use it. Stopping loses nothing.`,
+		Example: "  joist serve --data /var/lib/joist --interface eth1 --subnet 10.77.0.0/24 --address 10.77.0.1",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if a.Local.Serve == nil {
+				return missing("serve")
+			}
+			if o.Data == "" {
+				return usage("no data folder is named: --data DIR")
+			}
+			o.Socket = a.api.Socket()
+			return a.Local.Serve(cmd.Context(), o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Data, "data", "", "folder of everything durable (required)")
+	f.StringVar(&o.Interface, "interface", "", "network interface towards the machines")
+	f.StringVar(&o.Subnet, "subnet", "", "its IPv4 network, such as 10.77.0.0/24")
+	f.StringVar(&o.Address, "address", "", "the engine's own address in it (default the first one)")
+	f.StringVar(&o.BootSets, "bootsets", "", "folder with boot sets, each in a folder of its own")
+	f.StringVar(&o.RunDir, "run-dir", "", "the lab's run folder, to make virtual machines there")
+	f.StringVar(&o.Bridge, "bridge", "", "bridge that virtual machines are attached to (default the interface)")
+	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
+	f.BoolVar(&o.LogJSON, "log-json", false, "log as JSON lines")
+	must(c.MarkFlagDirname("data"))
+	return c
+}
+
+func (a *app) packCommand() *cobra.Command {
+	check := &cobra.Command{
+		Use: "check DIR...", Short: "Check packs completely, without running anything",
+		Example: "  joist pack check content/etcd", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if a.Local.Check == nil {
+				return missing("check packs")
+			}
+			bad := 0
+			for _, dir := range args {
+				text, ok, err := a.Local.Check(dir)
+				if err != nil {
+					return err
+				}
+				_, _ = a.Err.Write(text)
+				if !ok {
+					bad++
+					continue
+				}
+				if a.output != "json" {
+					a.printf("%s: fine\n", dir)
+				}
+			}
+			if bad > 0 {
+				return fmt.Errorf("%d of %d packs have errors", bad, len(args))
+			}
+			return nil
+		},
+	}
+	return group("pack", "Work on packs", check)
+}
+
+func (a *app) fmtCommand() *cobra.Command {
+	var check bool
+	c := &cobra.Command{
+		Use: "fmt [FILE|DIR...]", Short: "Bring packs and cluster files into their canonical form",
+		Long:    `fmt rewrites the *.hcl files that it is given, or that lie in the folders that it is given (default the present one), and names those that it changed. With - it formats its input.`,
+		Example: "  joist fmt content\n  joist fmt --check demo.hcl",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if a.Local.Format == nil {
+				return missing("format")
+			}
+			if slices.Equal(args, []string{"-"}) {
+				src, err := io.ReadAll(io.LimitReader(a.In, 4<<20))
+				if err != nil {
+					return fmt.Errorf("cannot read the input: %w", err)
+				}
+				out, err := a.Local.Format("<stdin>", src)
+				if err != nil {
+					return err
+				}
+				_, err = a.Out.Write(out)
+				return err
+			}
+			if len(args) == 0 {
+				args = []string{"."}
+			}
+			return a.format(args, check)
+		},
+	}
+	c.Flags().BoolVar(&check, "check", false, "change nothing; exit with 1 if a file is not in canonical form")
+	return c
+}
+
+func (a *app) format(args []string, check bool) error {
+	changed := 0
+	var errs []error
+	for _, arg := range args {
+		files, err := hclFiles(arg)
+		if err != nil {
+			return err
+		}
+		for _, file := range files {
+			did, err := a.formatFile(file, check)
+			errs = append(errs, err)
+			if did {
+				changed++
+				a.printf("%s\n", file)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if check && changed > 0 {
+		return &ExitError{Code: Failed}
+	}
+	return nil
+}
+
+func (a *app) formatFile(file string, check bool) (changed bool, err error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return false, fmt.Errorf("cannot format: %w", err)
+	}
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return false, fmt.Errorf("cannot format: %w", err)
+	}
+	out, err := a.Local.Format(file, src)
+	if err != nil || bytes.Equal(src, out) || check {
+		return err == nil && !bytes.Equal(src, out), err
+	}
+	return true, replaceFile(file, out, info.Mode().Perm())
+}
+
+// hclFiles gives a file itself, or the *.hcl files below a folder.
+func hclFiles(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot format: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	var files []string
+	err = filepath.WalkDir(path, func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && filepath.Ext(p) == ".hcl" {
+			files = append(files, p)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot format: %w", err)
+	}
+	return files, nil
+}
+
+func (a *app) bootsetCommand() *cobra.Command {
+	var o BuildOptions
+	build := &cobra.Command{
+		Use: "build", Short: "Build a boot set: kernel, scout and node image",
+		Example: "  joist bootset build --profile virt --out boot --agent bin/joist-agent", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if a.Local.Build == nil {
+				return missing("build boot sets")
+			}
+			if o.Agent == "" {
+				return usage("no agent is named: --agent FILE, the static joist-agent that becomes scout")
+			}
+			folder, err := a.Local.Build(cmd.Context(), o, func(stage, detail string) {
+				if a.output != "json" {
+					fmt.Fprintf(a.Err, "%s %-10s %s\n", a.Now().Format("15:04:05"), stage, detail)
+				}
+			})
+			if err != nil {
+				return err
+			}
+			return a.showBootSet(folder)
+		},
+	}
+	f := build.Flags()
+	f.StringVar(&o.Profile, "profile", "virt", "virt or metal")
+	f.StringVar(&o.Out, "out", "boot", "folder that receives boot sets, each in a folder of its own")
+	f.StringVar(&o.Cache, "cache", "", "folder of packages and intermediate results (default OUT/.cache)")
+	f.StringVar(&o.Agent, "agent", "", "the static joist-agent (required)")
+	f.StringVar(&o.Firmware, "firmware", "", "folder that becomes scout's /lib/firmware")
+	must(build.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"virt", "metal"}, cobra.ShellCompDirectiveNoFileComp)))
+	show := &cobra.Command{
+		Use: "show DIR", Short: "Show a boot set, and check that its parts belong together",
+		Example: "  joist bootset show boot/virt-3f2a", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.showBootSet(args[0]) },
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "List the boot sets that the engine has", Example: "  joist bootset list", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			sets, err := a.api.BootSets(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if done, err := a.json(sets); done {
+				return err
+			}
+			rows := [][]string{{"BOOT SET", "PROFILE", "KERNEL", ""}}
+			for _, s := range sets {
+				note := ""
+				if s.Default {
+					note = "default"
+				}
+				rows = append(rows, []string{s.Digest, s.Profile, s.Kernel, note})
+			}
+			table(a.Out, rows)
+			return nil
+		},
+	}
+	push := &cobra.Command{
+		Use: "push DIR", Short: "Give a boot set to the engine",
+		Example: "  joist bootset push boot/virt-3f2a", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.pushBootSet(cmd.Context(), args[0]) },
+	}
+	return group("bootset", "Build boot sets and look at them", build, show, list, push)
+}
+
+func (a *app) showBootSet(folder string) error {
+	s, err := bootset.Open(folder)
+	if err != nil {
+		return err
+	}
+	if done, err := a.json(s); done {
+		return err
+	}
+	rows := [][]string{{"boot set", s.Digest}, {"folder", s.Folder}, {"profile", string(s.Profile)}, {"kernel", s.KernelVersion}, {"scout's modules", fmt.Sprint(s.ScoutModules)}}
+	for _, f := range []bootset.File{s.Kernel, s.Initrd, s.Image} {
+		rows = append(rows, []string{f.File, fmt.Sprintf("%.1f MB  sha256-%s", float64(f.Size)/1e6, f.SHA256)})
+	}
+	table(a.Out, rows)
+	return nil
+}
+
+func (a *app) pushBootSet(ctx context.Context, folder string) error {
+	s, err := bootset.Open(folder)
+	if err != nil {
+		return err
+	}
+	for _, f := range []bootset.File{s.Kernel, s.Initrd, s.Image} {
+		if err := a.push(ctx, s.Path(f), f); err != nil {
+			return err
+		}
+	}
+	manifest, err := os.ReadFile(filepath.Join(folder, "manifest.json"))
+	if err != nil {
+		return fmt.Errorf("cannot read the boot set: %w", err)
+	}
+	set, err := a.api.RegisterBootSet(ctx, manifest)
+	if err != nil {
+		return err
+	}
+	if done, err := a.json(set); done {
+		return err
+	}
+	a.printf("boot set %s is registered\n", set.Digest)
+	return nil
+}
+
+func (a *app) push(ctx context.Context, path string, f bootset.File) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot read the boot set: %w", err)
+	}
+	defer file.Close()
+	_, err = a.api.PutArtifact(ctx, "sha256-"+f.SHA256, file, f.Size)
+	return err
+}
+
+func (a *app) labCommand() *cobra.Command {
+	var data, subnet string
+	with := func(f func(ctx context.Context, l Lab, args []string) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, args []string) error {
+			if a.Local.Lab == nil {
+				return missing("make labs")
+			}
+			if data == "" {
+				data = a.Getenv("JOIST_DATA")
+			}
+			if data == "" {
+				return usage("which lab? name the engine's data folder: --data DIR, or JOIST_DATA")
+			}
+			l, err := a.Local.Lab(data, subnet)
+			if err != nil {
+				return err
+			}
+			return f(cmd.Context(), l, args)
+		}
+	}
+	up := &cobra.Command{
+		Use: "up", Short: "Make the lab's network namespace and bridge", Example: "  joist lab up --data /tmp/demo", Args: cobra.NoArgs,
+		RunE: with(func(ctx context.Context, l Lab, _ []string) error {
+			if err := l.Up(ctx); err != nil {
+				return err
+			}
+			a.printf("the lab is up: network namespace %s\n", l.Name())
+			return nil
+		}),
+	}
+	down := &cobra.Command{
+		Use: "down", Short: "End everything in the lab and take it away; the data folder stays",
+		Example: "  joist lab down --data /tmp/demo", Args: cobra.NoArgs,
+		RunE: with(func(ctx context.Context, l Lab, _ []string) error { return l.Down(ctx) }),
+	}
+	exec := &cobra.Command{
+		Use: "exec -- CMD [ARG...]", Short: "Run a command inside the lab's network",
+		Example: "  joist lab exec --data /tmp/demo -- dig @10.77.0.1 etcd.demo.lab", Args: cobra.MinimumNArgs(1),
+		RunE: with(func(ctx context.Context, l Lab, args []string) error {
+			code, err := l.Exec(ctx, args)
+			if err != nil {
+				return err
+			}
+			if code != 0 {
+				return &ExitError{Code: code}
+			}
+			return nil
+		}),
+	}
+	c := group("lab", "A network of virtual machines, without a link to this host", up, down, exec)
+	c.PersistentFlags().StringVar(&data, "data", "", "the engine's data folder, which names the lab (default JOIST_DATA)")
+	c.PersistentFlags().StringVar(&subnet, "subnet", "", "its IPv4 network (default 10.77.0.0/24)")
+	return c
+}

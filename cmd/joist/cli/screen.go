@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+
+	"joist/cmd/joist/progress"
+	v1 "joist/services/api/v1"
+)
+
+// screen shows progress.
+type screen interface {
+	show(lines []progress.Line)
+	tick(ctx context.Context)
+	pace() time.Duration // between two ticks
+	close()
+}
+
+func (a *app) screen(look view, t *progress.Tracker) screen {
+	if a.output == "json" {
+		return silent{}
+	}
+	if _, _, ok := terminal(a.Out); ok && !look.plain && a.Getenv("TERM") != "dumb" {
+		return &live{app: a, t: t, ink: a.colour(a.Out)}
+	}
+	return &plain{app: a, ink: a.colour(a.Out)}
+}
+
+// silent shows nothing: programs wait for the result.
+type silent struct{}
+
+func (silent) show([]progress.Line) {}
+func (silent) tick(context.Context) {}
+func (silent) pace() time.Duration  { return time.Minute }
+func (silent) close()               {}
+
+// plain writes one line for each thing that happens.
+type plain struct {
+	app *app
+	ink paint
+}
+
+func (p *plain) show(lines []progress.Line) {
+	for _, l := range lines {
+		p.app.printf("%s\n", lineText(p.ink, l))
+	}
+}
+
+func (p *plain) tick(context.Context) {}
+func (p *plain) pace() time.Duration  { return time.Minute }
+func (p *plain) close()               {}
+
+func lineText(ink paint, l progress.Line) string {
+	text := l.Text
+	switch l.Weight {
+	case progress.Bad:
+		text = ink.red(text)
+	case progress.Good:
+		text = ink.green(text)
+	case progress.Quiet:
+		text = ink.faint(text)
+	}
+	return ink.faint(l.At.Local().Format("15:04:05")) + " " + text
+}
+
+// live redraws a picture of the cluster at the foot of the terminal; what failed scrolls by above it and stays.
+type live struct {
+	app    *app
+	t      *progress.Tracker
+	ink    paint
+	drawn  int // lines of the picture on the screen
+	detail *v1.ClusterDetail
+	asked  time.Time
+	stale  bool
+	recent []progress.Line
+}
+
+func (l *live) pace() time.Duration { return 250 * time.Millisecond }
+
+// shownRecent is how many of the latest lines stand in the picture.
+const shownRecent = 5
+
+func (l *live) show(lines []progress.Line) {
+	l.stale = true
+	for _, line := range lines {
+		switch line.Weight {
+		case progress.Bad, progress.Good:
+			l.erase()
+			l.app.printf("%s\n", lineText(l.ink, line))
+		default:
+			l.recent = append(l.recent, line)
+			l.recent = l.recent[max(0, len(l.recent)-shownRecent):]
+		}
+	}
+}
+
+// tick asks for the cluster's state if something happened, and draws.
+func (l *live) tick(ctx context.Context) {
+	now := l.app.Now()
+	if age := now.Sub(l.asked); l.stale && age > 500*time.Millisecond || age > 3*time.Second {
+		l.asked, l.stale = now, false
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+		if d, err := l.app.api.Cluster(ask, l.t.Cluster); err == nil { // while the engine is away the last picture stays
+			l.detail = d
+		}
+		cancel()
+	}
+	width, height, ok := terminal(l.app.Out)
+	if !ok {
+		return
+	}
+	picture := l.picture(now, height)
+	l.erase()
+	var b strings.Builder
+	for _, line := range picture {
+		b.WriteString(lipgloss.NewStyle().MaxWidth(width - 1).Render(line))
+		b.WriteByte('\n')
+	}
+	l.app.printf("%s", b.String())
+	l.drawn = len(picture)
+}
+
+func (l *live) close() { l.erase() }
+
+// erase takes the picture away (ECMA-48: CUU, ED).
+func (l *live) erase() {
+	if l.drawn > 0 {
+		l.app.printf("\x1b[%dA\x1b[J", l.drawn)
+	}
+	l.drawn = 0
+}
+
+func (l *live) picture(now time.Time, height int) []string {
+	elapsed := ""
+	if !l.t.Start.IsZero() {
+		elapsed = progress.Duration(now.Sub(l.t.Start))
+	}
+	if l.detail == nil {
+		return []string{l.ink.bold("cluster "+l.t.Cluster) + "  " + elapsed}
+	}
+	d := l.detail
+	lines := []string{fmt.Sprintf("%s  %s  %s  %s", l.ink.bold("cluster "+d.Name), l.ink.outcome(d.Outcome), elapsed, countsText(d.States, stateOrder))}
+	lines = append(lines, l.nodes(now, max(3, height-len(lines)-shownRecent-6))...)
+	for i, it := range d.Running {
+		if it.Node != "" {
+			continue
+		}
+		if i >= 5 {
+			break
+		}
+		lines = append(lines, "  running "+it.Instance)
+	}
+	if len(d.Running) == 0 && len(d.Waiting) > 0 {
+		lines = append(lines, fmt.Sprintf("  %d wait: %s", d.Waiting[0].Count, d.Waiting[0].Says))
+	}
+	for _, r := range l.recent {
+		lines = append(lines, "  "+lineText(l.ink, r))
+	}
+	return lines
+}
+
+// nodes gives a line for each node, those with something going on first, at most n.
+func (l *live) nodes(now time.Time, n int) []string {
+	running := map[string][]string{}
+	for _, it := range l.detail.Running {
+		if it.Node == "" {
+			continue
+		}
+		text := it.Task
+		if it.Attempt > 1 {
+			text += fmt.Sprintf(" (attempt %d)", it.Attempt)
+		}
+		if begun, ok := l.t.Begun(it.Instance); ok {
+			text += " " + progress.Duration(now.Sub(begun))
+		}
+		running[it.Node] = append(running[it.Node], text)
+	}
+	var busy, rest []string
+	width := 0
+	for i := range l.detail.Members {
+		width = max(width, lipgloss.Width(l.detail.Members[i].Name))
+	}
+	for i := range l.detail.Members {
+		m := &l.detail.Members[i]
+		total := 0
+		for state, count := range m.States {
+			if state != "absent" {
+				total += count
+			}
+		}
+		name := fmt.Sprintf("%-*s", width, m.Name)
+		what := strings.Join(running[m.Name], ", ")
+		switch {
+		case m.States["failed"] > 0:
+			name, what = l.ink.red(name), l.ink.red(fmt.Sprintf("%d failed", m.States["failed"]))+" "+what
+		case m.Leaving:
+			name, what = l.ink.yellow(name), "leaving "+what
+		case !m.Online:
+			name, what = l.ink.faint(name), dash(m.Boot)
+		case m.States["in place"] == total:
+			name = l.ink.green(name)
+		}
+		line := fmt.Sprintf("  %s  %3d/%d in place  %s", name, m.States["in place"], total, what)
+		if m.States["failed"] > 0 || len(running[m.Name]) > 0 {
+			busy = append(busy, line)
+		} else {
+			rest = append(rest, line)
+		}
+	}
+	if all := len(busy) + len(rest); all > n {
+		lines := append(busy, rest...)[:n]
+		return append(lines, fmt.Sprintf("  and %d more nodes", all-n))
+	}
+	return append(busy, rest...)
+}

@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v1 "joist/services/api/v1"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status [CLUSTER]", Short: "Show the engine, or one cluster",
+		Long: `status shows the engine with its clusters and machines; with a cluster's name that cluster: its nodes, what runs, what
+failed and why, and what the rest waits for.`,
+		Example: "  joist status\n  joist status demo", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeClusters,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				s, err := a.api.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if done, err := a.json(s); done {
+					return err
+				}
+				a.writeStatus(s)
+				return nil
+			}
+			d, err := a.api.Cluster(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if done, err := a.json(d); done {
+				return err
+			}
+			a.writeCluster(d)
+			return nil
+		},
+	}
+}
+
+func (a *app) writeStatus(s *v1.Status) {
+	ink := a.colour(a.Out)
+	a.printf("joist %s at %s, data in %s, started %s\n", s.Version, a.api.Socket(), s.Data, a.when(s.Started))
+	for _, n := range s.Notices {
+		a.printf("%s\n", ink.yellow("  ! "+n))
+	}
+	if len(s.Clusters) == 0 {
+		a.printf("\nno clusters yet: joist apply FILE makes one\n")
+	} else {
+		rows := [][]string{{"CLUSTER", "OUTCOME", "NODES", "INSTANCES", ""}}
+		for _, c := range s.Clusters {
+			rows = append(rows, []string{c.Name, ink.outcome(c.Outcome), fmt.Sprintf("%d/%d online", c.Online, c.Nodes), countsText(c.States, stateOrder), c.Detail})
+		}
+		a.printf("\n")
+		table(a.Out, rows)
+	}
+	if len(s.Machines) == 0 {
+		a.printf("\nno machines yet: power one on in this engine's network\n")
+		return
+	}
+	a.printf("\n")
+	a.writeMachines(s.Machines)
+}
+
+func (a *app) writeCluster(d *v1.ClusterDetail) {
+	ink := a.colour(a.Out)
+	a.printf("%s  %s", ink.bold("cluster "+d.Name), ink.outcome(d.Outcome))
+	if d.Detail != "" {
+		a.printf(" (%s)", d.Detail)
+	}
+	if d.Workflow != "" {
+		a.printf("  workflow %s", d.Workflow)
+	}
+	a.printf("\n")
+	if d.Goal.Seq > 0 {
+		what := "goal"
+		if d.Goal.Destroy {
+			what = "destruction"
+		}
+		a.printf("%s set by %s %s, event %d\n", what, d.Goal.By, a.when(d.Goal.At), d.Goal.Seq)
+	}
+	a.printf("%d/%d nodes online; instances: %s\n", d.Online, d.Nodes, countsText(d.States, stateOrder))
+	a.writeFailed(d)
+	if len(d.Members) > 0 {
+		rows := [][]string{{"NODE", "ROLES", "AGENT", "SINCE", "ADDRESS", "TRUST", "INSTANCES", "BOOT"}}
+		for _, m := range d.Members {
+			agent := ink.green("online")
+			if !m.Online {
+				agent = ink.red("silent")
+			}
+			roles := strings.Join(m.Roles, ",")
+			if m.Leaving {
+				roles = ink.yellow("leaving")
+			}
+			rows = append(rows, []string{m.Name, dash(roles), agent, a.when(m.Since), dash(m.Address), dash(m.Level), countsText(m.States, stateOrder), m.Boot})
+		}
+		a.printf("\n")
+		table(a.Out, rows)
+	}
+	if len(d.Running) > 0 {
+		rows := [][]string{{"RUNNING", "STEP", "ATTEMPT", "ON", "BECAUSE"}}
+		for _, it := range d.Running {
+			rows = append(rows, []string{it.Instance, it.Step, fmt.Sprint(it.Attempt), dash(it.Agent), it.Because})
+		}
+		a.printf("\n")
+		table(a.Out, rows)
+	}
+	if len(d.Waiting) > 0 {
+		a.printf("\nwaiting:\n")
+		for i, w := range d.Waiting {
+			if i == 10 {
+				a.printf("  … and %d more reasons\n", len(d.Waiting)-i)
+				break
+			}
+			a.printf("  %d: %s\n", w.Count, w.Says)
+		}
+	}
+}
+
+func (a *app) writeMachines(list []v1.Machine) {
+	ink := a.colour(a.Out)
+	rows := [][]string{{"MACHINE", "CLUSTER", "TRUST", "AGENT", "ADDRESS", "BOOT"}}
+	for _, m := range list {
+		trust := dash(m.Level)
+		switch {
+		case m.Quarantine != "":
+			trust = ink.red("quarantine")
+		case m.Pending:
+			trust = ink.yellow(trust + ", waits: " + m.Fingerprint)
+		}
+		agent := "-"
+		if m.Online {
+			agent = ink.green("online")
+		}
+		boot := m.Boot
+		if m.Stuck {
+			boot = ink.red(boot)
+			if m.Advice != "" {
+				boot += ": " + m.Advice
+			}
+		}
+		rows = append(rows, []string{m.Name, dash(m.Cluster), trust, agent, dash(m.Address), boot})
+	}
+	table(a.Out, rows)
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Show the version of this program, and of the engine if one answers",
+		Example: "  joist version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := struct {
+				Client string `json:"client"`
+				Engine string `json:"engine,omitempty"`
+			}{Client: a.Version}
+			if s, err := a.api.Status(cmd.Context()); err == nil { // an engine is not needed
+				v.Engine = s.Version
+			}
+			if done, err := a.json(v); done {
+				return err
+			}
+			a.printf("joist %s\n", v.Client)
+			if v.Engine != "" {
+				a.printf("engine %s\n", v.Engine)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"joist/cmd/joist/cli"
+	"joist/providers/qemu/lab"
+	"joist/services/boot/bootset"
+)
+
+// local wires what works on this machine alone.
+func local() cli.Local {
+	return cli.Local{Build: build, Lab: openLab}
+}
+
+func build(ctx context.Context, o cli.BuildOptions, progress func(stage, detail string)) (string, error) {
+	profile, err := bootset.ParseProfile(o.Profile)
+	if err != nil {
+		return "", err
+	}
+	if o.Cache == "" {
+		o.Cache = filepath.Join(o.Out, ".cache")
+	}
+	set, err := bootset.Build(ctx, bootset.Config{Profile: profile, Out: o.Out, Cache: o.Cache, Agent: o.Agent, Firmware: o.Firmware}, progress)
+	if err != nil {
+		return "", err
+	}
+	return set.Folder, nil
+}
+
+func openLab(data, subnet string) (cli.Lab, error) {
+	cfg := lab.Config{Data: data}
+	if subnet != "" {
+		var err error
+		if cfg.Subnet, err = netip.ParsePrefix(subnet); err != nil {
+			return nil, fmt.Errorf("cannot read --subnet: %w", err)
+		}
+	}
+	l, err := lab.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return inLab{l}, nil
+}
+
+// inLab runs commands in a lab with this program's input and outputs.
+type inLab struct{ *lab.Lab }
+
+// Exec implements cli.Lab.
+func (l inLab) Exec(ctx context.Context, argv []string) (int, error) {
+	cmd, err := l.Command(context.WithoutCancel(ctx), argv...) // a terminal's Ctrl-C reaches the command itself
+	if err != nil {
+		return 0, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if exit.ExitCode() < 0 {
+			return cli.Failed, nil
+		}
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}

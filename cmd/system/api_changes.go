@@ -1,0 +1,141 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"errors"
+
+	"joist/engine/drive"
+	"joist/engine/history"
+	"joist/engine/plan"
+	"joist/services/api"
+	v1 "joist/services/api/v1"
+	"joist/services/certs"
+)
+
+// apiChanges implements api.Changes.
+type apiChanges struct{ *apiClusters }
+
+func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, error) {
+	done, err := a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
+	if err != nil {
+		return nil, refused(err)
+	}
+	out, err := a.accepted(ctx, done.Cluster)
+	if err == nil {
+		out.Warnings = done.Warnings
+	}
+	return out, err
+}
+
+// accepted says which goal a cluster has now.
+func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, error) {
+	loop, err := a.Clusters.Get(name)
+	if err != nil {
+		return nil, told(err)
+	}
+	out := &v1.Accepted{Cluster: name}
+	err = loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		if g := s.Goal(); g != nil {
+			out.Goal, out.Seq, out.Roles = g.Model.String(), g.Seq, g.Roles
+		}
+	})
+	return out, err
+}
+
+func (a *apiChanges) Destroy(ctx context.Context, name, by string) (*v1.Accepted, error) {
+	if err := a.Clusters.Destroy(ctx, name, by); err != nil {
+		return nil, refused(err)
+	}
+	return a.accepted(ctx, name)
+}
+
+func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.Accepted, error) {
+	loop, err := a.Clusters.Get(name)
+	if err != nil {
+		return nil, told(err)
+	}
+	switch act.Action {
+	case v1.Retry:
+		err = retry(ctx, loop, act.By)
+	case v1.Cancel:
+		err = loop.Happen(ctx, history.Cancelled{By: act.By})
+	case v1.CloseBreaker:
+		err = closeBreaker(ctx, loop, act)
+	case v1.Force:
+		err = force(ctx, loop, name, act)
+	default:
+		err = api.Fail(v1.Unsupported, fmt.Errorf("there is no action %q", act.Action), "")
+	}
+	if err != nil {
+		return nil, told(err)
+	}
+	return a.accepted(ctx, name)
+}
+
+// retry sets the same goal again, which forgets its failures and goes on after a cancel.
+func retry(ctx context.Context, loop *drive.Cluster, by string) error {
+	var again *history.Goal
+	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		if g := s.Goal(); g != nil {
+			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: by}
+		}
+	}); err != nil {
+		return err
+	}
+	if again == nil {
+		return api.Fail(v1.Conflict, errors.New("this cluster was never given a goal"), "joist apply FILE gives it one")
+	}
+	return loop.Pursue(ctx, *again)
+}
+
+// closeBreaker lets a stopped rollout go on, and then tries again what failed: a closed breaker alone starts nothing that
+// failed for good.
+func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
+	known := false
+	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
+		for _, r := range p.Model().Rollouts {
+			known = known || r.Name == act.Rollout
+		}
+	}); err != nil {
+		return err
+	}
+	if !known {
+		return api.Fail(v1.NotFound, fmt.Errorf("this cluster has no rollout %.80q", act.Rollout), "joist status CLUSTER names those that have stopped")
+	}
+	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: act.Rollout, By: act.By, Reason: act.Reason}); err != nil {
+		return err
+	}
+	return retry(ctx, loop, act.By)
+}
+
+func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
+	t := targetOf(act.Instance)
+	known := false
+	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) { known = p.Cell(t) != nil }); err != nil {
+		return err
+	}
+	if !known {
+		return noInstance(cluster, act.Instance)
+	}
+	return loop.Happen(ctx, history.Forced{Target: t, By: act.By, Reason: act.Reason})
+}
+
+func (a *apiChanges) Certify(ctx context.Context, name string, csr []byte, ttl time.Duration) (*v1.Certificate, error) {
+	if _, err := a.Clusters.Get(name); err != nil {
+		return nil, told(err)
+	}
+	if a.Operator == nil {
+		return nil, api.Fail(v1.Unsupported, errors.New("this engine issues no certificates"), "")
+	}
+	if ttl != 0 && ttl != certs.OperatorValidity {
+		return nil, api.Fail(v1.Unsupported, fmt.Errorf("operator certificates live for %s; other lifetimes are not possible yet", certs.OperatorValidity), "leave ttl out")
+	}
+	c, err := a.Operator(ctx, name, csr)
+	if err != nil {
+		return nil, refused(err)
+	}
+	return &v1.Certificate{Leaf: c.Leaf, Chain: c.Chain, Root: c.Root, NotAfter: c.NotAfter.UTC()}, nil
+}

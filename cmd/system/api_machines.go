@@ -1,0 +1,103 @@
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"joist/pki/enrol"
+	"joist/services/api"
+	v1 "joist/services/api/v1"
+	"joist/services/boot/phase"
+	"joist/services/power"
+	"joist/services/site"
+)
+
+// apiMachines implements api.Machines.
+type apiMachines struct{ APIParts }
+
+func (a *apiMachines) List(context.Context) ([]v1.Machine, error) {
+	list := []v1.Machine{}
+	for _, m := range a.Site.Machines() {
+		list = append(list, a.form(&m))
+	}
+	return list, nil
+}
+
+func (a *apiMachines) form(m *site.Machine) v1.Machine {
+	out := v1.Machine{Name: m.Name, MACs: m.MACs, UUID: m.UUID, Provider: m.Provider, Cluster: m.Cluster, Quarantine: string(m.Enrol.Quarantine)}
+	if level := m.Enrol.Level(); level != 0 {
+		out.Level = level.String()
+	}
+	if key, ok := m.Enrol.Keys[m.Enrol.Current]; ok {
+		out.Fingerprint = key.Fingerprint
+	}
+	for _, key := range m.Enrol.Keys {
+		waits := key.State == enrol.StatePending && key.Level < enrol.Approved
+		if waits || m.Enrol.Quarantine != "" && key.State == enrol.StateQuarantined {
+			out.Pending, out.Fingerprint = out.Pending || waits, key.Fingerprint
+		}
+	}
+	report := a.Phase(*m)
+	out.Address, out.Online = a.Online(m.Name)
+	out.Boot, out.Advice, out.Stuck = report.Sentence, report.Advice, report.Stuck
+	if out.Online && report == (phase.Report{}) {
+		out.Boot = "agent connected"
+	}
+	return out
+}
+
+func (a *apiMachines) Get(ctx context.Context, name string) (*v1.Machine, error) {
+	m, ok := a.Site.Lookup(name)
+	if !ok {
+		return nil, told(&site.UnknownError{Name: name})
+	}
+	out := a.form(&m)
+	if facts := m.Facts(); json.Valid(facts) {
+		out.Facts = facts
+	}
+	if a.APIParts.Power != nil {
+		if p, err := a.APIParts.Power(name); err == nil {
+			if st, err := p.State(ctx); err == nil { // a silent controller: its power is not known
+				out.Power = string(st.Power)
+			}
+		}
+	}
+	return &out, nil
+}
+
+func (a *apiMachines) Approve(ctx context.Context, name string, in v1.Approve) error {
+	return refused(a.Site.Approve(ctx, name, enrol.Word{Fingerprint: in.Fingerprint, By: in.By, At: a.Now().UTC()}))
+}
+
+func (a *apiMachines) Power(ctx context.Context, name, action string) error {
+	if _, ok := a.Site.Lookup(name); !ok {
+		return told(&site.UnknownError{Name: name})
+	}
+	if a.APIParts.Power == nil {
+		return api.Fail(v1.Unsupported, errors.New("this engine switches no machines"), "")
+	}
+	m, err := a.APIParts.Power(name)
+	if err != nil {
+		return told(err)
+	}
+	switch action {
+	case v1.PowerOn:
+		err = m.On(ctx)
+	case v1.PowerOff:
+		err = m.Off(ctx, power.Force)
+	case v1.PowerReset:
+		err = m.Reset(ctx)
+	case v1.PowerCycle:
+		err = m.Cycle(ctx)
+	}
+	return told(err)
+}
+
+func (a *apiMachines) Console(ctx context.Context, name string, w io.Writer, view api.ConsoleView) error {
+	if a.APIParts.Console == nil {
+		return api.Fail(v1.Unsupported, errors.New("the provider of this machine keeps no console"), "")
+	}
+	return told(a.APIParts.Console(ctx, name, w, view))
+}

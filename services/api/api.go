@@ -1,0 +1,167 @@
+// Package api serves the engine to people and programs: REST over a Unix socket that only its owner may open. The form of
+// what travels is in services/api/v1, the other end in services/api/client.
+//
+// The package decides nothing. What it serves it asks of the few small interfaces below, which the composition root
+// builds from the engine's parts.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	v1 "joist/services/api/v1"
+)
+
+// Clusters gives what is known of clusters.
+type Clusters interface {
+	// List gives every cluster, by name.
+	List(ctx context.Context) ([]v1.Cluster, error)
+	// Get gives one.
+	Get(ctx context.Context, cluster string) (*v1.ClusterDetail, error)
+	// Plan gives the plan of the goal that a cluster pursues, the dangerous first.
+	Plan(ctx context.Context, cluster string) (*v1.Plan, error)
+	// Preview plans a declaration and changes nothing.
+	Preview(ctx context.Context, s v1.Source) (*v1.Plan, error)
+	// Outputs gives what a cluster's workflow yields now, secrets left out.
+	Outputs(ctx context.Context, cluster string) (*v1.Outputs, error)
+}
+
+// Instances explains single instances, named task[node] or task.
+type Instances interface {
+	Why(ctx context.Context, cluster, instance string) (*v1.Why, error)
+	Instance(ctx context.Context, cluster, instance string) (*v1.Instance, error)
+}
+
+// Changes takes a person's word about clusters. Each method returns once what it did is durable.
+type Changes interface {
+	Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error)
+	Destroy(ctx context.Context, cluster, by string) (*v1.Accepted, error)
+	Act(ctx context.Context, cluster string, a v1.Action) (*v1.Accepted, error)
+	// Certify certifies an operator's key for a cluster. A zero ttl means the default.
+	Certify(ctx context.Context, cluster string, csr []byte, ttl time.Duration) (*v1.Certificate, error)
+}
+
+// Machines looks after the site's machines.
+type Machines interface {
+	List(ctx context.Context) ([]v1.Machine, error)
+	Get(ctx context.Context, machine string) (*v1.Machine, error)
+	Approve(ctx context.Context, machine string, a v1.Approve) error
+	// Power does one of v1's power actions and returns once its effect was read back.
+	Power(ctx context.Context, machine, action string) error
+	// Console copies the last tail bytes of a machine's console (all of it if tail is negative), and with follow what
+	// comes after, until ctx ends; that is no error.
+	Console(ctx context.Context, machine string, w io.Writer, c ConsoleView) error
+}
+
+// ConsoleView says what of a console is wanted.
+type ConsoleView struct {
+	Tail   int64 // last bytes; negative for all
+	Follow bool
+}
+
+// Journals gives the engine's journals.
+type Journals interface {
+	// Names lists the journals that there are: "site", "cluster/demo".
+	Names(ctx context.Context) ([]string, error)
+	// Last gives the sequence of a journal's last event, 0 for none.
+	Last(ctx context.Context, journal string) (uint64, error)
+	// Read calls f for each event after a sequence that is durable now. An error of f ends it and is returned as it is.
+	Read(ctx context.Context, journal string, after uint64, f func(v1.Event) error) error
+	// Follow is Read that goes on with each further event, until ctx ends.
+	Follow(ctx context.Context, journal string, after uint64, f func(v1.Event) error) error
+}
+
+// Artifacts keeps files by digest and the boot sets made of them.
+type Artifacts interface {
+	// Put stores what r yields, durably, if its digest is the given one ("sha256-" and 64 digits).
+	Put(ctx context.Context, digest string, r io.Reader) (*v1.Artifact, error)
+	// Size gives a stored artifact's size in bytes.
+	Size(ctx context.Context, digest string) (int64, error)
+	// Register makes a boot set known whose files were put before.
+	Register(ctx context.Context, manifest json.RawMessage) (*v1.BootSet, error)
+	// BootSets lists those that are known.
+	BootSets(ctx context.Context) ([]v1.BootSet, error)
+}
+
+// Info says what engine this is.
+type Info struct {
+	Version string
+	Data    string // folder or database, for people
+	Started time.Time
+}
+
+// Config is what a server works with. All interfaces are required but Artifacts; zero numbers have the defaults named.
+type Config struct {
+	Info      Info
+	Clusters  Clusters
+	Instances Instances
+	Changes   Changes
+	Machines  Machines
+	Journals  Journals
+	Artifacts Artifacts // nil: uploads are refused
+
+	Notices func() []string  // what a person should know of, newest first; nil for none
+	Now     func() time.Time // nil for time.Now
+	Log     *slog.Logger     // nil for nowhere
+
+	MaxBody     int64         // bytes of a declaration with its packs; 0 for 96 MiB
+	MaxArtifact int64         // bytes of an artifact; 0 for 8 GiB
+	Heartbeat   time.Duration // between signs of life on a quiet stream of events; 0 for 10 s
+	Rescan      time.Duration // how soon a stream of all journals finds a new one; 0 for 500 ms
+}
+
+// maxSmall bounds the bodies of all other requests, in bytes.
+const maxSmall = 256 << 10
+
+func (c Config) validate() (Config, error) {
+	if c.Clusters == nil || c.Instances == nil || c.Changes == nil || c.Machines == nil || c.Journals == nil {
+		return c, errors.New("cannot make the API: clusters, instances, changes, machines and journals are required")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Notices == nil {
+		c.Notices = func() []string { return nil }
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 96 << 20
+	}
+	if c.MaxArtifact == 0 {
+		c.MaxArtifact = 8 << 30
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 10 * time.Second
+	}
+	if c.Rescan == 0 {
+		c.Rescan = 500 * time.Millisecond
+	}
+	return c, nil
+}
+
+// Server is the API. Make it with New.
+type Server struct {
+	cfg     Config
+	handler http.Handler
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg}
+	s.handler = s.router()
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }

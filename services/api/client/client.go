@@ -1,0 +1,412 @@
+// Package client speaks to the engine's API over its Unix socket. It is all that the command line needs for remote verbs.
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "joist/services/api/v1"
+)
+
+// DefaultSocket is where an engine listens if nothing else is said.
+const DefaultSocket = "/run/joist/joist.sock"
+
+// UnreachableError says that no engine answers.
+type UnreachableError struct {
+	Socket string
+	Err    error
+}
+
+// Error says where it was looked for and what to do.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("cannot reach the engine at %s: %v; is joist serve running, and is --socket (or JOIST_SOCKET) its socket?", e.Socket, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Client speaks to one engine. It is safe for concurrent use.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New makes a client of the engine at a Unix socket. Nothing is connected yet.
+func New(socket string) *Client {
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, &UnreachableError{socket, err}
+			}
+			return conn, nil
+		},
+		MaxIdleConns: 4, IdleConnTimeout: time.Minute, DisableCompression: true,
+	}}}
+}
+
+// Socket is the path of the engine's socket.
+func (c *Client) Socket() string { return c.socket }
+
+// Close gives idle connections back.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// call is one request.
+type call struct {
+	method, path string
+	query        url.Values
+	header       http.Header
+	body         io.Reader
+	size         int64 // of body, if known
+}
+
+// send sends a request and gives the response if its status says that all is well. Errors of the API are *v1.Problem.
+func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
+	u := url.URL{Scheme: "http", Host: "joist", RawQuery: r.query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), r.body)
+	if err != nil {
+		return nil, fmt.Errorf("internal error: %w", err)
+	}
+	req.URL.Path = r.path
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
+	if r.size > 0 {
+		req.ContentLength = r.size
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var unreachable *UnreachableError
+		switch {
+		case errors.As(err, &unreachable):
+			return nil, unreachable
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, &UnreachableError{c.socket, err}
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, problem(resp)
+}
+
+func problem(resp *http.Response) error {
+	p := &v1.Problem{Status: resp.StatusCode, Title: resp.Status}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || media != v1.ProblemMedia || json.Unmarshal(data, p) != nil {
+		p.Detail = "the engine answered " + resp.Status
+	}
+	return p
+}
+
+// do sends a request with an optional JSON body and reads a JSON answer into out.
+func (c *Client) do(ctx context.Context, r call, in, out any) error {
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("cannot encode the request: %w", err)
+		}
+		r.body, r.header = bytes.NewReader(data), http.Header{"Content-Type": {"application/json"}}
+	}
+	resp, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &UnreachableError{c.socket, fmt.Errorf("its answer broke off: %w", err)}
+	}
+	return nil
+}
+
+func ask[T any](ctx context.Context, c *Client, r call, in any) (*T, error) {
+	var out T
+	if err := c.do(ctx, r, in, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
+	return ask[T](ctx, c, call{method: "GET", path: path}, nil)
+}
+
+func cluster(name, rest string) string { return "/v1/clusters/" + name + rest }
+
+// Status gives the engine at a glance.
+func (c *Client) Status(ctx context.Context) (*v1.Status, error) {
+	return get[v1.Status](ctx, c, "/v1/status")
+}
+
+// Preview plans a declaration and changes nothing.
+func (c *Client) Preview(ctx context.Context, s v1.Source) (*v1.Plan, error) {
+	return ask[v1.Plan](ctx, c, call{method: "POST", path: "/v1/plan"}, s)
+}
+
+// Clusters lists the clusters.
+func (c *Client) Clusters(ctx context.Context) ([]v1.Cluster, error) {
+	list, err := get[[]v1.Cluster](ctx, c, "/v1/clusters")
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
+}
+
+// Cluster gives one cluster.
+func (c *Client) Cluster(ctx context.Context, name string) (*v1.ClusterDetail, error) {
+	return get[v1.ClusterDetail](ctx, c, cluster(name, ""))
+}
+
+// Plan gives the plan of the goal that a cluster pursues.
+func (c *Client) Plan(ctx context.Context, name string) (*v1.Plan, error) {
+	return get[v1.Plan](ctx, c, cluster(name, "/plan"))
+}
+
+// Outputs gives what a cluster's workflow yields.
+func (c *Client) Outputs(ctx context.Context, name string) (*v1.Outputs, error) {
+	return get[v1.Outputs](ctx, c, cluster(name, "/outputs"))
+}
+
+// Apply makes a declaration the goal.
+func (c *Client) Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error) {
+	return ask[v1.Accepted](ctx, c, call{method: "POST", path: "/v1/clusters"}, a)
+}
+
+// Destroy makes nothing the cluster's goal.
+func (c *Client) Destroy(ctx context.Context, name string) (*v1.Accepted, error) {
+	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, "")}, nil)
+}
+
+// Act passes a person's word on.
+func (c *Client) Act(ctx context.Context, name string, a v1.Action) (*v1.Accepted, error) {
+	return ask[v1.Accepted](ctx, c, call{method: "POST", path: cluster(name, "/actions")}, a)
+}
+
+// Why explains an instance, named task[node] or task.
+func (c *Client) Why(ctx context.Context, name, instance string) (*v1.Why, error) {
+	return ask[v1.Why](ctx, c, call{method: "GET", path: cluster(name, "/why"), query: url.Values{"instance": {instance}}}, nil)
+}
+
+// Instance gives the history of an instance and the log of its last attempt.
+func (c *Client) Instance(ctx context.Context, name, instance string) (*v1.Instance, error) {
+	return get[v1.Instance](ctx, c, cluster(name, "/instances/"+instance))
+}
+
+// Certify asks for an operator's client certificate.
+func (c *Client) Certify(ctx context.Context, name string, r v1.CertificateRequest) (*v1.Certificate, error) {
+	return ask[v1.Certificate](ctx, c, call{method: "POST", path: cluster(name, "/certificate")}, r)
+}
+
+// Machines lists the site's machines.
+func (c *Client) Machines(ctx context.Context) ([]v1.Machine, error) {
+	list, err := get[[]v1.Machine](ctx, c, "/v1/machines")
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
+}
+
+// Machine gives one machine with its facts.
+func (c *Client) Machine(ctx context.Context, name string) (*v1.Machine, error) {
+	return get[v1.Machine](ctx, c, "/v1/machines/"+name)
+}
+
+// Approve confirms a machine's key.
+func (c *Client) Approve(ctx context.Context, name string, a v1.Approve) (*v1.Machine, error) {
+	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/approve"}, a)
+}
+
+// Power switches a machine and returns once that was read back.
+func (c *Client) Power(ctx context.Context, name, action string) (*v1.Machine, error) {
+	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/power"}, v1.Power{Action: action})
+}
+
+// Console copies a machine's console to w: its last tail bytes (all if negative), and with follow what comes after.
+func (c *Client) Console(ctx context.Context, name string, w io.Writer, tail int64, follow bool) error {
+	q := url.Values{}
+	if tail >= 0 {
+		q.Set("tail", strconv.FormatInt(tail, 10))
+	}
+	if follow {
+		q.Set("follow", "1")
+	}
+	resp, err := c.send(ctx, call{method: "GET", path: "/v1/machines/" + name + "/console", query: q})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("the console broke off: %w", err)
+	}
+	return ctx.Err()
+}
+
+// PutArtifact stores a file of a given size under its digest. A file that is there already is not sent.
+func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, size int64) (*v1.Artifact, error) {
+	path := "/v1/artifacts/" + digest
+	resp, err := c.send(ctx, call{method: "HEAD", path: path})
+	if err == nil {
+		_ = resp.Body.Close()
+		return &v1.Artifact{Digest: digest, Size: resp.ContentLength}, nil
+	}
+	var p *v1.Problem
+	if !errors.As(err, &p) || p.Status != http.StatusNotFound {
+		return nil, err
+	}
+	return ask[v1.Artifact](ctx, c, call{method: "PUT", path: path, body: r, size: size}, nil)
+}
+
+// BootSets lists the registered boot sets.
+func (c *Client) BootSets(ctx context.Context) ([]v1.BootSet, error) {
+	list, err := get[[]v1.BootSet](ctx, c, "/v1/bootsets")
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
+}
+
+// RegisterBootSet makes a boot set known whose files were stored before.
+func (c *Client) RegisterBootSet(ctx context.Context, manifest json.RawMessage) (*v1.BootSet, error) {
+	return ask[v1.BootSet](ctx, c, call{method: "POST", path: "/v1/bootsets"}, manifest)
+}
+
+// Page gives a page of events after a cursor.
+func (c *Client) Page(ctx context.Context, f Filter) (*v1.Events, error) {
+	q := f.query()
+	if f.Limit > 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	return ask[v1.Events](ctx, c, call{method: "GET", path: "/v1/events", query: q}, nil)
+}
+
+// Filter says which events are wanted.
+type Filter struct {
+	Journals []string // empty: all
+	After    string   // cursor; empty for the beginning, "now" for the end
+	Limit    int      // of a page; 0 for the engine's default
+}
+
+func (f Filter) query() url.Values {
+	q := url.Values{}
+	if len(f.Journals) > 0 {
+		q.Set("journal", strings.Join(f.Journals, ","))
+	}
+	if f.After != "" {
+		q.Set("after", f.After)
+	}
+	return q
+}
+
+// Stream calls f for each event after the filter's cursor, then for each further one, until f fails, the stream breaks
+// off or ctx ends. silence is how long the engine may say nothing at all, 0 for 45 s; its heartbeats come every 10 s.
+func (c *Client) Stream(ctx context.Context, filter Filter, silence time.Duration, f func(v1.Event) error) error {
+	return c.stream(ctx, filter, silence, func() {}, f)
+}
+
+// stream is Stream that tells of everything it hears, heartbeats included.
+func (c *Client) stream(ctx context.Context, filter Filter, silence time.Duration, heard func(), f func(v1.Event) error) error {
+	if silence == 0 {
+		silence = 45 * time.Second
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	resp, err := c.send(ctx, call{method: "GET", path: "/v1/events", query: filter.query(), header: http.Header{"Accept": {"text/event-stream"}}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	watchdog := time.AfterFunc(silence, func() {
+		cancel(&UnreachableError{c.socket, fmt.Errorf("it said nothing for %s", silence)})
+	})
+	defer watchdog.Stop()
+	err = ReadStream(resp.Body, func(e Message) error {
+		watchdog.Reset(silence)
+		heard()
+		if e.Data == "" {
+			return nil
+		}
+		var event v1.Event
+		if err := json.Unmarshal([]byte(e.Data), &event); err != nil {
+			return fmt.Errorf("cannot read an event: %w", err)
+		}
+		return f(event)
+	})
+	switch cause := context.Cause(ctx); {
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &UnreachableError{c.socket, errors.New("the stream of events ended")}
+	case cause != nil:
+		return cause
+	}
+	var network net.Error
+	if errors.As(err, &network) || errors.Is(err, net.ErrClosed) {
+		return &UnreachableError{c.socket, err}
+	}
+	return err
+}
+
+// Message is one message of a Server-Sent Events stream. A comment comes as a message without data.
+type Message struct{ ID, Event, Data string }
+
+// maxLine bounds one line of a stream, in bytes: an event's data is one line.
+const maxLine = 40 << 20
+
+// ReadStream reads a stream of Server-Sent Events (WHATWG HTML § 9.2.6) and calls f for each message. An incomplete last
+// message is dropped.
+func ReadStream(r io.Reader, f func(Message) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	var m Message
+	var data []string
+	for lines.Scan() {
+		line := strings.TrimSuffix(lines.Text(), "\r")
+		if line == "" {
+			m.Data = strings.Join(data, "\n")
+			if err := f(m); err != nil {
+				return err
+			}
+			m, data = Message{ID: m.ID}, nil
+			continue
+		}
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch field {
+		case "":
+			if err := f(Message{}); err != nil {
+				return err
+			}
+		case "id":
+			m.ID = value
+		case "event":
+			m.Event = value
+		case "data":
+			data = append(data, value)
+		}
+	}
+	return lines.Err()
+}

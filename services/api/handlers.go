@@ -1,0 +1,384 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	v1 "joist/services/api/v1"
+)
+
+// variable gives a checked name from the request's address.
+func variable(r *http.Request, what string) (string, error) {
+	name := mux.Vars(r)[what]
+	return name, checkName(what, name)
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	clusters, err := s.cfg.Clusters.List(r.Context())
+	if err != nil {
+		return err
+	}
+	machines, err := s.cfg.Machines.List(r.Context())
+	if err != nil {
+		return err
+	}
+	i := s.cfg.Info
+	return answer(w, http.StatusOK, v1.Status{
+		Version: i.Version, Data: i.Data, Started: i.Started.UTC(), Now: s.cfg.Now().UTC(), Clusters: clusters, Machines: machines, Notices: s.cfg.Notices(),
+	})
+}
+
+func (s *Server) preview(w http.ResponseWriter, r *http.Request) error {
+	var source v1.Source
+	if err := read(w, r, s.cfg.MaxBody, &source); err != nil {
+		return err
+	}
+	if err := checkSource(source); err != nil {
+		return err
+	}
+	p, err := s.cfg.Clusters.Preview(r.Context(), source)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, p)
+}
+
+func checkSource(s v1.Source) error {
+	if len(s.File) == 0 {
+		return Fail(v1.Malformed, errors.New("the request has no cluster file"), `send it base64-encoded as "file"`)
+	}
+	if len(s.FileName) > 4096 {
+		return Fail(v1.Malformed, errors.New("the cluster file's name is too long"), "send its base name")
+	}
+	return nil
+}
+
+func (s *Server) clusters(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.cfg.Clusters.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
+	var a v1.Apply
+	if err := read(w, r, s.cfg.MaxBody, &a); err != nil {
+		return err
+	}
+	if err := checkSource(a.Source); err != nil {
+		return err
+	}
+	a.By = by(r, a.By)
+	accepted, err := s.cfg.Changes.Apply(r.Context(), a)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v1/clusters/"+accepted.Cluster)
+	return answer(w, http.StatusAccepted, accepted)
+}
+
+func (s *Server) cluster(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Get(r.Context(), name) })
+}
+
+func (s *Server) plan(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Plan(r.Context(), name) })
+}
+
+func (s *Server) outputs(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Outputs(r.Context(), name) })
+}
+
+func one(w http.ResponseWriter, r *http.Request, what string, get func(name string) (any, error)) error {
+	name, err := variable(r, what)
+	if err != nil {
+		return err
+	}
+	v, err := get(name)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, v)
+}
+
+func (s *Server) destroy(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "cluster")
+	if err != nil {
+		return err
+	}
+	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, r.URL.Query().Get("by")))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusAccepted, accepted)
+}
+
+func (s *Server) why(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) {
+		instance, err := checkInstance(name, r.URL.Query().Get("instance"))
+		if err != nil {
+			return nil, err
+		}
+		return s.cfg.Instances.Why(r.Context(), name, instance)
+	})
+}
+
+func (s *Server) instance(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) {
+		instance, err := checkInstance(name, mux.Vars(r)["instance"])
+		if err != nil {
+			return nil, err
+		}
+		return s.cfg.Instances.Instance(r.Context(), name, instance)
+	})
+}
+
+func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "cluster")
+	if err != nil {
+		return err
+	}
+	var a v1.Action
+	if err := read(w, r, maxSmall, &a); err != nil {
+		return err
+	}
+	switch a.Action {
+	case v1.Retry, v1.Cancel:
+	case v1.CloseBreaker:
+		if a.Rollout == "" {
+			return Fail(v1.Malformed, errors.New("no rollout is named"), `name it as "rollout"; the cluster's status lists the open ones`)
+		}
+	case v1.Force:
+		if a.Instance, err = checkInstance(name, a.Instance); err != nil {
+			return err
+		}
+	default:
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker or force")
+	}
+	a.By = by(r, a.By)
+	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusAccepted, accepted)
+}
+
+func (s *Server) certify(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "cluster")
+	if err != nil {
+		return err
+	}
+	var c v1.CertificateRequest
+	if err := read(w, r, maxSmall, &c); err != nil {
+		return err
+	}
+	var ttl time.Duration
+	if c.TTL != "" {
+		if ttl, err = time.ParseDuration(c.TTL); err != nil || ttl <= 0 {
+			return Fail(v1.Malformed, fmt.Errorf("cannot read the lifetime %.40q", c.TTL), "write it such as 4h or 30m")
+		}
+	}
+	cert, err := s.cfg.Changes.Certify(r.Context(), name, []byte(c.CSR), ttl)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, cert)
+}
+
+func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.cfg.Machines.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "machine", func(name string) (any, error) { return s.cfg.Machines.Get(r.Context(), name) })
+}
+
+func (s *Server) approve(w http.ResponseWriter, r *http.Request) error {
+	return s.command(w, r, func(name string) error {
+		var a v1.Approve
+		if err := read(w, r, maxSmall, &a); err != nil {
+			return err
+		}
+		if a.Fingerprint == "" || len(a.Fingerprint) > 64 {
+			return Fail(v1.Malformed, errors.New("no fingerprint is given"), "send the one that the machine's console shows")
+		}
+		a.By = by(r, a.By)
+		return s.cfg.Machines.Approve(r.Context(), name, a)
+	})
+}
+
+func (s *Server) power(w http.ResponseWriter, r *http.Request) error {
+	return s.command(w, r, func(name string) error {
+		var p v1.Power
+		if err := read(w, r, maxSmall, &p); err != nil {
+			return err
+		}
+		switch p.Action {
+		case v1.PowerOn, v1.PowerOff, v1.PowerReset, v1.PowerCycle:
+			return s.cfg.Machines.Power(r.Context(), name, p.Action)
+		}
+		return Fail(v1.Malformed, fmt.Errorf("there is no power action %.40q", p.Action), "use on, off, reset or cycle")
+	})
+}
+
+// command does something to a machine and answers with the machine.
+func (s *Server) command(w http.ResponseWriter, r *http.Request, do func(name string) error) error {
+	return one(w, r, "machine", func(name string) (any, error) {
+		if err := do(name); err != nil {
+			return nil, err
+		}
+		return s.cfg.Machines.Get(r.Context(), name)
+	})
+}
+
+func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "machine")
+	if err != nil {
+		return err
+	}
+	view := ConsoleView{Tail: -1, Follow: flag(r, "follow")}
+	if text := r.URL.Query().Get("tail"); text != "" {
+		if view.Tail, err = strconv.ParseInt(text, 10, 64); err != nil || view.Tail < 0 {
+			return Fail(v1.Malformed, fmt.Errorf("cannot read tail=%.40q", text), "write a number of bytes")
+		}
+	}
+	if _, err := s.cfg.Machines.Get(r.Context(), name); err != nil {
+		return err
+	}
+	out := &flusher{w: w}
+	err = s.cfg.Machines.Console(r.Context(), name, out, view)
+	switch {
+	case err != nil && !out.begun:
+		return err
+	case err != nil:
+		panic(http.ErrAbortHandler) // the only way left to say that the text is not whole
+	}
+	out.begin()
+	return nil
+}
+
+func flag(r *http.Request, name string) bool {
+	v, err := strconv.ParseBool(r.URL.Query().Get(name))
+	return err == nil && v
+}
+
+// flusher sends each write at once, as text.
+type flusher struct {
+	w     http.ResponseWriter
+	begun bool
+}
+
+func (f *flusher) begin() {
+	if f.begun {
+		return
+	}
+	f.begun = true
+	f.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	f.w.Header().Set("X-Content-Type-Options", "nosniff")
+	f.w.WriteHeader(http.StatusOK)
+}
+
+// Write implements io.Writer.
+func (f *flusher) Write(p []byte) (int, error) {
+	f.begin()
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = http.NewResponseController(f.w).Flush()
+	}
+	return n, err
+}
+
+func (s *Server) artifacts() (Artifacts, error) {
+	if s.cfg.Artifacts == nil {
+		return nil, Fail(v1.Unsupported, errors.New("this engine keeps no artifacts"), "start it with a boot service")
+	}
+	return s.cfg.Artifacts, nil
+}
+
+func artifact(r *http.Request) (string, error) {
+	digest := mux.Vars(r)["digest"]
+	if !digestForm.MatchString(digest) {
+		return "", Fail(v1.Malformed, fmt.Errorf("%.100q is no digest", digest), "write sha256- and 64 lower-case hexadecimal digits")
+	}
+	return digest, nil
+}
+
+func (s *Server) putArtifact(w http.ResponseWriter, r *http.Request) error {
+	store, err := s.artifacts()
+	if err != nil {
+		return err
+	}
+	digest, err := artifact(r)
+	if err != nil {
+		return err
+	}
+	if r.ContentLength > s.cfg.MaxArtifact {
+		return &http.MaxBytesError{Limit: s.cfg.MaxArtifact}
+	}
+	a, err := store.Put(r.Context(), digest, http.MaxBytesReader(w, r.Body, s.cfg.MaxArtifact))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, a)
+}
+
+func (s *Server) headArtifact(w http.ResponseWriter, r *http.Request) error {
+	store, err := s.artifacts()
+	if err != nil {
+		return err
+	}
+	digest, err := artifact(r)
+	if err != nil {
+		return err
+	}
+	size, err := store.Size(r.Context(), digest)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *Server) bootSets(w http.ResponseWriter, r *http.Request) error {
+	store, err := s.artifacts()
+	if err != nil {
+		return err
+	}
+	sets, err := store.BootSets(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, sets)
+}
+
+func (s *Server) registerBootSet(w http.ResponseWriter, r *http.Request) error {
+	store, err := s.artifacts()
+	if err != nil {
+		return err
+	}
+	var manifest map[string]json.RawMessage
+	if err := read(w, r, maxSmall, &manifest); err != nil {
+		return err
+	}
+	data, err := json.Marshal(manifest)
+	if err != nil {
+		return fmt.Errorf("cannot encode a manifest: %w", err)
+	}
+	set, err := store.Register(r.Context(), data)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, set)
+}

@@ -1,0 +1,309 @@
+// Package v1 is the form of the engine's API, version 1: what travels as JSON between a client and the engine. Fields are
+// added, never renamed or removed; readers of answers ignore fields they do not know, the engine refuses unknown fields in
+// requests. Times are RFC 3339 in UTC, durations are seconds, digests are lower-case hexadecimal. No field ever carries a
+// secret.
+package v1
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status is the engine at a glance: GET /v1/status.
+type Status struct {
+	Version  string    `json:"version"`
+	Data     string    `json:"data"` // folder or database that holds everything
+	Started  time.Time `json:"started"`
+	Now      time.Time `json:"now"` // the engine's clock
+	Clusters []Cluster `json:"clusters"`
+	Machines []Machine `json:"machines"`
+	Notices  []string  `json:"notices,omitempty"` // what a person should know of, newest first
+}
+
+// Cluster is one cluster in a list.
+type Cluster struct {
+	Name     string         `json:"name"`
+	Workflow string         `json:"workflow,omitempty"`
+	Outcome  string         `json:"outcome"` // converging, converged, stopped, cancelled, destroyed, failed (its loop ended); idle without a goal
+	Detail   string         `json:"detail,omitempty"`
+	Goal     Goal           `json:"goal,omitzero"`
+	Counts   map[string]int `json:"counts"`             // instances by verdict
+	States   map[string]int `json:"states"`             // instances by state
+	Events   uint64         `json:"events"`             // sequence of the journal's last event
+	Nodes    int            `json:"nodes"`              // wanted
+	Online   int            `json:"online"`             // of them
+	Breakers []Breaker      `json:"breakers,omitempty"` // open ones
+}
+
+// Goal is what a cluster pursues.
+type Goal struct {
+	Model   string              `json:"model"` // digest
+	Seq     uint64              `json:"seq"`   // event that set it
+	By      string              `json:"by"`
+	At      time.Time           `json:"at,omitzero"`
+	Roles   map[string][]string `json:"roles,omitempty"` // node names by role
+	Destroy bool                `json:"destroy,omitempty"`
+}
+
+// Breaker is a rollout that has stopped.
+type Breaker struct {
+	Rollout  string `json:"rollout"`
+	Failures int    `json:"failures"`
+}
+
+// ClusterDetail is one cluster: GET /v1/clusters/{c}.
+type ClusterDetail struct {
+	Cluster
+	Members []Member `json:"members"`
+	Running []Item   `json:"running"` // at most 200
+	Failed  []Item   `json:"failed"`  // at most 200, failures before what they block
+	Waiting []Wait   `json:"waiting"` // why instances wait, most first
+}
+
+// Member is a node of a cluster.
+type Member struct {
+	Name        string         `json:"name"`
+	Roles       []string       `json:"roles,omitempty"`
+	Online      bool           `json:"online"`
+	Since       time.Time      `json:"since,omitzero"` // when it came online or went offline
+	Address     string         `json:"address,omitempty"`
+	Incarnation string         `json:"incarnation,omitempty"`
+	Level       string         `json:"level,omitempty"` // trust
+	Leaving     bool           `json:"leaving,omitempty"`
+	Boot        string         `json:"boot,omitempty"` // how far it came, in a sentence
+	States      map[string]int `json:"states"`         // its instances by state
+}
+
+// Wait is a reason to wait, and how many instances have it.
+type Wait struct {
+	Says  string `json:"says"`
+	Count int    `json:"count"`
+}
+
+// Source is a declaration: a cluster file and the packs it names, as archives by name.
+type Source struct {
+	FileName string            `json:"file_name"`
+	File     []byte            `json:"file"`            // base64 in JSON
+	Packs    map[string][]byte `json:"packs,omitempty"` // base64 in JSON; packs that the engine ships need not be sent
+}
+
+// Apply asks to make a declaration the goal: POST /v1/clusters.
+type Apply struct {
+	Source
+	By string `json:"by,omitempty"` // who asks; empty for the user at the other end of the socket
+}
+
+// Accepted says what became of a change.
+type Accepted struct {
+	Cluster  string              `json:"cluster"`
+	Goal     string              `json:"goal"` // digest of the model
+	Seq      uint64              `json:"seq"`  // event that set it
+	Roles    map[string][]string `json:"roles,omitempty"`
+	Warnings string              `json:"warnings,omitempty"`
+}
+
+// Plan is every instance with its verdict, the dangerous first.
+type Plan struct {
+	Cluster  string         `json:"cluster"`
+	Changes  bool           `json:"changes"` // whether anything is not as it should be
+	Counts   map[string]int `json:"counts"`  // instances by verdict
+	Items    []Item         `json:"items"`
+	Warnings string         `json:"warnings,omitempty"`
+}
+
+// Item is one instance of a plan.
+type Item struct {
+	Instance string  `json:"instance"` // task[node], or task
+	Task     string  `json:"task"`
+	Node     string  `json:"node,omitempty"`
+	Step     string  `json:"step,omitempty"`
+	Verdict  string  `json:"verdict"` // unchanged, kept, run, run if changed, replace, remove, blocked, absent
+	State    string  `json:"state"`   // in place, running, ready, waiting, failed, blocked, absent, removing
+	Because  string  `json:"because,omitempty"`
+	Of       string  `json:"of,omitempty"` // instance that brought it about
+	Waits    string  `json:"waits,omitempty"`
+	Attempt  int     `json:"attempt,omitempty"`
+	Error    string  `json:"error,omitempty"`
+	Seconds  float64 `json:"seconds,omitempty"` // how long the last success took
+	Agent    string  `json:"agent,omitempty"`   // node that executes what is in flight
+}
+
+// Why is the chain of causes of an instance, from now down to a fact.
+type Why struct {
+	Instance string `json:"instance"`
+	Chain    []Link `json:"chain"`
+}
+
+// Link is one link of the chain.
+type Link struct {
+	Instance string    `json:"instance,omitempty"`
+	Says     string    `json:"says"`
+	Seq      uint64    `json:"seq,omitempty"` // event of the cluster's journal that it rests on
+	At       time.Time `json:"at,omitzero"`   // of that event
+}
+
+// Instance is the history of one instance.
+type Instance struct {
+	Item
+	Started     uint64          `json:"started,omitempty"` // event of the last start
+	Ended       uint64          `json:"ended,omitempty"`   // event of the last end
+	Begun       time.Time       `json:"begun,omitzero"`
+	Done        time.Time       `json:"done,omitzero"`
+	Due         time.Time       `json:"due,omitzero"` // when the success expires
+	Incarnation string          `json:"incarnation,omitempty"`
+	StepDigest  string          `json:"step_digest,omitempty"`
+	InputDigest string          `json:"input_digest,omitempty"`
+	Outputs     json.RawMessage `json:"outputs,omitempty"` // of the last success; secrets left out
+	Log         []string        `json:"log,omitempty"`     // last lines of the last attempt
+}
+
+// Outputs are the values that a cluster's workflow yields; null where one is not known yet.
+type Outputs struct {
+	Cluster string                     `json:"cluster"`
+	Values  map[string]json.RawMessage `json:"values"`
+}
+
+// Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
+type Action struct {
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force
+	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
+	Instance string `json:"instance,omitempty"` // of force
+	Reason   string `json:"reason,omitempty"`
+	By       string `json:"by,omitempty"`
+}
+
+// The actions.
+const (
+	Retry        = "retry"         // the same goal again: failures are forgotten
+	Cancel       = "cancel"        // nothing further starts until the next goal
+	CloseBreaker = "close-breaker" // a stopped rollout may go on
+	Force        = "force"         // an instance runs again whatever its memo says
+)
+
+// CertificateRequest asks for an operator's client certificate: POST /v1/clusters/{c}/certificate.
+type CertificateRequest struct {
+	CSR string `json:"csr"`           // PEM
+	TTL string `json:"ttl,omitempty"` // such as "4h"; empty for the engine's default, which is also the longest
+}
+
+// Certificate is an issued certificate.
+type Certificate struct {
+	Leaf     string    `json:"leaf"`  // PEM
+	Chain    string    `json:"chain"` // PEM, intermediates
+	Root     string    `json:"root"`  // PEM
+	NotAfter time.Time `json:"not_after"`
+}
+
+// Event is a fact of a journal.
+type Event struct {
+	Cursor  string          `json:"cursor"` // where to go on after it
+	Journal string          `json:"journal"`
+	Seq     uint64          `json:"seq"`
+	Time    time.Time       `json:"time"`
+	Kind    string          `json:"kind"`
+	Version int             `json:"version"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// Events is a page of events: GET /v1/events.
+type Events struct {
+	Events []Event `json:"events"`
+	Next   string  `json:"next"` // cursor of the next page
+	More   bool    `json:"more"` // whether there was more when this page was read
+}
+
+// Machine is a machine of the site.
+type Machine struct {
+	Name        string          `json:"name"`
+	MACs        []string        `json:"macs,omitempty"`
+	UUID        string          `json:"uuid,omitempty"`
+	Provider    string          `json:"provider,omitempty"`
+	Cluster     string          `json:"cluster,omitempty"`
+	Level       string          `json:"level,omitempty"` // trust: claimed, approved, vouched, attested; empty for none
+	Quarantine  string          `json:"quarantine,omitempty"`
+	Fingerprint string          `json:"fingerprint,omitempty"` // of the key that waits for approval, else of the current one
+	Pending     bool            `json:"pending,omitempty"`     // a key waits for approval
+	Online      bool            `json:"online"`
+	Address     string          `json:"address,omitempty"`
+	Power       string          `json:"power,omitempty"` // on, off; empty if unknown or not asked
+	Boot        string          `json:"boot,omitempty"`  // how far its boot came, in a sentence
+	Advice      string          `json:"advice,omitempty"`
+	Stuck       bool            `json:"stuck,omitempty"`
+	Facts       json.RawMessage `json:"facts,omitempty"` // of a single machine only
+}
+
+// Approve confirms a machine's key: POST /v1/machines/{m}/approve.
+type Approve struct {
+	Fingerprint string `json:"fingerprint"`
+	By          string `json:"by,omitempty"`
+}
+
+// Power switches a machine: POST /v1/machines/{m}/power.
+type Power struct {
+	Action string `json:"action"` // on, off, reset, cycle
+}
+
+// The actions of Power.
+const (
+	PowerOn    = "on"
+	PowerOff   = "off"
+	PowerReset = "reset"
+	PowerCycle = "cycle"
+)
+
+// Artifact is a stored file.
+type Artifact struct {
+	Digest string `json:"digest"` // sha256-…
+	Size   int64  `json:"size"`   // bytes
+}
+
+// BootSet is a registered boot set.
+type BootSet struct {
+	Digest  string `json:"digest"`
+	Profile string `json:"profile"`
+	Kernel  string `json:"kernel_version"`
+	Default bool   `json:"default,omitempty"` // what machines boot that ask for nothing else
+}
+
+// Problem is an error as RFC 9457 has it, with advice.
+type Problem struct {
+	Type   string `json:"type"` // "urn:joist:problem:" and one of the Problem… words
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Advice string `json:"advice,omitempty"` // what to do
+}
+
+// ProblemMedia is the media type of a Problem.
+const ProblemMedia = "application/problem+json"
+
+// ProblemPrefix begins every type of a Problem.
+const ProblemPrefix = "urn:joist:problem:"
+
+// The kinds of problems.
+const (
+	NotFound    = "not-found"   // 404
+	Malformed   = "malformed"   // 400: the request cannot be read
+	TooLarge    = "too-large"   // 413
+	Method      = "method"      // 405
+	Refused     = "refused"     // 422: read and refused, such as a cluster file with errors
+	Conflict    = "conflict"    // 409: not in this state
+	Unsupported = "unsupported" // 501: not yet, or not here
+	Unavailable = "unavailable" // 503: try again
+	Internal    = "internal"    // 500
+)
+
+// Error implements error: what is wrong, and what to do.
+func (p *Problem) Error() string {
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	if p.Advice != "" {
+		text += "; " + p.Advice
+	}
+	return text
+}
+
+// Of reports whether the problem is of a kind.
+func (p *Problem) Of(kind string) bool { return p.Type == ProblemPrefix+kind }
