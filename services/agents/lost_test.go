@@ -210,7 +210,7 @@ func TestReconnectReplaces(t *testing.T) {
 
 func TestManyAgents(t *testing.T) {
 	w := newWorld(t)
-	const n = 40
+	const n = 16
 	var ids []*agent.Identity
 	for i := range n {
 		ids = append(ids, w.enrolled(fmt.Sprint("n", i)))
