@@ -161,3 +161,29 @@ func Unpack(archives map[string][]byte, catalogue lang.Catalogue) (map[string]*l
 	}
 	return packs, diags, nil
 }
+
+// Required adds the shipped packs that packs require to them.
+func Required(packs map[string]*lang.Pack, catalogue lang.Catalogue) (lang.Diagnostics, error) {
+	var diags lang.Diagnostics
+	for grown := true; grown; {
+		grown = false
+		for _, p := range packs {
+			for name := range p.Requires {
+				if packs[name] != nil {
+					continue
+				}
+				files, err := Find(name, Builtin, "")
+				if err != nil {
+					return diags, err
+				}
+				pack, more := lang.Load(files, catalogue)
+				diags = append(diags, more...)
+				if pack == nil {
+					return diags, nil
+				}
+				packs[name], grown = pack, true
+			}
+		}
+	}
+	return diags, nil
+}

@@ -16,7 +16,7 @@ import (
 
 // local wires what works on this machine alone.
 func local() cli.Local {
-	return cli.Local{Build: build, Lab: openLab}
+	return cli.Local{Serve: serve, Source: source, Check: check, Format: canonical, Build: build, Lab: openLab}
 }
 
 func build(ctx context.Context, o cli.BuildOptions, progress func(stage, detail string)) (string, error) {
@@ -48,6 +48,26 @@ func openLab(data, subnet string) (cli.Lab, error) {
 	}
 	return inLab{l}, nil
 }
+
+// Start implements cli.Lab.
+func (l inLab) Start(ctx context.Context, o cli.ServeOptions) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program: %w", err)
+	}
+	argv := []string{
+		self, "serve", "--socket", l.Socket(), "--data", o.Data, "--bootsets", o.BootSets, "--log-level", o.LogLevel,
+		"--interface", lab.Bridge, "--subnet", l.Subnet().String(), "--address", l.Address().String(), "--run-dir", l.RunDir(), "--bridge", lab.Bridge,
+	}
+	if err := os.MkdirAll(o.Data, 0o700); err != nil {
+		return fmt.Errorf("cannot make the data folder: %w", err)
+	}
+	_, _, err = l.Lab.Start(ctx, lab.Service{Name: "engine", Argv: argv, Log: filepath.Join(o.Data, "engine.log")})
+	return err
+}
+
+// Socket implements cli.Lab.
+func (l inLab) Socket() string { return filepath.Join(l.RunDir(), "api.sock") }
 
 // inLab runs commands in a lab with this program's input and outputs.
 type inLab struct{ *lab.Lab }

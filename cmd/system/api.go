@@ -42,6 +42,9 @@ type APIParts struct {
 	// Artifacts keeps uploads; see NewArtifacts.
 	Artifacts api.Artifacts
 
+	// Lab makes virtual machines; nil for an engine without any.
+	Lab api.Lab
+
 	Now    func() time.Time // nil for time.Now
 	Logger *slog.Logger     // nil for nowhere
 }
@@ -66,7 +69,7 @@ func NewAPI(p APIParts) (*api.Server, error) {
 	c := &apiClusters{APIParts: p}
 	return api.New(api.Config{
 		Info: p.Info, Clusters: c, Instances: c, Changes: &apiChanges{c}, Machines: &apiMachines{p}, Journals: &apiJournals{p},
-		Artifacts: p.Artifacts, Notices: p.Notices, Now: p.Now, Log: p.Logger,
+		Artifacts: p.Artifacts, Lab: p.Lab, Notices: p.Notices, Now: p.Now, Log: p.Logger,
 	})
 }
 

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -45,62 +41,6 @@ func routeFronts(prefix netip.Prefix) error {
 	})
 	if err != nil {
 		return fmt.Errorf("cannot take the balancers' addresses %s: %w; the engine needs the right to change routes", prefix, err)
-	}
-	return nil
-}
-
-// newestSet opens the boot set that was built last, if there is one.
-func (s *System) newestSet() (*bootset.Set, error) {
-	if s.cfg.BootSets == "" {
-		return nil, nil
-	}
-	list, err := os.ReadDir(s.cfg.BootSets)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot look for boot sets: %w", err)
-	}
-	newest, name := int64(0), ""
-	for _, e := range list {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue // a build under way
-		}
-		info, err := os.Stat(filepath.Join(s.cfg.BootSets, e.Name(), "manifest.json"))
-		if err == nil && info.ModTime().UnixNano() > newest {
-			newest, name = info.ModTime().UnixNano(), e.Name()
-		}
-	}
-	if name == "" {
-		return nil, nil
-	}
-	return bootset.Open(filepath.Join(s.cfg.BootSets, name))
-}
-
-// storeSet takes the boot set's files into the artifact store, from which machines fetch them.
-func (s *System) storeSet(ctx context.Context) error {
-	var err error
-	if s.set == nil {
-		if s.set, err = s.newestSet(); err != nil || s.set == nil {
-			return err
-		}
-	}
-	for _, f := range []bootset.File{s.set.Kernel, s.set.Initrd, s.set.Image} {
-		want, err := artifacts.ParseDigest("sha256:" + f.SHA256)
-		if err != nil {
-			return err
-		}
-		if file, _, err := s.Artifacts.Open(want); err == nil {
-			file.Close()
-			continue
-		}
-		got, err := s.Artifacts.Add(ctx, s.set.Path(f))
-		if err != nil {
-			return err
-		}
-		if got.Digest != want {
-			return fmt.Errorf("cannot use the boot set in %s: %s is not what its manifest says; build it again", s.set.Folder, f.File)
-		}
 	}
 	return nil
 }
@@ -168,14 +108,15 @@ func (b bootIssuer) Issue(ctx context.Context, r boot.BootRequest) (string, erro
 type bootSets struct{ s *System }
 
 func (b bootSets) BootSet(context.Context, boot.Record) (boot.Set, error) {
-	if b.s.set == nil {
+	m := b.s.sets.current()
+	if m == nil {
 		return boot.Set{}, errors.New("the engine has no boot set; build one with joist bootset build")
 	}
 	digest := func(f bootset.File) artifacts.Digest {
 		d, _ := artifacts.ParseDigest("sha256:" + f.SHA256) // checked when the set was stored
 		return d
 	}
-	set := boot.Set{Digest: b.s.set.Digest, Kernel: digest(b.s.set.Kernel), Initrd: digest(b.s.set.Initrd), Image: digest(b.s.set.Image)}
+	set := boot.Set{Digest: m.Digest, Kernel: digest(m.Kernel), Initrd: digest(m.Initrd), Image: digest(m.Image)}
 	if b.s.Lab != nil {
 		set.Args = []string{"joist.log=ttyS1"}
 	}

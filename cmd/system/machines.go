@@ -44,6 +44,12 @@ func (l *live) drop(node string, hello wire.Hello) bool {
 	return true
 }
 
+func (l *live) forget(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.nodes, node)
+}
+
 func (l *live) get(node string) (connection, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,7 +167,7 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	return err
 }
 
-func (m machines) Fence(ctx context.Context, _, node, _ string) (string, error) {
+func (m machines) Fence(ctx context.Context, _, node, incarnation string) (string, error) {
 	p, err := m.s.Power.Machine(node)
 	if err != nil {
 		return "", fmt.Errorf("cannot prove that %s is off: %w; switch it off and say so with joist node power %s off", node, err, node)
@@ -170,9 +176,8 @@ func (m machines) Fence(ctx context.Context, _, node, _ string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	m.s.live.mu.Lock()
-	delete(m.s.live.nodes, node)
-	m.s.live.mu.Unlock()
+	m.s.live.forget(node)
+	m.s.gateway.Forget(node, incarnation)
 	return fmt.Sprintf("fenced: power off was read back at %s", proof.At().UTC().Format(time.RFC3339)), nil
 }
 
@@ -256,17 +261,18 @@ func (t siteOfAgents) Target(_ context.Context, name string) (wire.Target, error
 		return wire.Target{Kind: wire.Quarantined, Message: "this machine is in quarantine: " + string(m.Enrol.Quarantine)}, nil
 	case m.Cluster == "":
 		return wire.Target{Kind: wire.Idle, Message: "waiting for a cluster to claim this machine"}, nil
-	case t.s.set == nil:
+	case t.s.sets.current() == nil:
 		return wire.Target{Kind: wire.Idle, Message: "claimed by cluster " + m.Cluster + ", but the engine has no boot set; build one with joist bootset build"}, nil
 	}
-	image := t.s.set.Image
+	set := t.s.sets.current()
+	image := set.Image
 	digest, err := artifacts.ParseDigest("sha256:" + image.SHA256)
 	if err != nil {
 		return wire.Target{}, err
 	}
 	return wire.Target{
 		Kind: wire.NodeImage, Message: "claimed by cluster " + m.Cluster,
-		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: t.s.set.Digest},
+		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: set.Digest},
 	}, nil
 }
 

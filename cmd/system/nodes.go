@@ -153,7 +153,7 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 		if res.Reason == wire.Failed && res.Tail != "" {
 			r.Error += "\n" + res.Tail
 		}
-		r.Excused = res.Reason == wire.Cancelled
+		r.Excused = res.Reason == wire.Cancelled || res.Reason == wire.Interrupted
 	}
 	if res.ValidUntil != nil {
 		r.ValidUntil = *res.ValidUntil
@@ -168,6 +168,9 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 func (e engineOfAgents) Log(node string, chunk wire.LogChunk) { e.s.logs.add(node, chunk) }
 
 func (e engineOfAgents) Connected(node string, hello wire.Hello) {
+	if was, ok := e.s.live.get(node); ok && was.hello.Incarnation != hello.Incarnation {
+		e.s.gateway.Forget(node, was.hello.Incarnation)
+	}
 	e.s.live.set(node, connection{hello, time.Now()})
 	m, ok := e.s.Site.Lookup(node)
 	if !ok {

@@ -6,16 +6,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"joist/dhcp-dns/dhcp"
 	"joist/dhcp-dns/dns"
@@ -32,7 +27,6 @@ import (
 	"joist/services/balance/tcp"
 	"joist/services/boot"
 	"joist/services/boot/artifacts"
-	"joist/services/boot/bootset"
 	"joist/services/certs"
 	"joist/services/clusters"
 	"joist/services/names"
@@ -89,7 +83,7 @@ type System struct {
 	dhcp     *dhcp.Server
 	gateway  *agents.Gateway
 	balancer *tcp.Balancer
-	set      *bootset.Set
+	sets     *sets
 	logs     *logs
 	live     *live
 	now      func() time.Time
@@ -134,6 +128,9 @@ func (s *System) openStores(ctx context.Context) error {
 	if err := s.Artifacts.Sweep(); err != nil {
 		return err
 	}
+	if s.sets, err = openSets(ctx, filepath.Join(s.cfg.Data, "bootsets"), s.cfg.BootSets, s.Artifacts); err != nil {
+		return err
+	}
 	s.Site, err = site.Open(ctx, site.Config{
 		Store: s.db.Journals(), Holder: s.cfg.Holder, Random: rand.Reader, Log: s.cfg.Log,
 		Secret: s.voucher, Changed: s.machineChanged,
@@ -148,11 +145,8 @@ func (s *System) openPower(ctx context.Context) error {
 		return err
 	}
 	kernel := ""
-	if s.set, err = s.newestSet(); err != nil {
-		return err
-	}
-	if s.set != nil {
-		kernel = s.set.Path(s.set.Kernel)
+	if m := s.sets.current(); m != nil {
+		kernel = filepath.Join(s.cfg.Data, "artifacts", "sha256-"+m.Kernel.SHA256)
 	}
 	s.Lab, err = qemu.New(qemu.Config{
 		DataDir: filepath.Join(s.cfg.Data, "machines"), RunDir: s.cfg.Machines.RunDir, Bridge: s.cfg.Machines.Bridge, Kernel: kernel, Log: s.cfg.Log,
@@ -240,9 +234,6 @@ func (s *System) openClusters(ctx context.Context) error {
 }
 
 func (s *System) openBoot(ctx context.Context) error {
-	if err := s.storeSet(ctx); err != nil {
-		return err
-	}
 	var err error
 	s.Boot, err = boot.New(boot.Config{
 		Inventory: bootInventory{s}, Issuer: bootIssuer{s}, Sets: bootSets{s}, Observer: bootObserver{s}, Artifacts: s.Artifacts,
@@ -256,35 +247,6 @@ func (s *System) openBoot(ctx context.Context) error {
 		return err
 	}
 	s.dhcp, err = dhcp.Listen(dhcp.Config{Interface: s.cfg.Interface, Address: s.cfg.Address, Handler: s.Addresses, Log: s.cfg.Log})
-	return err
-}
-
-// Serve runs the engine until ctx ends. api is served on its listener beside everything else.
-func (s *System) Serve(ctx context.Context, api http.Handler, socket net.Listener) error {
-	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
-	if err != nil {
-		return fmt.Errorf("cannot listen for agents: %w", err)
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.dns.Serve(ctx) })
-	group.Go(func() error { return s.Boot.Serve(ctx) })
-	group.Go(func() error { return s.dhcp.Serve(ctx) })
-	group.Go(func() error { return s.gateway.Serve(ctx, gate) })
-	group.Go(func() error { s.Clusters.Settle(ctx); return nil })
-	if socket != nil {
-		server := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
-		group.Go(func() error {
-			if err := server.Serve(socket); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("cannot serve the API: %w", err)
-			}
-			return nil
-		})
-		group.Go(func() error { <-ctx.Done(); return server.Close() })
-	}
-	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
 	return err
 }
 

@@ -64,6 +64,14 @@ type ConsoleView struct {
 	Follow bool
 }
 
+// Lab makes virtual machines.
+type Lab interface {
+	// Define makes a machine, off, or changes one; the change takes effect when it is switched on next.
+	Define(ctx context.Context, spec v1.MachineSpec) (*v1.Machine, error)
+	// Undefine removes a machine that no cluster has claimed, its disk included.
+	Undefine(ctx context.Context, machine string) error
+}
+
 // Journals gives the engine's journals.
 type Journals interface {
 	// Names lists the journals that there are: "site", "cluster/demo".
@@ -104,6 +112,7 @@ type Config struct {
 	Machines  Machines
 	Journals  Journals
 	Artifacts Artifacts // nil: uploads are refused
+	Lab       Lab       // nil: there are no virtual machines
 
 	Notices func() []string  // what a person should know of, newest first; nil for none
 	Now     func() time.Time // nil for time.Now

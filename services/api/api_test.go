@@ -122,6 +122,11 @@ func (f fakeMachines) Console(_ context.Context, name string, w io.Writer, view 
 	return err
 }
 
+func (f fakeMachines) Define(_ context.Context, spec v1.MachineSpec) (*v1.Machine, error) {
+	return &v1.Machine{Name: spec.Name}, nil
+}
+func (f fakeMachines) Undefine(_ context.Context, name string) error { return f.only(name) }
+
 func (f *fake) Names(context.Context) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -187,7 +192,7 @@ func newServer(t testing.TB, f *fake) *Server {
 	t.Helper()
 	s, err := New(Config{
 		Info: Info{Version: "test"}, Clusters: fakeClusters{f}, Instances: fakeClusters{f}, Changes: fakeClusters{f}, Machines: fakeMachines{f},
-		Journals: f, Artifacts: fakeArtifacts{f}, MaxBody: 1 << 20, MaxArtifact: 1 << 20, Heartbeat: 20 * time.Millisecond, Rescan: 5 * time.Millisecond,
+		Journals: f, Artifacts: fakeArtifacts{f}, Lab: fakeMachines{f}, MaxBody: 1 << 20, MaxArtifact: 1 << 20, Heartbeat: 20 * time.Millisecond, Rescan: 5 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -226,6 +231,8 @@ func TestRoutes(t *testing.T) {
 		{"POST /v1/clusters/{cluster}/certificate", "/v1/clusters/demo/certificate", `{"csr":"x","ttl":"1h"}`, 201, `"leaf"`},
 		{"GET /v1/events", "/v1/events?journal=site", "", 200, `"next":"site:1"`},
 		{"GET /v1/machines", "/v1/machines", "", 200, `"n1"`},
+		{"POST /v1/machines", "/v1/machines", `{"name":"n4","firmware":"uefi"}`, 201, `"n4"`},
+		{"DELETE /v1/machines/{machine}", "/v1/machines/n1", "", 204, ""},
 		{"GET /v1/machines/{machine}", "/v1/machines/n1", "", 200, `"n1"`},
 		{"POST /v1/machines/{machine}/approve", "/v1/machines/n1/approve", `{"fingerprint":"ABCD"}`, 200, `"n1"`},
 		{"POST /v1/machines/{machine}/power", "/v1/machines/n1/power", `{"action":"cycle"}`, 200, `"n1"`},

@@ -200,6 +200,36 @@ func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, list)
 }
 
+func (s *Server) define(w http.ResponseWriter, r *http.Request) error {
+	var spec v1.MachineSpec
+	if err := read(w, r, maxSmall, &spec); err != nil {
+		return err
+	}
+	if s.cfg.Lab == nil {
+		return Fail(v1.Unsupported, errors.New("this engine makes no virtual machines"), "start one in a lab: joist lab up")
+	}
+	m, err := s.cfg.Lab.Define(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, m)
+}
+
+func (s *Server) undefine(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "machine")
+	if err != nil {
+		return err
+	}
+	if s.cfg.Lab == nil {
+		return Fail(v1.Unsupported, errors.New("this engine makes no virtual machines"), "")
+	}
+	if err := s.cfg.Lab.Undefine(r.Context(), name); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {
 	return one(w, r, "machine", func(name string) (any, error) { return s.cfg.Machines.Get(r.Context(), name) })
 }

@@ -45,6 +45,8 @@ func (s *Server) routes() []route {
 		r("POST", "/v1/clusters/{cluster}/certificate", "certify an operator's key", s.certify),
 		r("GET", "/v1/events", "events after a cursor (?journal=&after=&limit=), as JSON or as text/event-stream", s.events),
 		r("GET", "/v1/machines", "every machine", s.machines),
+		r("POST", "/v1/machines", "make a virtual machine, in a lab", s.define),
+		r("DELETE", "/v1/machines/{machine}", "remove a virtual machine", s.undefine),
 		r("GET", "/v1/machines/{machine}", "one machine with its facts", s.machine),
 		r("POST", "/v1/machines/{machine}/approve", "confirm the key with a fingerprint", s.approve),
 		r("POST", "/v1/machines/{machine}/power", "on, off, reset or cycle", s.power),

@@ -89,8 +89,12 @@ type Lab interface {
 	Down(ctx context.Context) error
 	// Exec runs a command inside it, with this program's input and outputs, and returns its exit code.
 	Exec(ctx context.Context, argv []string) (int, error)
+	// Start runs an engine inside it that outlives this program, unless one runs already.
+	Start(ctx context.Context, o ServeOptions) error
 	// Name is that of its network namespace.
 	Name() string
+	// Socket is where an engine inside it is reached.
+	Socket() string
 }
 
 // Env is the world around one run of the program.

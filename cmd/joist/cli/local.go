@@ -313,16 +313,7 @@ func (a *app) labCommand() *cobra.Command {
 			return f(cmd.Context(), l, args)
 		}
 	}
-	up := &cobra.Command{
-		Use: "up", Short: "Make the lab's network namespace and bridge", Example: "  joist lab up --data /tmp/demo", Args: cobra.NoArgs,
-		RunE: with(func(ctx context.Context, l Lab, _ []string) error {
-			if err := l.Up(ctx); err != nil {
-				return err
-			}
-			a.printf("the lab is up: network namespace %s\n", l.Name())
-			return nil
-		}),
-	}
+	up := a.labUpCommand(&data, &subnet, with)
 	down := &cobra.Command{
 		Use: "down", Short: "End everything in the lab and take it away; the data folder stays",
 		Example: "  joist lab down --data /tmp/demo", Args: cobra.NoArgs,
@@ -342,7 +333,7 @@ func (a *app) labCommand() *cobra.Command {
 			return nil
 		}),
 	}
-	c := group("lab", "A network of virtual machines, without a link to this host", up, down, exec)
+	c := group("lab", "A network of virtual machines, without a link to this host", up, down, exec, a.labMachineCommand(with))
 	c.PersistentFlags().StringVar(&data, "data", "", "the engine's data folder, which names the lab (default JOIST_DATA)")
 	c.PersistentFlags().StringVar(&subnet, "subnet", "", "its IPv4 network (default 10.77.0.0/24)")
 	return c

@@ -242,6 +242,16 @@ func (c *Client) Approve(ctx context.Context, name string, a v1.Approve) (*v1.Ma
 	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/approve"}, a)
 }
 
+// DefineMachine makes a virtual machine, or changes one.
+func (c *Client) DefineMachine(ctx context.Context, spec v1.MachineSpec) (*v1.Machine, error) {
+	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines"}, spec)
+}
+
+// UndefineMachine removes a virtual machine.
+func (c *Client) UndefineMachine(ctx context.Context, name string) error {
+	return c.do(ctx, call{method: "DELETE", path: "/v1/machines/" + name}, nil, nil)
+}
+
 // Power switches a machine and returns once that was read back.
 func (c *Client) Power(ctx context.Context, name, action string) (*v1.Machine, error) {
 	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/power"}, v1.Power{Action: action})

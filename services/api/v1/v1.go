@@ -232,6 +232,16 @@ type Machine struct {
 	Facts       json.RawMessage `json:"facts,omitempty"` // of a single machine only
 }
 
+// MachineSpec says what a virtual machine is made of: POST /v1/machines. Sizes are in bytes.
+type MachineSpec struct {
+	Name     string `json:"name"`
+	Memory   int64  `json:"memory,omitempty"`   // 2 GiB if zero
+	CPUs     int    `json:"cpus,omitempty"`     // 2 if zero
+	Firmware string `json:"firmware,omitempty"` // bios or uefi; bios if empty
+	Disk     int64  `json:"disk,omitempty"`     // of a blank data disk; none if zero
+	Bare     bool   `json:"bare,omitempty"`     // without a voucher secret: a person has to approve its key
+}
+
 // Approve confirms a machine's key: POST /v1/machines/{m}/approve.
 type Approve struct {
 	Fingerprint string `json:"fingerprint"`

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"joist/cmd/joist/cli"
+	"joist/cmd/system"
+	"joist/content"
+	"joist/services/api"
+	v1 "joist/services/api/v1"
+	"joist/workflows/format"
+	"joist/workflows/lang"
+)
+
+// serve runs an engine until ctx ends.
+func serve(ctx context.Context, o cli.ServeOptions) error {
+	log, err := logger(o)
+	if err != nil {
+		return err
+	}
+	cfg := system.Config{Interface: o.Interface, BootSets: o.BootSets, Log: log}
+	if o.Interface == "" || o.Subnet == "" {
+		return errors.New("cannot serve: name the interface towards the machines and its network, --interface eth1 --subnet 10.77.0.0/24; or use joist lab up, which does")
+	}
+	if cfg.Subnet, err = netip.ParsePrefix(o.Subnet); err != nil {
+		return fmt.Errorf("cannot read --subnet: %w", err)
+	}
+	cfg.Address = cfg.Subnet.Masked().Addr().Next()
+	if o.Address != "" {
+		if cfg.Address, err = netip.ParseAddr(o.Address); err != nil {
+			return fmt.Errorf("cannot read --address: %w", err)
+		}
+	}
+	if cfg.Data, err = filepath.Abs(o.Data); err != nil {
+		return fmt.Errorf("cannot find the data folder: %w", err)
+	}
+	if o.RunDir != "" {
+		cfg.Machines = &system.Machines{RunDir: o.RunDir, Bridge: o.Bridge}
+		if o.Bridge == "" {
+			cfg.Machines.Bridge = o.Interface
+		}
+	}
+	socket, err := api.Listen(o.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	s, err := system.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	log.Info("the engine serves", "data", cfg.Data, "interface", o.Interface, "address", cfg.Address.String(), "socket", o.Socket)
+	return s.Serve(ctx, version, socket)
+}
+
+func logger(o cli.ServeOptions) (*slog.Logger, error) {
+	var level slog.Level
+	if o.LogLevel != "" {
+		if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+			return nil, fmt.Errorf("cannot use --log-level %q: debug, info, warn or error", o.LogLevel)
+		}
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if o.LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+}
+
+// source reads a cluster file and gathers its packs.
+func source(file string) (*v1.Source, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the cluster file: %w", err)
+	}
+	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
+	if diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	packs, diags, err := content.Gather(cluster, filepath.Dir(file), system.Catalogue())
+	if diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &v1.Source{FileName: filepath.Base(file), File: data, Packs: packs}, nil
+}
+
+// check checks a pack's folder, with the packs that it requires.
+func check(dir string) ([]byte, bool, error) {
+	files, err := content.Folder(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	pack, diags := lang.Load(files, system.Catalogue())
+	if pack != nil {
+		packs := map[string]*lang.Pack{pack.Name: pack}
+		more, err := content.Required(packs, system.Catalogue())
+		if err != nil {
+			return nil, false, err
+		}
+		if diags = append(diags, more...); !diags.HasErrors() {
+			diags = append(diags, lang.Check(packs)...)
+		}
+	}
+	return []byte(diags.Text()), !diags.HasErrors(), nil
+}
+
+func canonical(name string, src []byte) ([]byte, error) {
+	out, diags := format.Format(name, src)
+	if diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	return out, nil
+}

@@ -1,0 +1,103 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"joist/providers/qemu"
+	"joist/services/api"
+	v1 "joist/services/api/v1"
+	"joist/services/boot/decide"
+	"joist/services/boot/phase"
+	"joist/services/site"
+)
+
+// Serve runs the engine until ctx ends, with its API on a listener.
+func (s *System) Serve(ctx context.Context, version string, socket net.Listener) error {
+	web, err := NewAPI(s.parts(version))
+	if err != nil {
+		return err
+	}
+	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
+	if err != nil {
+		return fmt.Errorf("cannot listen for agents: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, serve := range []func(context.Context) error{
+		s.dns.Serve, s.Boot.Serve, s.dhcp.Serve,
+		func(ctx context.Context) error { return s.gateway.Serve(ctx, gate) },
+		func(ctx context.Context) error { return web.Serve(ctx, socket) },
+		func(ctx context.Context) error { s.Clusters.Settle(ctx); return nil },
+	} {
+		group.Go(func() error { return serve(ctx) })
+	}
+	if err = group.Wait(); errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// parts is what the API shows of the engine.
+func (s *System) parts(version string) APIParts {
+	p := APIParts{
+		Info:     api.Info{Version: version, Data: s.cfg.Data, Started: s.now()},
+		Clusters: s.Clusters, Site: s.Site, Store: s.db.Journals(),
+		Power: s.Power.Machine, Phase: s.bootStatus, Operator: s.Certs.Operator, Artifacts: NewArtifacts(s.Artifacts, s.sets),
+		Online: func(machine string) (string, bool) {
+			_, online := s.live.get(machine)
+			seen, _ := s.seen(machine)
+			return seen.Address, online
+		},
+		Log: func(cluster, instance string) []string {
+			return strings.Split(strings.TrimSuffix(s.Log(cluster+"/"+instance), "\n"), "\n")
+		},
+		Logger: s.cfg.Log,
+	}
+	if s.Lab != nil {
+		p.Lab, p.Console = apiLab{s}, s.console
+	}
+	return p
+}
+
+func (s *System) bootStatus(m site.Machine) phase.Report {
+	if len(m.MACs) == 0 {
+		return phase.Report{}
+	}
+	mac, err := decide.ParseMAC(m.MACs[0])
+	if err != nil {
+		return phase.Report{}
+	}
+	return s.Boot.Status(mac)
+}
+
+func (s *System) console(ctx context.Context, machine string, w io.Writer, view api.ConsoleView) error {
+	c, err := s.Lab.Console(machine)
+	if err != nil {
+		return err
+	}
+	return c.Copy(ctx, w, view.Tail, view.Follow)
+}
+
+// apiLab implements api.Lab.
+type apiLab struct{ s *System }
+
+func (l apiLab) Define(ctx context.Context, spec v1.MachineSpec) (*v1.Machine, error) {
+	m, err := l.s.DefineMachine(ctx, qemu.Spec{
+		Name: spec.Name, Memory: spec.Memory, CPUs: spec.CPUs, Firmware: qemu.Firmware(spec.Firmware), Disk: spec.Disk, Bare: spec.Bare,
+	})
+	if err != nil {
+		return nil, api.Fail(v1.Refused, err, "")
+	}
+	return &v1.Machine{Name: m.Name, MACs: []string{m.MAC}, UUID: m.UUID, Provider: "qemu"}, nil
+}
+
+func (l apiLab) Undefine(ctx context.Context, machine string) error {
+	return refused(l.s.UndefineMachine(ctx, machine))
+}
