@@ -182,6 +182,11 @@ type filter struct {
 
 // Write implements io.Writer.
 func (f *filter) Write(p []byte) (int, error) {
+	_, err := f.w.Write(f.clean(p))
+	return len(p), err
+}
+
+func (f *filter) clean(p []byte) []byte {
 	out := make([]byte, 0, len(p))
 	for _, b := range p {
 		switch {
@@ -199,6 +204,5 @@ func (f *filter) Write(p []byte) (int, error) {
 			out = append(out, b)
 		}
 	}
-	_, err := f.w.Write(out)
-	return len(p), err
+	return out
 }
