@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"joist/cmd/joist/cli"
 	"joist/cmd/system"
@@ -101,6 +102,11 @@ func check(dir string) ([]byte, bool, error) {
 		return nil, false, err
 	}
 	pack, diags := lang.Load(files, system.Catalogue())
+	for i := range diags {
+		if diags[i].File != "" {
+			diags[i].File = filepath.Join(dir, diags[i].File)
+		}
+	}
 	if pack != nil {
 		packs := map[string]*lang.Pack{pack.Name: pack}
 		more, err := content.Required(packs, system.Catalogue())
@@ -108,7 +114,12 @@ func check(dir string) ([]byte, bool, error) {
 			return nil, false, err
 		}
 		if diags = append(diags, more...); !diags.HasErrors() {
-			diags = append(diags, lang.Check(packs)...)
+			for _, d := range lang.Check(packs) {
+				if file, ok := strings.CutPrefix(d.File, pack.Name+"/"); ok {
+					d.File = filepath.Join(dir, file)
+				}
+				diags = append(diags, d)
+			}
 		}
 	}
 	return []byte(diags.Text()), !diags.HasErrors(), nil

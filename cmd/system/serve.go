@@ -44,6 +44,9 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 	return err
 }
 
+// shownLog is how many lines of an instance's log the API shows.
+const shownLog = 200
+
 // parts is what the API shows of the engine.
 func (s *System) parts(version string) APIParts {
 	p := APIParts{
@@ -56,7 +59,12 @@ func (s *System) parts(version string) APIParts {
 			return seen.Address, online
 		},
 		Log: func(cluster, instance string) []string {
-			return strings.Split(strings.TrimSuffix(s.Log(cluster+"/"+instance), "\n"), "\n")
+			text := strings.TrimRight(s.Log(cluster+"/"+instance), "\n")
+			if text == "" {
+				return nil
+			}
+			lines := strings.Split(text, "\n")
+			return lines[max(0, len(lines)-shownLog):]
 		},
 		Logger: s.cfg.Log,
 	}

@@ -169,7 +169,7 @@ func (a *app) complain(err error) {
 	var p *v1.Problem
 	if a.output == "json" {
 		if !errors.As(err, &p) {
-			p = &v1.Problem{Type: "about:blank", Title: "joist failed", Detail: err.Error()}
+			p = &v1.Problem{Type: "about:blank", Title: "joist failed", Detail: longText(err)}
 		}
 		_ = json.NewEncoder(a.Err).Encode(p)
 		return
@@ -185,7 +185,19 @@ func (a *app) complain(err error) {
 		}
 		return
 	}
-	fmt.Fprintln(a.Err, "joist: "+err.Error())
+	fmt.Fprintln(a.Err, "joist: "+strings.TrimRight(longText(err), "\n"))
+}
+
+// longText gives an error's text; diagnostics in their long form, with the places, the sources and advice.
+func longText(err error) string {
+	var long interface {
+		error
+		Text() string
+	}
+	if errors.As(err, &long) {
+		return long.Text()
+	}
+	return err.Error()
 }
 
 func (a *app) root() *cobra.Command {

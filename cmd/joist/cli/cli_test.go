@@ -220,7 +220,9 @@ func TestRestart(t *testing.T) {
 	go func() {
 		done <- cli.Run(t.Context(), cli.Env{Args: []string{"apply", file, "--socket", e.socket}, In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: func(string) string { return "" }})
 	}()
-	eventually(t, func() bool { return strings.Contains(out.String(), "member[n1] started") })
+	for _, text := range []string{"member[n1] started", "member[n2] done"} {
+		eventually(t, func() bool { return strings.Contains(out.String(), text) })
+	}
 	e.end()
 	eventually(t, func() bool { return strings.Contains(out.String(), "lost the engine") })
 	e.set(func() { clear(e.hold) })

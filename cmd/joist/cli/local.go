@@ -31,6 +31,9 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 			if o.Data == "" {
 				return usage("no data folder is named: --data DIR")
 			}
+			if o.Interface == "" || o.Subnet == "" {
+				return usage("name the interface towards the machines and its network: --interface NAME --subnet 10.77.0.0/24; or use joist lab up, which does")
+			}
 			o.Socket = a.api.Socket()
 			return a.Local.Serve(cmd.Context(), o)
 		},
@@ -123,7 +126,9 @@ func (a *app) format(args []string, check bool) error {
 		}
 		for _, file := range files {
 			did, err := a.formatFile(file, check)
-			errs = append(errs, err)
+			if err != nil {
+				errs = append(errs, errors.New(longText(err))) // all of them are shown together
+			}
 			if did {
 				changed++
 				a.printf("%s\n", file)

@@ -249,7 +249,11 @@ func (c *Client) DefineMachine(ctx context.Context, spec v1.MachineSpec) (*v1.Ma
 
 // UndefineMachine removes a virtual machine.
 func (c *Client) UndefineMachine(ctx context.Context, name string) error {
-	return c.do(ctx, call{method: "DELETE", path: "/v1/machines/" + name}, nil, nil)
+	resp, err := c.send(ctx, call{method: "DELETE", path: "/v1/machines/" + name})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // Power switches a machine and returns once that was read back.
