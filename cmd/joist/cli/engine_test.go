@@ -121,6 +121,7 @@ type engine struct {
 	runs   map[string]int
 	api    *api.Server
 	all    *clusters.Clusters
+	ready  chan struct{} // closed once all is set: a resumed cluster asks for its nodes before that
 	book   *site.Book
 	db     *sqlstore.DB
 	stop   context.CancelFunc
@@ -154,6 +155,7 @@ func (e *engine) start() {
 	must(e.t, err)
 	e.book, err = site.Open(ctx, site.Config{Store: e.db.Journals(), Holder: "test", Random: rand.Reader})
 	must(e.t, err)
+	e.ready = make(chan struct{})
 	e.all, err = clusters.Open(ctx, clusters.Config{
 		Compiler: compiler{}, Site: machines{e},
 		Drive: drive.Config{
@@ -162,6 +164,7 @@ func (e *engine) start() {
 		},
 	})
 	must(e.t, err)
+	close(e.ready)
 	store, err := artifacts.Open(filepath.Join(e.dir, "artifacts"))
 	must(e.t, err)
 	e.api, err = system.NewAPI(system.APIParts{
@@ -245,6 +248,7 @@ func (e *engine) Perform(ctx context.Context, o drive.Order) error {
 	if !ok {
 		return nil
 	}
+	<-e.ready
 	loop, err := e.all.Get(o.Cluster)
 	if err != nil {
 		return err
@@ -253,6 +257,7 @@ func (e *engine) Perform(ctx context.Context, o drive.Order) error {
 }
 
 func (e *engine) Abort(ctx context.Context, o drive.Order) error {
+	<-e.ready
 	loop, err := e.all.Get(o.Cluster)
 	if err != nil {
 		return err
