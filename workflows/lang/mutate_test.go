@@ -22,7 +22,8 @@ func TestMutations(t *testing.T) {
 	taken := 0
 	for _, src := range []string{string(mustRead(t, "testdata/etcd/pack.hcl")), outer, inner} {
 		tokens, _ := hclsyntax.LexConfig([]byte(src), "x", hcl.InitialPos)
-		for i := range tokens {
+		for range 60 {
+			i := rng.IntN(len(tokens))
 			for kind := range 4 {
 				parts := make([]string, 0, len(tokens))
 				for j, tok := range tokens {
