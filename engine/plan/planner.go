@@ -68,6 +68,7 @@ type gathered struct {
 	ready      bool
 	digest     value.Digest
 	v          value.Value
+	filled     bool // v is there, and wholly known
 }
 
 type sharedArgument struct {

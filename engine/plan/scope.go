@@ -82,7 +82,7 @@ func (p *Planner) outputs(c *column, k int) value.Value {
 
 func (p *Planner) gatherOf(c *column) value.Value {
 	p.refreshGather(c)
-	if !c.gather.v.Known() || c.gather.v.Null() {
+	if !c.gather.filled {
 		m := make(map[string]value.Value, len(c.cells))
 		for k := range c.cells {
 			if c.cells[k].view.standing != absent {
@@ -90,6 +90,7 @@ func (p *Planner) gatherOf(c *column) value.Value {
 			}
 		}
 		c.gather.v = value.Gather(c.out, m)
+		c.gather.filled = c.gather.v.Known() // asked once: it looks at every element
 	}
 	return c.gather.v
 }

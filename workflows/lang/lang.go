@@ -27,11 +27,12 @@ type Source struct {
 	Cluster *ClusterFile
 }
 
-// Selection says which machines play a role: by name, or the first Count that satisfy Predicate. Exactly one of Names and
-// Predicate is set.
+// Selection says which machines play a role: by name, or Count machines that satisfy Predicate. Exactly one of Names and
+// Predicate is set. Of one cluster a machine plays several roles only if each lists it by name: whoever claims machines
+// never lets a predicate choose one that another role has already.
 type Selection struct {
 	Names     []string
-	Predicate func(name string, facts value.Value) (bool, error)
+	Predicate func(name string, facts value.Value) (bool, error) // facts as the machine reported them; an error if it cannot tell
 	Count     int
 	Text      string      // as it is written, for people
 	Range     model.Range // where it stands

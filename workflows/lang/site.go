@@ -153,12 +153,13 @@ func seen(r result, root string) expr.Shape {
 	if len(r.each) == 0 { // of a single instance: whatever path is in it is on some node or other
 		from = expr.AwayPath
 	}
-	if s.Path != 0 {
-		s.Path = from
+	move := func(f expr.Flow) expr.Flow {
+		if f&expr.Paths == 0 || f&expr.AwayPath != 0 { // away stays away
+			return f
+		}
+		return f&^expr.Paths | from
 	}
-	if s.Made&expr.Paths != 0 {
-		s.Made = s.Made&^expr.Paths | from
-	}
+	s.Path, s.Made = move(s.Path), move(s.Made)
 	return s
 }
 

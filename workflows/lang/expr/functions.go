@@ -20,9 +20,9 @@ import (
 var table = map[string]function.Function{
 	"abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "floor": stdlib.FloorFunc, "min": stdlib.MinFunc, "max": stdlib.MaxFunc,
 	"coalesce": stdlib.CoalesceFunc, "compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc,
-	"distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc, "format": guarded(stdlib.FormatFunc),
+	"distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc, "format": limited(stdlib.FormatFunc, wideFormat),
 	"join": stdlib.JoinFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "length": lengthFunc, "lookup": stdlib.LookupFunc,
-	"lower": stdlib.LowerFunc, "merge": stdlib.MergeFunc, "replace": guarded(stdlib.ReplaceFunc), "reverse": stdlib.ReverseListFunc,
+	"lower": stdlib.LowerFunc, "merge": stdlib.MergeFunc, "replace": limited(stdlib.ReplaceFunc, longReplace), "reverse": stdlib.ReverseListFunc,
 	"setintersection": stdlib.SetIntersectionFunc, "setsubtract": stdlib.SetSubtractFunc, "setunion": stdlib.SetUnionFunc,
 	"slice": stdlib.SliceFunc, "sort": stdlib.SortFunc, "split": stdlib.SplitFunc, "substr": stdlib.SubstrFunc,
 	"trim": stdlib.TrimFunc, "trimprefix": stdlib.TrimPrefixFunc, "trimspace": stdlib.TrimSpaceFunc, "trimsuffix": stdlib.TrimSuffixFunc,
@@ -88,35 +88,43 @@ func scaled(by int64) function.Function {
 	})
 }
 
-const longest = 16 << 20 // bytes of a string that a function makes
+const longest = 16 << 20 // bytes of a string that replace makes
 
-var wide = regexp.MustCompile(`%[^a-zA-Z%]*[0-9]{5}`)
-
-// guarded refuses calls whose result could be far larger than their arguments.
-func guarded(f function.Function) function.Function {
+// limited refuses calls whose result could be far larger than their arguments.
+func limited(f function.Function, refuse func(args []cty.Value) error) function.Function {
 	return function.New(&function.Spec{
 		Params: f.Params(), VarParam: f.VarParam(),
 		Type: func(args []cty.Value) (cty.Type, error) {
-			if len(args) > 0 && args[0].IsKnown() && !args[0].IsNull() && args[0].Type() == cty.String && wide.MatchString(args[0].AsString()) && len(args) != 3 {
-				return cty.String, errors.New("a width of more than 9999 is not supported")
+			for _, a := range args {
+				if !a.IsKnown() || a.IsNull() {
+					return f.ReturnTypeForValues(args)
+				}
+			}
+			if err := refuse(args); err != nil {
+				return cty.String, err
 			}
 			return f.ReturnTypeForValues(args)
 		},
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if len(f.Params()) == 3 { // replace
-				s, from, to := args[0].AsString(), args[1].AsString(), args[2].AsString()
-				if strings.HasPrefix(from, "/") && strings.HasSuffix(from, "/") && len(from) > 1 {
-					return cty.NilVal, errors.New("replace takes plain text, not a pattern between slashes")
-				}
-				if strings.Count(s, from)*len(to)+len(s) > longest {
-					return cty.NilVal, fmt.Errorf("the result would have more than %d bytes", longest)
-				}
-			} else if wide.MatchString(args[0].AsString()) {
-				return cty.NilVal, errors.New("a width of more than 9999 is not supported")
-			}
-			return f.Call(args)
-		},
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f.Call(args) },
 	})
+}
+
+// wide matches a directive of format with a width or precision of five digits or more.
+var wide = regexp.MustCompile(`%[^a-zA-Z%]*[0-9]{5}`)
+
+func wideFormat(args []cty.Value) error {
+	if wide.MatchString(args[0].AsString()) {
+		return function.NewArgErrorf(0, "a width of more than 9999 is not supported")
+	}
+	return nil
+}
+
+func longReplace(args []cty.Value) error {
+	s, from, to := args[0].AsString(), args[1].AsString(), args[2].AsString()
+	if strings.Count(s, from)*len(to)+len(s) > longest {
+		return fmt.Errorf("the result would have more than %d bytes", longest)
+	}
+	return nil
 }
 
 func prefixArg(v cty.Value) (netip.Prefix, error) {

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 
 	"joist/engine/value"
 	"joist/workflows/lang/diag"
@@ -476,104 +475,4 @@ func (c *checker) forExpr(x *hclsyntax.ForExpr, want value.Type) Shape {
 	s = s.of(t)
 	s.Made |= made
 	return s
-}
-
-// call is the shape of a function's result: as exact as flows need where the function only rearranges.
-func (c *checker) call(x *hclsyntax.FunctionCallExpr) Shape {
-	args := make([]Shape, len(x.Args))
-	var flows Flow
-	for i, a := range x.Args {
-		args[i] = c.shape(a)
-		flows |= args[i].Flows()
-	}
-	if len(args) == 0 {
-		return Shape{}
-	}
-	first := args[0]
-	switch x.Name {
-	case "length":
-		return Shape{Type: value.Type{Kind: value.Number}}
-	case "keys":
-		return Shape{Type: value.Of(value.List, value.Type{Kind: value.String}), Made: first.Made}
-	case "values":
-		s := elem(first)
-		return s.of(value.Of(value.List, s.Type))
-	case "lookup":
-		s := elem(first)
-		for _, d := range args[1:] {
-			s.Made |= d.Made
-		}
-		if len(args) == 3 {
-			s = either(s, args[2])
-		}
-		return s
-	case "tolist", "toset", "distinct", "sort", "reverse", "compact":
-		s := elem(first)
-		if x.Name == "toset" {
-			return s.of(value.Of(value.Set, s.Type))
-		}
-		return s.of(value.Of(value.List, s.Type))
-	case "merge":
-		return merged(args)
-	case "concat", "coalesce", "setunion":
-		for _, a := range args[1:] {
-			first = either(first, a)
-		}
-		return first
-	}
-	result := value.Type{}
-	if v, diags := x.Value(c.ctx); !diags.HasErrors() {
-		result = typeOf(v.Type())
-	}
-	return Shape{Type: result, Made: flows}
-}
-
-// merged is the shape of several maps or objects in one, later ones first.
-func merged(args []Shape) Shape {
-	out := args[0]
-	for _, a := range args[1:] {
-		if out.Type.Kind != value.Object || a.Type.Kind != value.Object {
-			out = either(out, a)
-			continue
-		}
-		attrs := maps.Clone(out.Type.Attrs)
-		maps.Copy(attrs, a.Type.Attrs)
-		out = Shape{value.Type{Kind: value.Object, Attrs: attrs}, out.Path | a.Path, out.Made | a.Made}
-	}
-	return out
-}
-
-// Constant evaluates an expression that refers to nothing. It reports false, with a diagnostic, if it cannot.
-func Constant(bag *diag.Bag, e hclsyntax.Expression, want value.Type) (value.Value, bool) {
-	for _, t := range hclsyntax.Variables(e) {
-		bag.Errorf(t.SourceRange(), "Write the value itself; only functions can be used here.", "nothing can be referred to here")
-		return value.Value{}, false
-	}
-	before := bag.Count()
-	c := &checker{Env: Env{Bag: bag}, ctx: &hcl.EvalContext{Functions: table}, items: map[*hclsyntax.AnonSymbolExpr]Shape{}}
-	if want.Kind == value.Secret {
-		bag.Errorf(e.Range(), "Let a step make or fetch it.", "a secret never stands in a file")
-		return value.Value{}, false
-	}
-	c.check(e, want)
-	c.evaluate(e)
-	if bag.Count() > before {
-		return value.Value{}, false
-	}
-	v, _ := e.Value(c.ctx)
-	if v.IsNull() && want.Kind != value.Any {
-		bag.Errorf(e.Range(), "Write a value.", "the value is null")
-		return value.Value{}, false
-	}
-	if want.Kind == value.Any && v.Type().IsTupleType() {
-		if l, err := convert.Convert(v, cty.List(cty.DynamicPseudoType)); err == nil {
-			v = l
-		}
-	}
-	checked, err := want.Check(value.FromCty(v))
-	if err != nil {
-		bag.Errorf(e.Range(), "The value must be "+Article(want)+".", "%s", err)
-		return value.Value{}, false
-	}
-	return checked, true
 }
