@@ -17,8 +17,8 @@ import (
 const (
 	MaxJSON     = 16 << 20 // bytes
 	MaxDepth    = 64       // arrays and objects within one another
-	maxDigits   = 400      // characters of a number
-	maxExponent = 1000     // decimal; a greater one is short to write and fills memory when it is written out
+	maxDigits   = 2000     // characters of a number; what the greatest and the smallest need when they are written out
+	maxExponent = 1000     // decimal, about; a greater one is short to write and fills memory when it is written out
 )
 
 // MarshalJSON gives the value as plain JSON: sets and lists as arrays, maps and objects as objects. It fails on values
@@ -112,14 +112,16 @@ func boundNumber(s string) error {
 	if len(s) > maxDigits {
 		return fmt.Errorf("a number has more than %d characters", maxDigits)
 	}
-	_, exponent, ok := strings.Cut(strings.ToLower(s), "e")
-	if !ok {
-		return nil
+	if _, exponent, ok := strings.Cut(strings.ToLower(s), "e"); ok {
+		if e, err := strconv.Atoi(exponent); err != nil || e > 2*maxExponent || e < -2*maxExponent {
+			return fmt.Errorf("a number is outside 1e-%d to 1e%d", maxExponent, maxExponent)
+		}
 	}
-	if e, err := strconv.Atoi(exponent); err != nil || e > maxExponent || e < -maxExponent {
-		return fmt.Errorf("a number is outside 1e-%d to 1e%d", maxExponent, maxExponent)
+	c, err := cty.ParseNumberVal(s)
+	if err != nil {
+		return errors.New("it is not well formed")
 	}
-	return nil
+	return checkNumber(c)
 }
 
 // Parse reads plain JSON as a value of type t and checks it.
