@@ -28,10 +28,26 @@ func (v Value) MarshalJSON() ([]byte, error) {
 		return nil, errors.New("cannot encode a value that is not known yet")
 	}
 	c, _ := v.Cty().UnmarkDeep()
-	if err := cty.Walk(c, func(_ cty.Path, e cty.Value) (bool, error) { return true, checkNumber(e) }); err != nil {
+	minus := false
+	if err := cty.Walk(c, func(_ cty.Path, e cty.Value) (bool, error) {
+		minus = minus || minusZero(e)
+		return true, checkNumber(e)
+	}); err != nil {
 		return nil, fmt.Errorf("cannot encode a value: %w", err)
 	}
+	if minus { // equal values have one text
+		c, _ = cty.Transform(c, func(_ cty.Path, e cty.Value) (cty.Value, error) {
+			if minusZero(e) {
+				return cty.Zero, nil
+			}
+			return e, nil
+		})
+	}
 	return ctyjson.Marshal(c, c.Type())
+}
+
+func minusZero(c cty.Value) bool {
+	return c.Type() == cty.Number && !c.IsNull() && c.AsBigFloat().Sign() == 0 && c.AsBigFloat().Signbit()
 }
 
 // checkNumber refuses numbers that JSON cannot say, or only in too many digits.
