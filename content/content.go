@@ -79,8 +79,10 @@ func read(from fs.FS) (map[string][]byte, error) {
 				return fs.SkipDir
 			}
 			return nil
-		case strings.HasPrefix(path.Base(p), "."), !d.Type().IsRegular():
+		case strings.HasPrefix(path.Base(p), "."):
 			return nil
+		case !d.Type().IsRegular():
+			return fmt.Errorf("%s: a pack has plain files and folders only, no links or devices", p)
 		}
 		info, err := d.Info()
 		if err != nil {

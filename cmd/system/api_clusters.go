@@ -43,6 +43,10 @@ func (a *apiClusters) List(ctx context.Context) ([]v1.Cluster, error) {
 // summary looks at one cluster. more is called with the plan's items, inside the loop, where state and plan stand still.
 func (a *apiClusters) summary(ctx context.Context, name string, more func(*history.State, *plan.Planner, []plan.Item)) (*v1.Cluster, error) {
 	loop, err := a.Clusters.Get(name)
+	var unknown *clusters.UnknownError
+	if err != nil && !errors.As(err, &unknown) { // the others are listed all the same
+		return &v1.Cluster{Name: name, Outcome: "failed", Detail: err.Error(), Counts: map[string]int{}, States: map[string]int{}}, nil
+	}
 	if err != nil {
 		return nil, told(err)
 	}

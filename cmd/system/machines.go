@@ -117,7 +117,7 @@ func (s *System) machineChanged(name string, m site.Machine) {
 	if s.gateway != nil {
 		s.gateway.Refresh(name)
 	}
-	if s.Boot != nil && len(m.MACs) > 0 {
+	if s.Boot != nil && askedSinceBoot(m.Enrol) {
 		s.bootReached(m, phase.Enrol)
 		if m.Enrol.Level() >= enrol.Approved {
 			s.bootReached(m, phase.Trusted)
@@ -129,7 +129,19 @@ func (s *System) machineChanged(name string, m site.Machine) {
 	s.tellCluster(name, m.Cluster)
 }
 
+// askedSinceBoot reports whether a key has asked with the machine's newest boot id.
+func askedSinceBoot(m enrol.Machine) bool {
+	var newest enrol.Boot
+	for _, b := range m.Boots {
+		if b.Issued.After(newest.Issued) {
+			newest = b
+		}
+	}
+	return newest.Key != ""
+}
+
 func (s *System) tellCluster(name, cluster string) {
+	defer s.telling.lock(name)() // what is told last is what is so
 	seen, ok := s.seen(name)
 	if !ok {
 		return
@@ -207,6 +219,12 @@ type siteOfClusters struct{ s *System }
 
 func (c siteOfClusters) Seen(name string) (history.NodeSeen, bool) { return c.s.seen(name) }
 
+func (c siteOfClusters) Claims() map[string][]string { return c.s.Site.Claims() }
+
+func (c siteOfClusters) Free(ctx context.Context, cluster, name string) error {
+	return c.s.Site.Free(ctx, cluster, name)
+}
+
 func (c siteOfClusters) Claim(ctx context.Context, cluster string, choose func([]clusters.Candidate) ([]string, error)) error {
 	var chosen []string
 	err := c.s.Site.Claim(ctx, cluster, func(all []site.Machine) ([]string, error) {
@@ -226,7 +244,6 @@ func (c siteOfClusters) Claim(ctx context.Context, cluster string, choose func([
 		if err := c.s.reserve(ctx, name); err != nil {
 			return err
 		}
-		c.s.gateway.Refresh(name)
 	}
 	return nil
 }

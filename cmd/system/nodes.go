@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -70,22 +71,28 @@ func (n nodes) Abort(ctx context.Context, o drive.Order) error {
 
 // request puts an order in the form that agents understand.
 func request(o drive.Order) (wire.Request, error) {
-	inputs := o.Inputs
+	inputs := o.Clear
 	if o.Action == step.Remove && len(o.Outputs) > 0 {
-		inputs = withOutputs(o)
+		var err error
+		if inputs, err = withOutputs(o); err != nil {
+			return wire.Request{}, err
+		}
 	}
-	data, err := value.Dict(inputs).MarshalJSON()
+	data, err := json.Marshal(inputs)
 	if err != nil {
-		return wire.Request{}, fmt.Errorf("inputs of %s: %w", addressOf(o), err)
+		return wire.Request{}, fmt.Errorf("cannot encode the inputs of %s: %w", addressOf(o), err)
 	}
 	r := wire.Request{
 		ID: requestID(o), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Attempt: 1, Epoch: o.Epoch,
 		Action: wire.Action(o.Action), Step: o.Step.Digest.String(), Inputs: data, Outputs: map[string]string{},
+		Secret: o.Secret,
 	}
 	action := &o.Step.Apply
 	switch o.Action {
 	case step.Remove:
-		action = o.Step.Remove
+		if action = o.Step.Remove; action == nil {
+			return wire.Request{}, fmt.Errorf("internal error: step %s of %s has no remove", o.Step.Name, addressOf(o))
+		}
 	case step.Apply:
 		for _, f := range o.Step.Outputs {
 			r.Outputs[f.Name] = f.Type.String()
@@ -97,31 +104,27 @@ func request(o drive.Order) (wire.Request, error) {
 	}
 	b := body(action)
 	r.Builtin, r.Script, r.Files, r.Timeout = b.Builtin, b.Script, b.Files, b.Timeout
-	for _, f := range o.Step.Inputs {
-		if f.Type.Holds(value.Secret) {
-			r.Secret = append(r.Secret, f.Name)
+	if o.Action == step.Remove {
+		for _, f := range o.Step.Outputs {
+			if _, taken := o.Clear[f.Name]; !taken && f.Type.Holds(value.Secret) {
+				r.Secret = append(slices.Clone(r.Secret), f.Name)
+			}
 		}
 	}
 	return r, nil
 }
 
 // withOutputs adds the last outputs to a remove's inputs, under their own names where no input has that name.
-func withOutputs(o drive.Order) map[string]value.Value {
-	all := make(map[string]value.Value, len(o.Inputs))
-	for name, v := range o.Inputs {
-		all[name] = v
+func withOutputs(o drive.Order) (map[string]json.RawMessage, error) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(o.Outputs, &all); err != nil {
+		return nil, fmt.Errorf("cannot read the last outputs of %s: %w", addressOf(o), err)
 	}
-	var outputs map[string]json.RawMessage
-	if json.Unmarshal(o.Outputs, &outputs) != nil {
-		return all
+	if all == nil {
+		all = map[string]json.RawMessage{}
 	}
-	for name, data := range outputs {
-		var v value.Value
-		if _, taken := all[name]; !taken && v.UnmarshalJSON(data) == nil {
-			all[name] = v
-		}
-	}
-	return all
+	maps.Copy(all, o.Clear)
+	return all, nil
 }
 
 func body(a *model.Action) wire.Check {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,28 +15,38 @@ import (
 	"joist/services/agents"
 )
 
-// signer implements agents.Signer.
-type signer struct {
-	issuer *authority.Issuer
+// issuer signs; an authority.Issuer does.
+type issuer interface {
+	Issue(ctx context.Context, r authority.Request) (authority.Certificate, error)
+}
 
-	mu     sync.Mutex
+// signer implements agents.Signer. It keeps what it issued for enrolments in memory, so that one that is repeated gets
+// the same certificate.
+type signer struct {
+	issuer issuer
+	now    func() time.Time
+
+	mu     sync.Mutex // held while a certificate is made, so that one is made for requests at the same time
 	issued map[issuedKey]authority.Certificate
+	swept  time.Time
 }
 
 type issuedKey struct {
-	boot enrol.BootID
-	key  enrol.KeyID
+	boot     enrol.BootID
+	key      enrol.KeyID
+	identity string
 }
 
-func newSigner(issuer *authority.Issuer) *signer {
-	return &signer{issuer: issuer, issued: map[issuedKey]authority.Certificate{}}
+func newSigner(i issuer, now func() time.Time) *signer {
+	return &signer{issuer: i, now: now, issued: map[issuedKey]authority.Certificate{}}
 }
 
 func (s *signer) Sign(ctx context.Context, c agents.Certify) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := issuedKey{c.Boot, c.Key}
-	if was, ok := s.issued[k]; ok && !c.Renew && time.Until(was.NotAfter) > was.NotAfter.Sub(was.NotBefore)*2/3 {
+	now := s.now()
+	k := issuedKey{c.Boot, c.Key, c.Identity.URI().String()}
+	if was, ok := s.issued[k]; ok && !c.Renew && was.NotAfter.Sub(now) > was.NotAfter.Sub(was.NotBefore)*2/3 {
 		return was.Leaf + was.Chain, nil
 	}
 	cert, err := s.issuer.Issue(ctx, authority.Request{
@@ -47,30 +55,51 @@ func (s *signer) Sign(ctx context.Context, c agents.Certify) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for old, was := range s.issued {
-		if time.Now().After(was.NotAfter) {
-			delete(s.issued, old)
+	if now.Sub(s.swept) > time.Hour {
+		s.swept = now
+		for old, was := range s.issued {
+			if now.After(was.NotAfter) {
+				delete(s.issued, old)
+			}
 		}
 	}
-	s.issued[k] = cert
+	if !c.Renew {
+		s.issued[k] = cert
+	}
 	return cert.Leaf + cert.Chain, nil
 }
 
-// inventory implements certs.Inventory: a node may carry its own address, names that its cluster's names service gives
-// to that address, and names of the cluster's domain that no node has.
+// inventory implements certs.Inventory: a node may carry its own address, the names that its cluster's names service
+// gives to it, and those that it gives to the cluster as a whole. The cluster as a whole may carry the latter.
 type inventory struct{ s *System }
 
 func (i inventory) Allowed(ctx context.Context, cluster, node string, wanted []string) error {
-	if node == "" {
-		if _, err := i.s.Clusters.Get(cluster); err != nil {
-			return err
-		}
+	if _, err := i.s.Clusters.Get(cluster); err != nil {
+		return err
 	}
 	list, _, err := i.s.db.Entries().List(ctx, entries.Scope{Service: "names", Cluster: cluster})
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot look up the names of cluster %s: %w", cluster, err)
 	}
-	owners := map[string]string{} // node by name; empty for the cluster as a whole
+	who := identity{cluster: cluster, node: node}
+	if m, ok := i.s.Site.Lookup(node); ok && m.Cluster == cluster {
+		if seen, ok := i.s.seen(node); ok {
+			who.address = seen.Address
+		}
+	}
+	return who.may(wanted, list)
+}
+
+// identity is who asks to carry names.
+type identity struct {
+	cluster string
+	node    string // empty for the cluster as a whole
+	address string // of the node; empty if it has none
+}
+
+// may says whether a certificate of the identity may carry the names, given the names service's entries of its cluster.
+func (i identity) may(wanted []string, list []entries.Entry) error {
+	owners := make(map[string]string, len(list)) // node by name; empty for the cluster as a whole
 	for _, e := range list {
 		var v struct {
 			Name string `json:"name"`
@@ -84,28 +113,24 @@ func (i inventory) Allowed(ctx context.Context, cluster, node string, wanted []s
 		}
 		owners[v.Name] = owner.Node
 	}
-	own := ""
-	if seen, ok := i.s.seen(node); ok {
-		own = seen.Address
-	}
 	for _, name := range wanted {
+		if name == i.address && name != "" {
+			continue
+		}
 		holder, known := owners[name]
 		switch {
-		case name == own && own != "":
-		case known && (holder == node || holder == ""):
-		case known:
-			return fmt.Errorf("%s is the name of node %s", name, holder)
-		case node == "" && slices.Contains(i.s.Clusters.Names(), cluster) && strings.HasPrefix(name, cluster):
-		default:
-			return fmt.Errorf("nothing in cluster %s gives %s the name %s; put the name first (base.dns_record, base.balancer)", cluster, orCluster(node), name)
+		case !known:
+			return fmt.Errorf("nothing in cluster %s gives %s the name %s; put the name first (base.dns_record, base.balancer)", i.cluster, i, name)
+		case holder != "" && holder != i.node:
+			return fmt.Errorf("%s is the name of node %s, and not of %s", name, holder, i)
 		}
 	}
 	return nil
 }
 
-func orCluster(node string) string {
-	if node == "" {
+func (i identity) String() string {
+	if i.node == "" {
 		return "the cluster"
 	}
-	return "node " + node
+	return "node " + i.node
 }

@@ -31,6 +31,7 @@ import (
 	"joist/services/clusters"
 	"joist/services/names"
 	"joist/services/power"
+	"joist/services/secrets"
 	"joist/services/site"
 
 	"go4.org/netipx"
@@ -86,6 +87,8 @@ type System struct {
 	sets     *sets
 	logs     *logs
 	live     *live
+	telling  keyed // one at a time of those who tell a cluster of one node
+	secrets  *secrets.Keeper
 	now      func() time.Time
 }
 
@@ -98,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		cfg.Holder = "joist serve"
 	}
 	s := &System{cfg: cfg, now: time.Now, logs: newLogs(), live: newLive()}
-	for _, stage := range []func(context.Context) error{s.openStores, s.openPower, s.openServices, s.openClusters, s.openBoot} {
+	for _, stage := range []func(context.Context) error{s.openStores, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
 			return nil, err
@@ -110,6 +113,10 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 func (s *System) openStores(ctx context.Context) error {
 	var err error
 	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder}); err != nil {
+		return err
+	}
+	s.secrets, err = secrets.Open(secrets.Config{Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Random: rand.Reader})
+	if err != nil {
 		return err
 	}
 	vault, err := authority.OpenFolder(filepath.Join(s.cfg.Data, "ca"), "")
@@ -211,7 +218,7 @@ func (s *System) openClusters(ctx context.Context) error {
 		return err
 	}
 	s.gateway, err = agents.New(agents.Config{
-		Site: siteOfAgents{s.Site, s}, Signer: newSigner(issuer), Engine: engineOfAgents{s}, Certificate: listener.GetCertificate,
+		Site: siteOfAgents{s.Site, s}, Signer: newSigner(issuer, s.now), Engine: engineOfAgents{s}, Certificate: listener.GetCertificate,
 		Clients: issuer.Pool, Root: s.authority.RootPEM(), Log: s.cfg.Log,
 	})
 	if err != nil {
@@ -223,15 +230,18 @@ func (s *System) openClusters(ctx context.Context) error {
 			handlers[name] = h
 		}
 	}
-	s.Clusters, err = clusters.Open(ctx, clusters.Config{
+	s.Clusters = clusters.New(clusters.Config{
 		Drive: drive.Config{
 			Holder: s.cfg.Holder, Store: s.db.Journals(), Snapshots: s.db.Journals(), Blobs: s.db.Blobs(), Services: handlers,
-			Nodes: nodes{s}, Site: machines{s}, Log: s.cfg.Log,
+			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log,
 		},
 		Compiler: compiler{}, Site: siteOfClusters{s},
 	})
-	return err
+	return nil
 }
+
+// startClusters comes last: what was in flight is repeated at once, and may ask any part of the engine.
+func (s *System) startClusters(ctx context.Context) error { return s.Clusters.Start(ctx) }
 
 func (s *System) openBoot(ctx context.Context) error {
 	var err error
@@ -303,4 +313,39 @@ func (s *System) fronts() netip.Prefix {
 type live struct {
 	mu    sync.Mutex
 	nodes map[string]connection
+}
+
+// keyed is a lock for each key.
+type keyed struct {
+	mu   sync.Mutex
+	held map[string]*holder
+}
+
+type holder struct {
+	mu    sync.Mutex
+	wants int // who has it or waits for it
+}
+
+// lock takes the key's lock and gives the function that gives it back.
+func (k *keyed) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	h := k.held[key]
+	if h == nil {
+		h = &holder{}
+		if k.held == nil {
+			k.held = map[string]*holder{}
+		}
+		k.held[key] = h
+	}
+	h.wants++
+	k.mu.Unlock()
+	h.mu.Lock()
+	return func() {
+		h.mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if h.wants--; h.wants == 0 {
+			delete(k.held, key)
+		}
+	}
 }

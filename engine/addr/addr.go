@@ -4,6 +4,7 @@ package addr
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Instance names one task for one target within a cluster: `cluster/task[node]`, or `cluster/task` for a single one. A
@@ -43,8 +44,13 @@ func Parse(s string) (Instance, error) {
 		ok = false
 	}
 	node = strings.TrimSuffix(node, "]")
-	if !ok || cluster == "" || task == "" || each && node == "" || strings.ContainsAny(task+node, "/[]") {
+	if !ok || cluster == "" || task == "" || each && node == "" || strings.ContainsFunc(cluster+task+node, reserved) {
 		return Instance{}, fmt.Errorf("cannot read %q as an instance: expected cluster/task[node] or cluster/task", s)
 	}
 	return Instance{Cluster: cluster, Task: task, Node: node}, nil
+}
+
+// reserved says which characters no name has: they separate names, here and in what is made of addresses.
+func reserved(r rune) bool {
+	return strings.ContainsRune("/[]#", r) || unicode.IsSpace(r) || !unicode.IsPrint(r) || r == unicode.ReplacementChar
 }

@@ -5,6 +5,7 @@ package drive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,9 @@ type Order struct {
 	Epoch   uint64
 	Trust   string // level the agent's node must have
 	run.Dispatch
+
+	Clear  map[string]json.RawMessage // the inputs as the agent gets them, secrets in clear; Outputs are in clear, too
+	Secret []string                   // names of the inputs that hold secrets, which no log may show
 }
 
 // Site is what a cluster asks of the machines' owner. Every method may be called again for the same thing.
@@ -46,6 +50,15 @@ type Site interface {
 	Fence(ctx context.Context, cluster, node, incarnation string) (proof string, err error) // power off, read back
 	Wipe(ctx context.Context, cluster, node, incarnation string) (proof string, err error)  // destroy durable state
 	Release(ctx context.Context, cluster, node string) error                                // give back
+}
+
+// Secrets keeps what steps yield as secret(T). Everywhere else a secret is its handle: in the journal, in plans, in
+// answers. It is in clear in a report until it is sealed, and in an order to a node that is trusted enough.
+type Secrets interface {
+	// Seal keeps a secret durably, encrypted, before it returns. Equal secrets of one cluster have one handle.
+	Seal(ctx context.Context, cluster string, plain []byte) (value.Handle, error)
+	// Open gives a secret of that cluster back.
+	Open(ctx context.Context, cluster string, h value.Handle) ([]byte, error)
 }
 
 // Config says what a cluster's loop works with.
@@ -59,10 +72,20 @@ type Config struct {
 	Services  map[string]step.Handler // by operation, such as "names.put"
 	Nodes     Nodes
 	Site      Site
+	Secrets   Secrets          // nil: an attempt that yields or needs a secret fails
 	Now       func() time.Time // nil for time.Now
-	Log       *slog.Logger
-	Parallel  int // service calls at once; 0 for 32
+	Log       *slog.Logger     // nil for nowhere
+	Parallel  int              // service calls at once; 0 for 32
+	Every     uint64           // events between snapshots; 0 for 20,000
 }
+
+// String shows which attempt the order is of, and nothing of its values.
+func (o Order) String() string {
+	return fmt.Sprintf("%s %s/%s #%d on %s", o.Action, o.Cluster, o.Target, o.ID, o.Agent)
+}
+
+// LogValue implements slog.LogValuer.
+func (o Order) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 // Cluster is the loop of one cluster. Its methods are safe for concurrent use.
 type Cluster struct {
@@ -76,9 +99,13 @@ type Cluster struct {
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup
 	snapped uint64 // last event that a snapshot covers
+
+	mu      sync.Mutex
+	flights map[history.Target]*flight // attempts under way in this process, by instance
+	asking  map[asked]bool             // what machines' owner is being asked
 }
 
-// message is something for the loop. make runs inside it and gives what happened; it may only read the machine.
+// message is something for the loop. happen runs inside it and gives what happened; it may only read the machine.
 type message struct {
 	happen func(m *run.Machine, now time.Time) ([]history.Event, error)
 	done   chan error
@@ -99,7 +126,13 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Parallel == 0 {
 		cfg.Parallel = 32
 	}
-	c := &Cluster{cfg: cfg, inbox: make(chan message, 1024), calls: make(chan struct{}, cfg.Parallel)}
+	if cfg.Every == 0 {
+		cfg.Every = 20_000
+	}
+	c := &Cluster{
+		cfg: cfg, inbox: make(chan message, 1024), calls: make(chan struct{}, cfg.Parallel),
+		flights: map[history.Target]*flight{}, asking: map[asked]bool{},
+	}
 	state := history.New()
 	var err error
 	c.writer, err = journal.Open(ctx, journal.Config{
@@ -122,7 +155,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.shelf = &shelf{library: cfg.Library, blobs: cfg.Blobs, models: map[value.Digest]*model.Model{}}
+	c.shelf = &shelf{cfg: cfg, models: map[value.Digest]*model.Model{}, recent: map[value.Digest][]byte{}}
 	if err := c.shelf.stock(ctx, state); err != nil {
 		return nil, fmt.Errorf("cannot resume cluster %s: %w", cfg.Cluster, err)
 	}
@@ -164,9 +197,26 @@ func (c *Cluster) Pursue(ctx context.Context, g history.Goal) error {
 	return c.Happen(ctx, g)
 }
 
+// Seen takes in what a node is like now. What the cluster knows already makes no event.
+func (c *Cluster) Seen(ctx context.Context, seen history.NodeSeen) error {
+	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
+		n := m.State().Node(seen.Node)
+		if n != nil && (seen.Incarnation == "" || n.Incarnation == seen.Incarnation && !n.Ended) && (seen.Boot == "" || n.Boot == seen.Boot) &&
+			(seen.Address == "" || n.Address == seen.Address) && (seen.Facts == nil || string(n.Facts) == string(seen.Facts)) &&
+			(seen.Level == "" || n.Level == seen.Level) && n.Online == seen.Online {
+			return nil, nil
+		}
+		return []history.Event{seen}, nil
+	})
+}
+
 // Report takes in what became of an attempt, and returns once that is durable; until then whoever reports keeps it. A
-// report of an attempt that is not in flight any more is dropped.
+// report of an attempt that is not in flight any more is dropped. Secrets in its outputs are sealed first.
 func (c *Cluster) Report(ctx context.Context, t history.Target, r run.Report) error {
+	r, err := c.sealed(ctx, t, r)
+	if err != nil {
+		return err
+	}
 	return c.send(ctx, func(m *run.Machine, now time.Time) ([]history.Event, error) {
 		e, ok := m.Conclude(now, t, r)
 		if !ok {
@@ -199,6 +249,11 @@ func (c *Cluster) send(ctx context.Context, happen func(*run.Machine, time.Time)
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-c.ctx.Done():
+	}
+	select {
+	case err := <-msg.done: // it was durable before the loop ended
+		return err
+	default:
 		return c.Err()
 	}
 }

@@ -28,6 +28,7 @@ type Dispatch struct {
 	Inputs      map[string]value.Value // of type path and secret still as the plan has them
 	Outputs     json.RawMessage        // for a remove: outputs of the last success
 	Deadline    time.Time
+	Broken      string // why the inputs cannot be read back, so that the attempt fails; empty if they can
 }
 
 // Call asks one of the engine's services.
@@ -39,6 +40,7 @@ type Call struct {
 	Attempt  int
 	Inputs   map[string]value.Value
 	Deadline time.Time
+	Broken   string // as of a Dispatch
 }
 
 // Abort asks to give up an attempt that a Dispatch or Call began; its report may still come.

@@ -210,25 +210,29 @@ func removeAction(s *model.Step) *model.Action {
 
 // perform emits the effect of an attempt in flight from the journal alone, as after a restart.
 func (m *Machine) perform(t history.Target, row *history.Row) {
-	inputs, task := m.recorded(t, row)
+	inputs, task, err := m.recorded(t, row)
 	if task == nil {
 		return
 	}
-	m.dispatch(t, row, task, inputs)
+	broken := ""
+	if err != nil {
+		broken = err.Error()
+	}
+	m.dispatch(t, row, task, inputs, broken)
 }
 
 func (m *Machine) emit(t history.Target, inputs map[string]value.Value) {
-	m.dispatch(t, m.state.Row(t), m.plan.Model().Task(t.Task), inputs)
+	m.dispatch(t, m.state.Row(t), m.plan.Model().Task(t.Task), inputs, "")
 }
 
-func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task, inputs map[string]value.Value) {
+func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task, inputs map[string]value.Value, broken string) {
 	f := row.Flight
 	if task.Step.Scope == model.Service {
 		name := task.Step.Apply.Call
 		if f.Action == step.Remove && task.Step.Remove != nil && task.Step.Remove.Call != "" {
 			name = task.Step.Remove.Call
 		}
-		m.effects = append(m.effects, Call{Target: t, ID: row.Started, Name: name, Action: f.Action, Attempt: f.Attempt, Inputs: inputs, Deadline: f.Deadline})
+		m.effects = append(m.effects, Call{Target: t, ID: row.Started, Name: name, Action: f.Action, Attempt: f.Attempt, Inputs: inputs, Deadline: f.Deadline, Broken: broken})
 		return
 	}
 	agent := f.Agent
@@ -237,21 +241,25 @@ func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task,
 		incarnation = n.Incarnation
 	}
 	m.effects = append(m.effects, Dispatch{Target: t, ID: row.Started, Agent: agent, Incarnation: incarnation, Action: f.Action, Attempt: f.Attempt,
-		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: f.Deadline})
+		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: f.Deadline, Broken: broken})
 }
 
 // recorded gives the inputs of the last start of an apply from the journal, `host.` ones resolved anew.
-func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value.Value, *model.Task) {
+// An error says which input cannot be read back; the others are given all the same.
+func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value.Value, *model.Task, error) {
 	was := m.model(row.Goal)
 	if was == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	task := was.Task(t.Task)
 	if task == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	var kept map[string]json.RawMessage
-	_ = json.Unmarshal(row.Inputs, &kept) // our own encoding; an empty one stands for no inputs
+	var broken error
+	if err := json.Unmarshal(row.Inputs, &kept); err != nil && len(row.Inputs) > 0 {
+		broken = fmt.Errorf("the inputs in the journal cannot be read: %w", err)
+	}
 	inputs := map[string]value.Value{}
 	for _, f := range task.Step.Inputs {
 		data, ok := kept[f.Name]
@@ -259,16 +267,22 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 			continue
 		}
 		if d, large := plan.Large(data); large {
-			data = m.library.Blob(d)
+			if data = m.library.Blob(d); data == nil {
+				broken = fmt.Errorf("input %s, a large value kept as %s, cannot be read", f.Name, d.Short())
+				continue
+			}
 		}
-		if v, err := f.Type.Parse(data); err == nil {
-			inputs[f.Name] = v
+		v, err := f.Type.Parse(data)
+		if err != nil {
+			broken = fmt.Errorf("input %s in the journal: %w", f.Name, err)
+			continue
 		}
+		inputs[f.Name] = v
 	}
 	if row.Flight != nil && row.Flight.Agent != "" && task.Step.Scope == model.Cluster {
 		m.plan.HostInputs(task, row.Flight.Agent, inputs)
 	}
-	return plan.WithDefaults(task.Step, inputs), task
+	return plan.WithDefaults(task.Step, inputs), task, broken
 }
 
 func (m *Machine) abortAll() {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"math/big"
 
 	"github.com/zclconf/go-cty/cty"
 )
@@ -21,8 +22,8 @@ func (d Digest) String() string {
 	return hex.EncodeToString(d[:])
 }
 
-// Short gives the first twelve hexadecimal digits, for people.
-func (d Digest) Short() string { return hex.EncodeToString(d[:6]) }
+// Short gives the first twelve hexadecimal digits, for people; empty for none.
+func (d Digest) Short() string { return d.String()[:min(12, len(d.String()))] }
 
 // MarshalText implements encoding.TextMarshaler.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
@@ -69,7 +70,7 @@ func (h Hasher) Bytes(p []byte) {
 func (h Hasher) Text(s string) { h.Bytes([]byte(s)) }
 
 // Digest adds another digest as a part.
-func (h Hasher) Digest(d Digest) { h.h.Write(d[:]) }
+func (h Hasher) Digest(d Digest) { h.Bytes(d[:]) }
 
 // Sum gives the digest of the parts added so far.
 func (h Hasher) Sum() (d Digest) {
@@ -77,8 +78,9 @@ func (h Hasher) Sum() (d Digest) {
 	return d
 }
 
-// Digest gives the digest of a wholly known value: equal exactly for values that are equal, whatever the order in which
-// their attributes were written. It panics on unknown parts, which is an internal error: callers ask Known first.
+// Digest gives the digest of a wholly known value: equal exactly for values that Equal finds the same, whatever the order
+// in which their attributes were written. It panics on unknown parts, which is an internal error: callers ask Known
+// first.
 func (v Value) Digest() Digest {
 	h := sha256.New()
 	c, _ := v.Cty().UnmarkDeep()
@@ -100,7 +102,7 @@ func writeValue(h hash.Hash, c cty.Value) {
 	case t == cty.String:
 		writeText(h, 's', c.AsString())
 	case t == cty.Number:
-		writeText(h, 'n', c.AsBigFloat().Text('g', -1))
+		writeText(h, 'n', numberText(c.AsBigFloat()))
 	case t == cty.Bool:
 		if c.True() {
 			h.Write([]byte{'t'})
@@ -121,6 +123,15 @@ func writeValue(h hash.Hash, c cty.Value) {
 			writeValue(h, e)
 		}
 	}
+}
+
+// numberText is the shortest text that gives the number back at its own precision: what its JSON says, too. There is
+// one zero.
+func numberText(f *big.Float) string {
+	if f.Sign() == 0 {
+		return "0"
+	}
+	return f.Text('g', -1)
 }
 
 func writeText(h hash.Hash, tag byte, s string) {

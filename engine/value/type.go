@@ -32,7 +32,7 @@ const (
 	CSR
 	Path // a file on this node; never crosses nodes
 	Certificate
-	Secret // of Elem; opaque to expressions
+	Secret // of Elem; expressions and the journal see its Handle alone
 )
 
 // Type is the declared type of a step's input or output. The zero value is `any`. Types are immutable.
@@ -48,15 +48,43 @@ type Attr struct {
 	Optional bool
 }
 
-var names = map[Kind]string{
-	Any: "any", Bool: "bool", Number: "number", String: "string", Address: "address", CIDR: "cidr", FQDN: "fqdn", URL: "url",
-	Duration: "duration", DigestKind: "digest", CSR: "csr", Path: "path", Certificate: "certificate",
+// word is the bare word of the language for a kind, empty for those that take an argument.
+func (k Kind) word() string {
+	switch k {
+	case Any:
+		return "any"
+	case Bool:
+		return "bool"
+	case Number:
+		return "number"
+	case String:
+		return "string"
+	case Address:
+		return "address"
+	case CIDR:
+		return "cidr"
+	case FQDN:
+		return "fqdn"
+	case URL:
+		return "url"
+	case Duration:
+		return "duration"
+	case DigestKind:
+		return "digest"
+	case CSR:
+		return "csr"
+	case Path:
+		return "path"
+	case Certificate:
+		return "certificate"
+	}
+	return ""
 }
 
 // Named gives the type that a bare word of the language stands for, such as "fqdn".
 func Named(word string) (Type, bool) {
-	for kind, name := range names {
-		if name == word {
+	for kind := Any; kind <= Secret; kind++ {
+		if word != "" && kind.word() == word {
 			return Type{Kind: kind}, true
 		}
 	}
@@ -64,7 +92,16 @@ func Named(word string) (Type, bool) {
 }
 
 // Names lists the bare words that Named knows, sorted.
-func Names() []string { return slices.Sorted(maps.Values(names)) }
+func Names() []string {
+	var words []string
+	for kind := Any; kind <= Secret; kind++ {
+		if word := kind.word(); word != "" {
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	return words
+}
 
 // Of makes the type `kind(elem)`, for List, Set, Map and Secret.
 func Of(kind Kind, elem Type) Type { return Type{Kind: kind, Elem: &elem} }
@@ -97,7 +134,7 @@ func (t Type) String() string {
 		b.WriteString(" })")
 		return b.String()
 	}
-	return names[t.Kind]
+	return t.Kind.word()
 }
 
 // Equal reports whether two types are the same.

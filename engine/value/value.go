@@ -2,14 +2,7 @@
 // form on the wire and in the journal, and their digests. It wraps cty, which no other part of the engine imports.
 package value
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
-
-	"github.com/zclconf/go-cty/cty"
-	ctyjson "github.com/zclconf/go-cty/cty/json"
-)
+import "github.com/zclconf/go-cty/cty"
 
 // Value is an immutable value, or a value that is not known yet. The zero Value is an unknown of any type.
 type Value struct{ v cty.Value }
@@ -70,57 +63,27 @@ func (v Value) Attr(name string) (Value, bool) {
 	return Value{c.GetAttr(name)}, true
 }
 
-// Equal reports whether two values are known and the same.
+// Equal reports whether two values are known and have the same content, which is what a step sees of them as JSON: a list
+// equals a tuple, and a map an object, of the same elements.
 func (v Value) Equal(o Value) bool {
-	return v.Known() && o.Known() && v.Cty().RawEquals(o.Cty())
-}
-
-// MarshalJSON gives the value as plain JSON: sets and lists as arrays, maps and objects as objects. It fails on values
-// that are not wholly known.
-func (v Value) MarshalJSON() ([]byte, error) {
-	if !v.Known() {
-		return nil, errors.New("cannot encode a value that is not known yet")
-	}
-	c, _ := v.Cty().UnmarkDeep()
-	return ctyjson.Marshal(c, c.Type())
-}
-
-// UnmarshalJSON reads plain JSON as the value it most naturally stands for: arrays as tuples and objects as objects. A
-// declared type's Parse is stricter.
-func (v *Value) UnmarshalJSON(data []byte) error {
-	t, err := ctyjson.ImpliedType(data)
-	if err != nil {
-		return fmt.Errorf("cannot read JSON: %w", err)
-	}
-	c, err := ctyjson.Unmarshal(data, t)
-	if err != nil {
-		return fmt.Errorf("cannot read JSON: %w", err)
-	}
-	v.v = c
-	return nil
-}
-
-// Parse reads plain JSON as a value of type t and checks it.
-func (t Type) Parse(data []byte) (Value, error) {
-	if !json.Valid(data) {
-		return Value{}, errors.New("cannot read JSON: it is not well formed")
-	}
-	var v Value
-	if err := v.UnmarshalJSON(data); err != nil {
-		return Value{}, err
-	}
-	return t.Check(v)
+	return v.Known() && o.Known() && v.Digest() == o.Digest()
 }
 
 // Gather is the map from node name to a value of type t each: what `all.T` and `role.R` stand for. Types that differ
 // from node to node (any) make it an object.
 func Gather(t Type, m map[string]Value) Value {
 	elems := make(map[string]cty.Value, len(m))
+	var first cty.Type
+	alike := !t.Holds(Any)
 	for name, v := range m {
 		elems[name] = v.Cty()
+		if first == cty.NilType {
+			first = v.Cty().Type()
+		}
+		alike = alike && first.Equals(v.Cty().Type())
 	}
 	switch {
-	case t.Holds(Any):
+	case !alike:
 		return Value{cty.ObjectVal(elems)}
 	case len(elems) == 0:
 		return Value{cty.MapValEmpty(t.Cty().WithoutOptionalAttributesDeep())}

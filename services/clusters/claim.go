@@ -1,6 +1,7 @@
 package clusters
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -32,41 +33,62 @@ func (c *Clusters) choose(ctx context.Context, compiled *Compiled, before *histo
 }
 
 // choose assigns machines to roles. A machine that plays a role keeps it as long as it matches; of those that may be let
-// go, the ones that do not answer go first.
+// go, the ones that do not answer go first. A machine that another role has is not taken from it while others will do.
 func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map[string][]string, error) {
-	roles := map[string][]string{}
-	taken := map[string]bool{}
-	for _, role := range compiled.Model.Roles {
+	m := compiled.Model
+	roles, taken := map[string][]string{}, map[string]bool{}
+	for _, role := range m.Roles {
 		for _, name := range compiled.Choose[role.Name].Names {
 			taken[name] = true
 		}
 	}
-	for _, role := range compiled.Model.Roles {
-		sel, ok := compiled.Choose[role.Name]
-		if !ok {
-			continue
-		}
+	for _, role := range m.Roles {
+		sel := compiled.Choose[role.Name]
 		names := slices.Clone(sel.Names)
+		var err error
 		if sel.Match != nil {
-			var had []string
-			if before != nil {
-				had = before.Roles[role.Name]
-			}
-			var err error
-			if names, err = match(compiled.Model.Cluster, role.Name, sel, preference(machines, had, compiled.Model.Cluster), taken); err != nil {
-				return nil, err
-			}
+			names, err = match(m.Cluster, role.Name, sel, preference(m.Cluster, role.Name, before, machines), taken)
+		} else {
+			err = available(m.Cluster, role.Name, names, machines)
+		}
+		if err != nil {
+			return nil, err
 		}
 		for _, name := range names {
 			taken[name] = true
 		}
 		slices.Sort(names)
-		roles[role.Name] = names
+		names = slices.Compact(names)
 		if len(names) < role.Min || role.Max > 0 && len(names) > role.Max {
-			return nil, fmt.Errorf("role %s of cluster %s has %d nodes; its workflow wants at least %d%s", role.Name, compiled.Model.Cluster, len(names), role.Min, atMost(role.Max))
+			return nil, fmt.Errorf("role %s of cluster %s has %s; its workflow wants at least %d%s", role.Name, m.Cluster, count(len(names), "node"), role.Min, atMost(role.Max))
+		}
+		if len(names) > 0 {
+			roles[role.Name] = names
 		}
 	}
 	return roles, nil
+}
+
+// available checks that machines named for a role exist and belong to nobody else.
+func available(cluster, role string, names []string, machines []Candidate) error {
+	for _, name := range names {
+		at := slices.IndexFunc(machines, func(m Candidate) bool { return m.Name == name })
+		switch {
+		case at < 0:
+			return fmt.Errorf("cannot give %s to role %s of cluster %s: there is no machine of that name", name, role, cluster)
+		case machines[at].Cluster != "" && machines[at].Cluster != cluster:
+			return fmt.Errorf("cannot give %s to role %s of cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first",
+				name, role, cluster, machines[at].Cluster)
+		}
+	}
+	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func atMost(n int) string {
@@ -76,16 +98,29 @@ func atMost(n int) string {
 	return fmt.Sprintf(" and at most %d", n)
 }
 
-// preference orders machines: those that play the role, then the cluster's other ones, then free ones; those that answer
-// before those that do not; then by name.
-func preference(machines []Candidate, had []string, cluster string) []Candidate {
+// preference orders machines for a role: those that play it, then the cluster's that play none, then free ones, then those
+// of other roles; of each sort those that answer before those that do not; then by name.
+func preference(cluster, role string, before *history.Goal, machines []Candidate) []Candidate {
+	plays := map[string]string{}
+	if before != nil {
+		for r, names := range before.Roles {
+			for _, name := range names {
+				if plays[name] != role {
+					plays[name] = r
+				}
+			}
+		}
+	}
 	rank := func(m Candidate) int {
 		r := 0
-		if !slices.Contains(had, m.Name) {
-			r += 4
-		}
-		if m.Cluster != cluster {
-			r += 2
+		switch was, ok := plays[m.Name]; {
+		case ok && was == role:
+		case !ok && m.Cluster == cluster:
+			r = 2
+		case !ok:
+			r = 4
+		default:
+			r = 6
 		}
 		if !m.Online {
 			r++
@@ -94,13 +129,13 @@ func preference(machines []Candidate, had []string, cluster string) []Candidate 
 	}
 	sorted := slices.Clone(machines)
 	slices.SortStableFunc(sorted, func(a, b Candidate) int {
-		if d := rank(a) - rank(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Name, b.Name)
+		return cmp.Or(rank(a)-rank(b), strings.Compare(a.Name, b.Name))
 	})
 	return sorted
 }
+
+// mostReasons bounds how many machines an error names.
+const mostReasons = 10
 
 func match(cluster, role string, sel Selection, machines []Candidate, taken map[string]bool) ([]string, error) {
 	var names, refused []string
@@ -127,10 +162,13 @@ func match(cluster, role string, sel Selection, machines []Candidate, taken map[
 	}
 	if len(names) < sel.Count {
 		why := "there are no other machines"
+		if n := len(refused); n > mostReasons {
+			refused = append(refused[:mostReasons], fmt.Sprintf("and %d more", n-mostReasons))
+		}
 		if len(refused) > 0 {
 			why = strings.Join(refused, "; ")
 		}
-		return nil, fmt.Errorf("cannot find %d machines for role %s of cluster %s: %d match (%s)", sel.Count, role, cluster, len(names), why)
+		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role, cluster, len(names), why)
 	}
 	return names, nil
 }

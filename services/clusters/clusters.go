@@ -19,6 +19,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/value"
 )
 
 // Source is what an operator hands in: a cluster file and the packs it names, as archives.
@@ -61,6 +62,10 @@ type Site interface {
 	Claim(ctx context.Context, cluster string, choose func([]Candidate) ([]string, error)) error
 	// Seen gives what is known of a machine now: what a cluster's journal is to say of it.
 	Seen(machine string) (history.NodeSeen, bool)
+	// Claims gives the machines that each cluster has.
+	Claims() map[string][]string
+	// Free gives back a machine that never became a node of its cluster.
+	Free(ctx context.Context, cluster, machine string) error
 }
 
 // Config says what the clusters work with. Drive is the template of each loop's configuration.
@@ -76,13 +81,14 @@ type Clusters struct {
 	cfg Config
 	log *slog.Logger
 
-	mu    sync.Mutex
-	loops map[string]*drive.Cluster
-	busy  map[string]*sync.Mutex // one change of a cluster's goal at a time
+	mu     sync.Mutex
+	loops  map[string]*drive.Cluster
+	broken map[string]error       // clusters that could not be taken up, and why
+	busy   map[string]*sync.Mutex // one change of a cluster's goal at a time
 }
 
-// Open takes up every cluster that has a journal.
-func Open(ctx context.Context, cfg Config) (*Clusters, error) {
+// New makes an empty Clusters, for Start.
+func New(cfg Config) *Clusters {
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Minute
 	}
@@ -92,49 +98,98 @@ func Open(ctx context.Context, cfg Config) (*Clusters, error) {
 	if cfg.Drive.Now == nil {
 		cfg.Drive.Now = time.Now
 	}
-	c := &Clusters{cfg: cfg, log: cfg.Drive.Log, loops: map[string]*drive.Cluster{}, busy: map[string]*sync.Mutex{}}
+	c := &Clusters{cfg: cfg, log: cfg.Drive.Log, loops: map[string]*drive.Cluster{}, broken: map[string]error{}, busy: map[string]*sync.Mutex{}}
 	c.cfg.Drive.Library = c
-	infos, err := cfg.Drive.Store.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the journals: %w", err)
-	}
-	for _, info := range infos {
-		name, ok := strings.CutPrefix(info.Journal, drive.JournalOf(""))
-		if !ok {
-			continue
-		}
-		if _, err := c.open(ctx, name); err != nil {
-			c.Close()
-			return nil, err
-		}
+	return c
+}
+
+// Open is New and Start in one.
+func Open(ctx context.Context, cfg Config) (*Clusters, error) {
+	c := New(cfg)
+	if err := c.Start(ctx); err != nil {
+		c.Close()
+		return nil, err
 	}
 	return c, nil
+}
+
+// Start takes up every cluster that has a journal; their effects begin at once, so that everything they need must be
+// there. A cluster that cannot be taken up does not keep the others from it: Get says why. Machines that a crash left
+// claimed without a goal are given back.
+func (c *Clusters) Start(ctx context.Context) error {
+	infos, err := c.cfg.Drive.Store.List(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot list the journals: %w", err)
+	}
+	known := map[string]bool{}
+	for _, info := range infos {
+		if name, ok := strings.CutPrefix(info.Journal, drive.JournalOf("")); ok {
+			known[name] = true
+			if _, err := c.open(ctx, name); err != nil {
+				c.log.Error("cannot take up a cluster; the others go on", "cluster", name, "error", err)
+			}
+		}
+	}
+	for name := range c.cfg.Site.Claims() {
+		known[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		unlock := c.lock(name)
+		err := c.reconcile(ctx, name)
+		unlock()
+		if err != nil {
+			c.log.Warn("cannot give back machines that a cluster claimed and never used", "cluster", name, "error", err)
+		}
+	}
+	return nil
 }
 
 // Close ends every loop.
 func (c *Clusters) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, loop := range c.loops {
+	loops := maps.Clone(c.loops)
+	clear(c.loops)
+	c.mu.Unlock()
+	for _, loop := range loops { // what they report meanwhile finds no cluster any more, and is repeated after the next start
 		loop.Close()
 	}
-	clear(c.loops)
 }
 
+// open takes a cluster up, again if its loop has ended. The caller holds the cluster's lock, or is the only one yet.
 func (c *Clusters) open(ctx context.Context, name string) (*drive.Cluster, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if loop := c.loops[name]; loop != nil && loop.Err() == nil {
-		return loop, nil
+	loop := c.loops[name]
+	c.mu.Unlock()
+	if loop != nil {
+		if loop.Err() == nil {
+			return loop, nil
+		}
+		loop.Close() // its effects have been told to end
 	}
 	cfg := c.cfg.Drive
 	cfg.Cluster = name
 	loop, err := drive.Open(ctx, cfg)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err != nil {
-		return nil, fmt.Errorf("cannot take up cluster %s: %w", name, err)
+		err = fmt.Errorf("cannot take up cluster %s: %w", name, err)
+		c.broken[name] = err
+		delete(c.loops, name)
+		return nil, err
 	}
+	delete(c.broken, name)
 	c.loops[name] = loop
 	return loop, nil
+}
+
+// have gives the loop of a cluster that has a journal, taken up again if it ended; nil for a cluster that has none.
+func (c *Clusters) have(ctx context.Context, name string) (*drive.Cluster, error) {
+	_, err := c.Get(name)
+	var unknown *UnknownError
+	if errors.As(err, &unknown) {
+		return nil, nil
+	}
+	return c.open(ctx, name)
 }
 
 // UnknownError reports a cluster that the engine does not have.
@@ -142,21 +197,26 @@ type UnknownError struct{ Name string }
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("there is no cluster %q", e.Name) }
 
-// Get gives a cluster's loop.
+// Get gives a cluster's loop, or why there is none.
 func (c *Clusters) Get(name string) (*drive.Cluster, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if loop, ok := c.loops[name]; ok {
 		return loop, nil
 	}
+	if err := c.broken[name]; err != nil {
+		return nil, err
+	}
 	return nil, &UnknownError{name}
 }
 
-// Names lists the clusters, sorted.
+// Names lists the clusters, sorted, those that could not be taken up included.
 func (c *Clusters) Names() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.loops))
+	names := slices.AppendSeq(slices.Collect(maps.Keys(c.loops)), maps.Keys(c.broken))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // archived is how a source is kept: packs by the digests of their archives.
@@ -166,27 +226,32 @@ type archived struct {
 	Packs    map[string]string `json:"packs"`
 }
 
-func (c *Clusters) archive(ctx context.Context, s Source) (string, error) {
+func (c *Clusters) archive(ctx context.Context, s Source) (value.Digest, error) {
+	var digest value.Digest
 	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}}
 	for name, data := range s.Packs {
 		d, err := c.cfg.Drive.Blobs.Put(ctx, data)
 		if err != nil {
-			return "", fmt.Errorf("cannot archive pack %s: %w", name, err)
+			return digest, fmt.Errorf("cannot archive pack %s: %w", name, err)
 		}
 		a.Packs[name] = d
 	}
 	data, err := json.Marshal(a)
 	if err != nil {
-		return "", fmt.Errorf("cannot archive the cluster file: %w", err)
+		return digest, fmt.Errorf("cannot archive the cluster file: %w", err)
 	}
-	return c.cfg.Drive.Blobs.Put(ctx, data)
+	text, err := c.cfg.Drive.Blobs.Put(ctx, data)
+	if err != nil {
+		return digest, fmt.Errorf("cannot archive the cluster file: %w", err)
+	}
+	return digest, digest.UnmarshalText([]byte(text))
 }
 
 // Model implements drive.Library: it compiles a goal's archived source again.
 func (c *Clusters) Model(ctx context.Context, g history.Goal) (*model.Model, error) {
 	data, err := c.cfg.Drive.Blobs.Get(ctx, g.Source.String())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot find the archived source: %w", err)
 	}
 	var a archived
 	if err := json.Unmarshal(data, &a); err != nil {
@@ -195,7 +260,7 @@ func (c *Clusters) Model(ctx context.Context, g history.Goal) (*model.Model, err
 	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}}
 	for name, d := range a.Packs {
 		if s.Packs[name], err = c.cfg.Drive.Blobs.Get(ctx, d); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("cannot find the archive of pack %s: %w", name, err)
 		}
 	}
 	compiled, err := c.cfg.Compiler.Compile(ctx, s)
@@ -217,54 +282,73 @@ type Accepted struct {
 var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // Apply makes a declaration the cluster's goal: it is compiled, machines are claimed, and the goal is durable before
-// Apply returns. The same declaration again means "try again".
+// Apply returns. The same declaration again means "try again". After an error nothing has changed but what the journal
+// of the goal before says.
 func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, error) {
-	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	m := compiled.Model
-	if !clusterName.MatchString(m.Cluster) {
-		return nil, fmt.Errorf("cannot use %q as a cluster's name: use lower-case letters, digits and hyphens", m.Cluster)
-	}
-	unlock := c.lock(m.Cluster)
+	name := compiled.Model.Cluster
+	unlock := c.lock(name)
 	defer unlock()
-	source, err := c.archive(ctx, s)
+	loop, err := c.have(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	loop, err := c.Get(m.Cluster)
 	var before *history.Goal
-	if err == nil {
+	if loop != nil {
 		if before, err = goalOf(ctx, loop); err != nil {
 			return nil, err
 		}
 	}
+	source, err := c.archive(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.claimAndPursue(ctx, compiled, before, history.Goal{Source: source, By: by})
+	// Machines claimed for a goal that did not come to be, and machines that an earlier crash left over, are given back;
+	// if that fails, the next start does it.
+	err = errors.Join(err, c.reconcile(context.WithoutCancel(ctx), name))
+	if err != nil {
+		return nil, err
+	}
+	return &Accepted{Cluster: name, Goal: g.Model.String(), Seq: g.Seq, Roles: g.Roles, Warnings: compiled.Warnings}, nil
+}
+
+func (c *Clusters) compile(ctx context.Context, s Source) (*Compiled, error) {
+	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if name := compiled.Model.Cluster; !clusterName.MatchString(name) {
+		return nil, fmt.Errorf("cannot use %q as a cluster's name: use lower-case letters, digits and hyphens", name)
+	}
+	return compiled, nil
+}
+
+func (c *Clusters) claimAndPursue(ctx context.Context, compiled *Compiled, before *history.Goal, g history.Goal) (*history.Goal, error) {
 	roles, err := c.claim(ctx, compiled, before)
 	if err != nil {
 		return nil, err
 	}
-	if loop == nil {
-		if loop, err = c.open(ctx, m.Cluster); err != nil {
-			return nil, err
-		}
+	loop, err := c.open(ctx, compiled.Model.Cluster)
+	if err != nil {
+		return nil, err
 	}
-	g := history.Goal{Model: m.Digest, Roles: roles, By: by}
-	if err := g.Source.UnmarshalText([]byte(source)); err != nil {
-		return nil, fmt.Errorf("internal error: %w", err)
-	}
+	g.Model, g.Roles = compiled.Model.Digest, roles
 	g.Changed = before == nil || before.Destroy || before.Model != g.Model || !maps.EqualFunc(before.Roles, roles, slices.Equal)
 	if err := c.pursue(ctx, loop, g); err != nil {
 		return nil, err
 	}
-	return &Accepted{Cluster: m.Cluster, Goal: m.Digest.String(), Seq: loop.Journal().Last(), Roles: roles, Warnings: compiled.Warnings}, nil
+	return goalOf(ctx, loop)
 }
 
 // pursue tells the loop of the goal's nodes and then sets it.
 func (c *Clusters) pursue(ctx context.Context, loop *drive.Cluster, g history.Goal) error {
 	for _, name := range nodesOf(g.Roles) {
 		if seen, ok := c.cfg.Site.Seen(name); ok {
-			if err := tell(ctx, loop, seen); err != nil {
+			if err := loop.Seen(ctx, seen); err != nil {
 				return err
 			}
 		}
@@ -308,23 +392,26 @@ func (c *Clusters) lock(name string) (unlock func()) {
 func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
 	unlock := c.lock(name)
 	defer unlock()
-	loop, err := c.Get(name)
+	loop, err := c.have(ctx, name)
 	if err != nil {
 		return err
+	}
+	if loop == nil {
+		return &UnknownError{name}
 	}
 	g, err := goalOf(ctx, loop)
 	if err != nil {
 		return err
 	}
 	if g == nil {
-		return errors.New("this cluster was never given a goal")
+		return fmt.Errorf("cannot destroy cluster %s: it was never given a goal", name)
 	}
 	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true})
 }
 
 // Preview plans a declaration without changing anything.
 func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
-	compiled, err := c.cfg.Compiler.Compile(ctx, s)
+	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +419,12 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	state := history.New()
 	var before *history.Goal
 	models := map[int]*model.Model{}
-	if loop, err := c.Get(m.Cluster); err == nil {
+	loop, err := c.Get(m.Cluster)
+	var unknown *UnknownError
+	if err != nil && !errors.As(err, &unknown) {
+		return nil, err
+	}
+	if loop != nil {
 		if err := loop.Look(ctx, func(live *history.State, p *plan.Planner) {
 			state = live.Clone()
 			before = state.Goal()

@@ -2,11 +2,13 @@ package clusters
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"joist/engine/addr"
 	"joist/engine/drive"
 	"joist/engine/history"
+	"joist/engine/journal"
 	"joist/engine/plan"
 	"joist/engine/run"
 )
@@ -18,41 +20,97 @@ func (c *Clusters) Seen(ctx context.Context, cluster string, seen history.NodeSe
 	if err != nil {
 		return err
 	}
-	return tell(ctx, loop, seen)
-}
-
-func tell(ctx context.Context, loop *drive.Cluster, seen history.NodeSeen) error {
-	same := false
-	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
-		n := s.Node(seen.Node)
-		same = n != nil && (seen.Incarnation == "" || n.Incarnation == seen.Incarnation && !n.Ended) && (seen.Boot == "" || n.Boot == seen.Boot) &&
-			(seen.Address == "" || n.Address == seen.Address) && (seen.Facts == nil || string(n.Facts) == string(seen.Facts)) &&
-			(seen.Level == "" || n.Level == seen.Level) && n.Online == seen.Online
-	}); err != nil || same {
-		return err
-	}
-	return loop.Happen(ctx, seen)
+	return loop.Seen(ctx, seen)
 }
 
 // Result takes in what an agent says of an attempt, and returns once it is durable. It reports false for a result of
 // something that this cluster never gave to that node.
 func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r run.Report) (bool, error) {
 	loop, err := c.Get(i.Cluster)
-	if err != nil {
+	var unknown *UnknownError
+	if errors.As(err, &unknown) {
 		return false, nil
 	}
-	t := history.Target{Task: i.Task, Node: i.Node}
-	given := false
-	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
-		row := s.Row(t)
-		if row == nil || r.ID > row.Started {
-			return
-		}
-		given = row.Started != r.ID || row.Flight == nil || row.Flight.Agent == node
-	}); err != nil || !given {
-		return given, err
+	if err != nil {
+		return false, err
 	}
-	return true, loop.Report(ctx, t, r)
+	t := history.Target{Task: i.Task, Node: i.Node}
+	now, given := false, false
+	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		if row := s.Row(t); row != nil && row.Flight != nil && row.Started == r.ID {
+			now, given = true, row.Flight.Agent == node
+		}
+	}); err != nil {
+		return false, err
+	}
+	if now {
+		if !given {
+			return false, nil
+		}
+		return true, loop.Report(ctx, t, r)
+	}
+	return c.gave(ctx, i, node, r.ID)
+}
+
+// gave looks up in the journal whether the event with a number gave an instance's attempt to a node: an agent repeats a
+// result until it hears that it arrived.
+func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, seq uint64) (bool, error) {
+	if seq == 0 {
+		return false, nil
+	}
+	given := false
+	found := errors.New("found")
+	err := c.cfg.Drive.Store.Read(ctx, drive.JournalOf(i.Cluster), seq-1, func(r journal.Record) error {
+		if r.Seq != seq {
+			return found
+		}
+		e, err := history.Decode(r)
+		if err != nil {
+			return err
+		}
+		s, ok := e.(history.Started)
+		given = ok && s.Target == history.Target{Task: i.Task, Node: i.Node} && s.Agent == node
+		return found
+	})
+	if errors.Is(err, found) {
+		err = nil
+	}
+	return given, err
+}
+
+// reconcile gives back the machines that a cluster has claimed and that are nodes neither of its goal nor of what it is
+// still leaving: a crash or an error came between claim and goal. The caller holds the cluster's lock.
+func (c *Clusters) reconcile(ctx context.Context, name string) error {
+	claimed := c.cfg.Site.Claims()[name]
+	if len(claimed) == 0 {
+		return nil
+	}
+	loop, err := c.Get(name)
+	var unknown *UnknownError
+	if err != nil && !errors.As(err, &unknown) {
+		return nil // what it needs is not known
+	}
+	needed := map[string]bool{}
+	if loop != nil {
+		if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+			for _, g := range s.Goals {
+				for _, node := range nodesOf(g.Roles) {
+					n := s.Node(node)
+					needed[node] = n == nil || !n.Released
+				}
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, machine := range claimed {
+		if !needed[machine] {
+			c.log.Info("giving back a machine that the cluster claimed and never used", "cluster", name, "machine", machine)
+			errs = append(errs, c.cfg.Site.Free(ctx, name, machine))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Settle waits until nodes had time to come back after a start of the engine, then tells each cluster of those that did

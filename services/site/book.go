@@ -1,12 +1,13 @@
 package site
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -27,10 +28,10 @@ type Config struct {
 	Secret  func(machine string) []byte       // voucher secret given out of band; nil for none
 	Now     func() time.Time                  // nil for time.Now
 	Log     *slog.Logger                      // nil for nowhere
-	Changed func(machine string, now Machine) // told after each change of a machine; nil for nobody
+	Changed func(machine string, now Machine) // told after each change of a machine, of a forgotten one but the name; nil for nobody
 }
 
-// Book is the site's one writer. It is safe for concurrent use.
+// Book is the site's one writer. It is safe for concurrent use. What it hands out is shared and not to be changed.
 type Book struct {
 	cfg    Config
 	writer *journal.Writer
@@ -88,16 +89,26 @@ func (b *Book) append(ctx context.Context, events ...Event) error {
 	return nil
 }
 
-// changed tells who wants to know, without the lock.
-func (b *Book) changed(names ...string) {
-	if b.cfg.Changed == nil {
-		return
+// change makes what decide says durable, with the lock held, and then tells who wants to know, without it: the machines
+// that decide names, if there was anything to say.
+func (b *Book) change(ctx context.Context, decide func(s *State) (events []Event, machines []string, err error)) error {
+	b.mu.Lock()
+	events, machines, err := decide(b.state)
+	if err == nil {
+		err = b.append(ctx, events...)
 	}
-	for _, name := range names {
-		if m, ok := b.Lookup(name); ok {
-			b.cfg.Changed(name, m)
+	b.mu.Unlock()
+	if err != nil || len(events) == 0 || b.cfg.Changed == nil {
+		return err
+	}
+	for _, name := range machines {
+		m, ok := b.Lookup(name)
+		if !ok {
+			m = Machine{Name: name}
 		}
+		b.cfg.Changed(name, m)
 	}
+	return nil
 }
 
 // Define makes a machine known, or known better. A MAC address or UUID that another machine has is refused.
@@ -105,39 +116,54 @@ func (b *Book) Define(ctx context.Context, d Defined) error {
 	if !enrol.ValidNode(d.Name) {
 		return fmt.Errorf("cannot define machine %q: a name has lower-case letters, digits and hyphens", d.Name)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, m := range b.state.machines {
-		if m.Name == d.Name {
-			if slices.Equal(m.MACs, d.MACs) && m.UUID == d.UUID && m.Provider == d.Provider && string(m.Declared) == string(d.Facts) {
-				return nil
-			}
-			continue
+	macs := make([]string, 0, len(d.MACs))
+	for _, text := range d.MACs {
+		mac, err := canonicalMAC(text)
+		if err != nil {
+			return fmt.Errorf("cannot define machine %s: %w", d.Name, err)
+		}
+		if !slices.Contains(macs, mac) {
+			macs = append(macs, mac)
+		}
+	}
+	d.MACs, d.UUID = macs, strings.ToLower(d.UUID)
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		if m, ok := s.machines[d.Name]; ok && slices.Equal(m.MACs, d.MACs) && m.UUID == d.UUID && m.Provider == d.Provider && string(m.Declared) == string(d.Facts) {
+			return nil, nil, nil
 		}
 		for _, mac := range d.MACs {
-			if slices.Contains(m.MACs, mac) {
-				return fmt.Errorf("cannot define machine %s: its MAC address %s is that of %s; two machines with one MAC address cannot be told apart", d.Name, mac, m.Name)
+			if holder, ok := s.macs[mac]; ok && holder != d.Name {
+				return nil, nil, fmt.Errorf("cannot define machine %s: its MAC address %s is that of %s; two machines with one MAC address cannot be told apart", d.Name, mac, holder)
 			}
 		}
-		if d.UUID != "" && m.UUID == d.UUID {
-			return fmt.Errorf("cannot define machine %s: its UUID %s is that of %s", d.Name, d.UUID, m.Name)
+		if holder, ok := s.uuids[d.UUID]; ok && holder != d.Name {
+			return nil, nil, fmt.Errorf("cannot define machine %s: its UUID %s is that of %s", d.Name, d.UUID, holder)
 		}
-	}
-	return b.append(ctx, d)
+		return []Event{d}, []string{d.Name}, nil
+	})
 }
 
-// Forget removes a machine that no cluster has claimed.
+// canonicalMAC gives a MAC address in lower case, with colons.
+func canonicalMAC(text string) (string, error) {
+	mac, err := net.ParseMAC(text)
+	if err != nil || len(mac) != 6 {
+		return "", fmt.Errorf("%q is not a MAC address; expected a form such as 52:54:00:00:00:01", text)
+	}
+	return mac.String(), nil
+}
+
+// Forget removes a machine that no cluster has claimed, and ends its keys with it.
 func (b *Book) Forget(ctx context.Context, name string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	m, ok := b.state.machines[name]
-	if !ok {
-		return &UnknownError{name}
-	}
-	if m.Cluster != "" {
-		return fmt.Errorf("cannot forget %s: cluster %s has claimed it; take it out of the cluster first", name, m.Cluster)
-	}
-	return b.append(ctx, Forgotten{Name: name})
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if !ok {
+			return nil, nil, &UnknownError{name}
+		}
+		if m.Cluster != "" {
+			return nil, nil, fmt.Errorf("cannot forget %s: cluster %s has claimed it; take it out of the cluster first", name, m.Cluster)
+		}
+		return []Event{Forgotten{Name: name}}, []string{name}, nil
+	})
 }
 
 // UnknownError reports a machine that the site does not have.
@@ -158,7 +184,7 @@ func (b *Book) Lookup(name string) (Machine, bool) {
 	return *m, true
 }
 
-// Find gives the machine with a MAC address, or else with a UUID.
+// Find gives the machine with a MAC address, or else with a UUID, both in lower case.
 func (b *Book) Find(mac, uuid string) (Machine, bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -175,7 +201,7 @@ func (b *Book) Machines() []Machine {
 	return b.state.list()
 }
 
-// Boot request: who asked for a boot script.
+// Boot is who asked for a boot script.
 type Boot struct {
 	MAC, UUID, Address string
 }
@@ -183,22 +209,29 @@ type Boot struct {
 // Issue gives out a boot id, durable before it is returned. A machine nobody has defined is given a name of its MAC
 // address.
 func (b *Book) Issue(ctx context.Context, r Boot) (enrol.BootID, error) {
+	mac, err := canonicalMAC(r.MAC)
+	if err != nil {
+		return enrol.BootID{}, fmt.Errorf("cannot give out a boot id: %w", err)
+	}
+	uuid := strings.ToLower(r.UUID)
 	id, err := enrol.NewBootID(b.cfg.Random)
 	if err != nil {
 		return id, fmt.Errorf("cannot make a boot id: %w", err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var events []Event
-	name := ""
-	if m := b.state.find(r.MAC, r.UUID); m != nil {
-		name = m.Name
-	} else {
-		name = "m-" + strings.ReplaceAll(r.MAC, ":", "")
-		events = append(events, Defined{Name: name, MACs: []string{r.MAC}, UUID: r.UUID})
-	}
-	events = append(events, Enrolled{enrol.Event{Kind: enrol.BootIssued, Machine: name, Boot: id, MAC: r.MAC, Address: r.Address, At: b.cfg.Now().UTC()}})
-	return id, b.append(ctx, events...)
+	err = b.change(ctx, func(s *State) ([]Event, []string, error) {
+		var events []Event
+		name := "m-" + strings.ReplaceAll(mac, ":", "")
+		if m := s.find(mac, uuid); m != nil {
+			name = m.Name
+		} else if _, taken := s.machines[name]; taken {
+			return nil, nil, fmt.Errorf("cannot name the machine with MAC address %s: another one is called %s; define it under a name of its own", mac, name)
+		} else {
+			events = append(events, Defined{Name: name, MACs: []string{mac}, UUID: uuid})
+		}
+		issued := enrol.Event{Kind: enrol.BootIssued, Machine: name, Boot: id, MAC: mac, Address: r.Address, At: b.cfg.Now().UTC()}
+		return append(events, Enrolled{issued}), nil, nil // nobody acts on a boot id before it is used
+	})
+	return id, err
 }
 
 // Boot gives the machine that a boot id was given to, and the secret that it may vouch with.
@@ -212,33 +245,32 @@ func (b *Book) Boot(_ context.Context, id enrol.BootID) (string, []byte, error) 
 	return name, b.cfg.Secret(name), nil
 }
 
-// Update decides about one machine's enrolment and makes what was decided durable.
+// Update decides about one machine's enrolment and makes what was decided durable. There is nothing to decide about a
+// machine that is not known.
 func (b *Book) Update(ctx context.Context, name string, decide func(enrol.Machine) []enrol.Event) (enrol.Machine, error) {
-	m, err := b.update(ctx, name, decide)
-	if err == nil {
-		b.changed(name)
-	}
-	return m, err
-}
-
-func (b *Book) update(ctx context.Context, name string, decide func(enrol.Machine) []enrol.Event) (enrol.Machine, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	was := enrol.Machine{Name: name}
-	if m, ok := b.state.machines[name]; ok {
-		was = m.Enrol
-	}
-	var events []Event
-	for _, e := range decide(was) {
-		events = append(events, Enrolled{e})
-	}
-	if err := b.append(ctx, events...); err != nil {
+	now := enrol.Machine{Name: name}
+	err := b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if ok {
+			now = m.Enrol
+		}
+		var events []Event
+		for _, e := range decide(now) {
+			if e.Machine != name {
+				return nil, nil, fmt.Errorf("internal error: a decision about %s names %q", name, e.Machine)
+			}
+			events = append(events, Enrolled{e})
+			now = enrol.Fold(now, e)
+		}
+		if !ok && len(events) > 0 {
+			return nil, nil, &UnknownError{name}
+		}
+		return events, []string{name}, nil
+	})
+	if err != nil {
 		return enrol.Machine{}, err
 	}
-	if m, ok := b.state.machines[name]; ok {
-		return m.Enrol, nil
-	}
-	return was, nil
+	return now, nil
 }
 
 // Machine gives what is known of a machine's keys; the zero Machine if there is none of that name.
@@ -249,88 +281,106 @@ func (b *Book) Machine(_ context.Context, name string) (enrol.Machine, error) {
 
 // Facts keeps what a machine said of itself, if it is something new.
 func (b *Book) Facts(ctx context.Context, name string, facts json.RawMessage) error {
-	b.mu.Lock()
-	m, ok := b.state.machines[name]
-	if !ok {
-		b.mu.Unlock()
-		return &UnknownError{name}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, facts); err != nil {
+		return fmt.Errorf("cannot read the facts of %s: %w", name, err)
 	}
-	var err error
-	if string(m.Reported) != string(facts) {
-		err = b.append(ctx, Reported{Name: name, Facts: facts})
-	}
-	b.mu.Unlock()
-	if err == nil {
-		b.changed(name)
-	}
-	return err
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if !ok {
+			return nil, nil, &UnknownError{name}
+		}
+		if bytes.Equal(m.Reported, compact.Bytes()) {
+			return nil, nil, nil
+		}
+		return []Event{Reported{Name: name, Facts: compact.Bytes()}}, []string{name}, nil
+	})
 }
 
-// Approve confirms a machine's waiting key, which the fingerprint names.
+// Approve confirms a machine's waiting key, which the fingerprint names, or ends its quarantine in that key's favour.
 func (b *Book) Approve(ctx context.Context, name string, w enrol.Word) error {
-	if _, ok := b.Lookup(name); !ok {
-		return &UnknownError{name}
-	}
-	var refused error
-	_, err := b.Update(ctx, name, func(m enrol.Machine) []enrol.Event {
-		events, err := enrol.Approve(m, w)
-		if m.Quarantine != "" {
-			events, err = enrol.Release(m, w)
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if !ok {
+			return nil, nil, &UnknownError{name}
 		}
-		refused = err
-		return events
+		approve := enrol.Approve
+		if m.Enrol.Quarantine != "" {
+			approve = enrol.Release
+		}
+		decided, err := approve(m.Enrol, w)
+		var events []Event
+		for _, e := range decided {
+			events = append(events, Enrolled{e})
+		}
+		return events, []string{name}, err
 	})
-	return errors.Join(refused, err)
 }
 
 // Claim gives machines to a cluster: choose is shown every machine and names those the cluster is to have from now on,
 // its earlier ones included. Nobody else claims meanwhile. A machine of another cluster is refused.
+//
+// choose must not use the Book: it is locked.
 func (b *Book) Claim(ctx context.Context, cluster string, choose func([]Machine) ([]string, error)) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	names, err := choose(b.state.list())
-	if err != nil {
-		return err
-	}
-	var fresh []string
-	for _, name := range names {
-		m, ok := b.state.machines[name]
-		switch {
-		case !ok:
-			return &UnknownError{name}
-		case m.Cluster == cluster:
-		case m.Cluster != "":
-			return fmt.Errorf("cannot claim %s for cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first", name, cluster, m.Cluster)
-		default:
-			fresh = append(fresh, name)
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		names, err := choose(s.list())
+		if err != nil {
+			return nil, nil, err
+		}
+		var fresh []string
+		for _, name := range names {
+			m, ok := s.machines[name]
+			switch {
+			case !ok:
+				return nil, nil, &UnknownError{name}
+			case m.Cluster == cluster:
+			case m.Cluster != "":
+				return nil, nil, fmt.Errorf("cannot claim %s for cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first", name, cluster, m.Cluster)
+			default:
+				fresh = append(fresh, name)
+			}
+		}
+		if len(fresh) == 0 {
+			return nil, nil, nil
+		}
+		slices.Sort(fresh)
+		fresh = slices.Compact(fresh)
+		return []Event{Claimed{Cluster: cluster, Machines: fresh}}, fresh, nil
+	})
+}
+
+// Claims lists the machines that each cluster has, by name.
+func (b *Book) Claims() map[string][]string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	claims := map[string][]string{}
+	for _, m := range b.state.machines {
+		if m.Cluster != "" {
+			claims[m.Cluster] = append(claims[m.Cluster], m.Name)
 		}
 	}
-	if len(fresh) == 0 {
-		return nil
+	for _, names := range claims {
+		slices.Sort(names)
 	}
-	slices.Sort(fresh)
-	return b.append(ctx, Claimed{Cluster: cluster, Machines: slices.Compact(fresh)})
+	return claims
 }
 
 // Free gives a machine of a cluster back to the site. One that the cluster does not have is left alone.
 func (b *Book) Free(ctx context.Context, cluster, name string) error {
-	b.mu.Lock()
-	m, ok := b.state.machines[name]
-	if !ok || m.Cluster != cluster {
-		b.mu.Unlock()
-		return nil
-	}
-	err := b.append(ctx, Freed{Cluster: cluster, Machine: name})
-	b.mu.Unlock()
-	if err == nil {
-		b.changed(name)
-	}
-	return err
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		if m, ok := s.machines[name]; !ok || m.Cluster != cluster || cluster == "" {
+			return nil, nil, nil
+		}
+		return []Event{Freed{Cluster: cluster, Machine: name}}, []string{name}, nil
+	})
 }
 
 // Note makes an event durable that changes no machine: a notice, or a certificate about to be issued.
 func (b *Book) Note(ctx context.Context, e Event) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.append(ctx, e)
+	switch e.(type) {
+	case Noticed, Issued:
+	default:
+		return fmt.Errorf("internal error: %s is no note", e.kind())
+	}
+	return b.change(ctx, func(*State) ([]Event, []string, error) { return []Event{e}, nil, nil })
 }

@@ -22,7 +22,7 @@ type Machine struct {
 	UUID     string          `json:"uuid,omitempty"` // SMBIOS, canonical
 	Provider string          `json:"provider,omitempty"`
 	Declared json.RawMessage `json:"declared,omitempty"` // facts that the provider declares, before the machine ever ran
-	Reported json.RawMessage `json:"reported,omitempty"` // facts that the machine reported, at Level
+	Reported json.RawMessage `json:"reported,omitempty"` // facts that the machine reported since it was trusted
 	Cluster  string          `json:"cluster,omitempty"`  // that has claimed it
 	Claimed  time.Time       `json:"claimed,omitzero"`
 	Enrol    enrol.Machine   `json:"enrol"`
@@ -146,11 +146,13 @@ func read[E Event](data []byte) (Event, error) {
 // State is the fold of the site's journal.
 type State struct {
 	machines map[string]*Machine
-	boots    map[enrol.BootID]string // machine by boot id
+	boots    map[enrol.BootID]string // machine by boot id that may still be used
+	macs     map[string]string       // machine by MAC address
+	uuids    map[string]string       // machine by UUID
 }
 
 func newState() *State {
-	return &State{machines: map[string]*Machine{}, boots: map[enrol.BootID]string{}}
+	return &State{machines: map[string]*Machine{}, boots: map[enrol.BootID]string{}, macs: map[string]string{}, uuids: map[string]string{}}
 }
 
 // fold takes an event in. A machine is replaced, never changed, so that what was handed out stays as it was.
@@ -165,14 +167,24 @@ func (s *State) fold(now time.Time, e Event) {
 	}
 	switch e := e.(type) {
 	case Defined:
+		s.unlist(e.Name)
 		change(e.Name, func(m *Machine) { m.MACs, m.UUID, m.Provider, m.Declared = e.MACs, e.UUID, e.Provider, e.Facts })
+		for _, mac := range e.MACs {
+			s.macs[mac] = e.Name
+		}
+		if e.UUID != "" {
+			s.uuids[e.UUID] = e.Name
+		}
 	case Forgotten:
+		s.unlist(e.Name)
+		if m, ok := s.machines[e.Name]; ok {
+			for id := range m.Enrol.Boots {
+				delete(s.boots, id)
+			}
+		}
 		delete(s.machines, e.Name)
 	case Enrolled:
-		change(e.Machine, func(m *Machine) { m.Enrol = enrol.Fold(m.Enrol, e.Event) })
-		if e.Kind == enrol.BootIssued {
-			s.boots[e.Boot] = e.Machine
-		}
+		s.foldEnrolled(e, change)
 	case Reported:
 		change(e.Name, func(m *Machine) { m.Reported = e.Facts })
 	case Claimed:
@@ -186,18 +198,43 @@ func (s *State) fold(now time.Time, e Event) {
 	}
 }
 
-// find gives the machine with a MAC address, or else with a UUID.
-func (s *State) find(mac, uuid string) *Machine {
-	var byUUID *Machine
-	for _, m := range s.machines {
-		if slices.Contains(m.MACs, mac) {
-			return m
+// foldEnrolled takes a fact of an enrolment in, and forgets the boot ids that the machine has forgotten with it.
+func (s *State) foldEnrolled(e Enrolled, change func(string, func(*Machine))) {
+	change(e.Machine, func(m *Machine) {
+		before := m.Enrol.Boots
+		m.Enrol = enrol.Fold(m.Enrol, e.Event)
+		for id := range before {
+			if _, kept := m.Enrol.Boots[id]; !kept {
+				delete(s.boots, id)
+			}
 		}
-		if uuid != "" && m.UUID == uuid {
-			byUUID = m
-		}
+	})
+	if e.Kind == enrol.BootIssued {
+		s.boots[e.Boot] = e.Machine
 	}
-	return byUUID
+}
+
+// unlist takes a machine out of the indexes.
+func (s *State) unlist(name string) {
+	m, ok := s.machines[name]
+	if !ok {
+		return
+	}
+	for _, mac := range m.MACs {
+		delete(s.macs, mac)
+	}
+	delete(s.uuids, m.UUID)
+}
+
+// find gives the machine with a MAC address, or else with a UUID; nil if there is none.
+func (s *State) find(mac, uuid string) *Machine {
+	if name, ok := s.macs[mac]; ok {
+		return s.machines[name]
+	}
+	if name, ok := s.uuids[uuid]; ok && uuid != "" {
+		return s.machines[name]
+	}
+	return nil
 }
 
 // list gives every machine, by name.

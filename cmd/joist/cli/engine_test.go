@@ -288,6 +288,12 @@ func (m machines) Claim(ctx context.Context, cluster string, choose func([]clust
 	})
 }
 
+func (m machines) Claims() map[string][]string { return m.e.book.Claims() }
+
+func (m machines) Free(ctx context.Context, cluster, name string) error {
+	return m.e.book.Free(ctx, cluster, name)
+}
+
 func (m machines) Seen(name string) (history.NodeSeen, bool) {
 	if _, ok := m.e.book.Lookup(name); !ok {
 		return history.NodeSeen{}, false
