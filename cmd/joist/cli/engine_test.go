@@ -28,6 +28,7 @@ import (
 	"joist/services/boot/artifacts"
 	"joist/services/boot/bootset"
 	"joist/services/clusters"
+	"joist/services/secrets"
 	"joist/services/site"
 )
 
@@ -156,10 +157,12 @@ func (e *engine) start() {
 	e.book, err = site.Open(ctx, site.Config{Store: e.db.Journals(), Holder: "test", Random: rand.Reader})
 	must(e.t, err)
 	e.ready = make(chan struct{})
+	keeper, err := secrets.Open(secrets.Config{Folder: filepath.Join(e.dir, "secrets"), Blobs: e.db.Blobs(), Random: rand.Reader})
+	must(e.t, err)
 	e.all, err = clusters.Open(ctx, clusters.Config{
 		Compiler: compiler{}, Site: machines{e},
 		Drive: drive.Config{
-			Holder: "test", Store: e.db.Journals(), Blobs: e.db.Blobs(), Nodes: e, Site: e,
+			Holder: "test", Store: e.db.Journals(), Blobs: e.db.Blobs(), Nodes: e, Site: e, Secrets: keeper,
 			Services: map[string]step.Handler{"x.put": step.HandlerFunc(e.serve)},
 		},
 	})
