@@ -1,0 +1,433 @@
+package clusters
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"joist/engine/addr"
+	"joist/engine/drive"
+	"joist/engine/history"
+	"joist/engine/journal"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+func yes(string, json.RawMessage) (bool, error) { return true, nil }
+
+func machine(name, cluster string, online bool) Candidate {
+	return Candidate{Name: name, Cluster: cluster, Online: online}
+}
+
+func TestChoose(t *testing.T) {
+	free := func(names ...string) (list []Candidate) {
+		for _, n := range names {
+			list = append(list, machine(n, "", false))
+		}
+		return list
+	}
+	for name, test := range map[string]struct {
+		control, worker Selection
+		before          map[string][]string
+		machines        []Candidate
+		want            string
+	}{
+		"by name":          {Selection{Names: []string{"b", "a"}}, Selection{}, nil, free("a", "b", "c"), "control:[a b]"},
+		"named twice":      {Selection{Names: []string{"a", "a"}}, Selection{}, nil, free("a"), "control:[a]"},
+		"not there":        {Selection{Names: []string{"z"}}, Selection{}, nil, free("a"), "cannot give z to role control of cluster demo: there is no machine of that name"},
+		"of another":       {Selection{Names: []string{"a"}}, Selection{}, nil, []Candidate{machine("a", "other", true)}, "cannot give a to role control of cluster demo: cluster other has it; choose another machine, or take it out of that cluster first"},
+		"first by name":    {Selection{Match: yes, Count: 2}, Selection{}, nil, free("c", "a", "b"), "control:[a b]"},
+		"living first":     {Selection{Match: yes, Count: 1}, Selection{}, nil, []Candidate{machine("a", "", false), machine("b", "", true)}, "control:[b]"},
+		"keeps its own":    {Selection{Match: yes, Count: 1}, Selection{}, map[string][]string{"control": {"c"}}, []Candidate{machine("a", "", true), machine("c", "demo", false)}, "control:[c]"},
+		"shrinks the dead": {Selection{Match: yes, Count: 2}, Selection{}, map[string][]string{"control": {"a", "b", "c"}}, []Candidate{machine("a", "demo", false), machine("b", "demo", true), machine("c", "demo", true)}, "control:[b c]"},
+		"grows without stealing": {Selection{Match: yes, Count: 2}, Selection{Match: yes, Count: 1}, map[string][]string{"control": {"b"}, "worker": {"a"}},
+			[]Candidate{machine("a", "demo", true), machine("b", "demo", true), machine("c", "", false)}, "control:[b c] worker:[a]"},
+		"strays before free":  {Selection{Match: yes, Count: 1}, Selection{}, nil, []Candidate{machine("a", "", true), machine("b", "demo", false)}, "control:[b]"},
+		"names are not taken": {Selection{Match: yes, Count: 1}, Selection{Names: []string{"a"}}, nil, free("a", "b"), "control:[b] worker:[a]"},
+		"not enough": {Selection{Match: func(name string, _ json.RawMessage) (bool, error) {
+			if name == "c" {
+				return false, errors.New("no memory known")
+			}
+			return name == "a", nil
+		}, Count: 2}, Selection{}, nil, append(free("a", "b", "c"), machine("d", "other", true)),
+			"cannot find 2 machines for role control of cluster demo: only 1 will do (d belongs to cluster other; b does not match; c: no memory known)"},
+		"none at all": {Selection{Match: yes, Count: 1}, Selection{}, nil, nil, "cannot find 1 machine for role control of cluster demo: only 0 will do (there are no other machines)"},
+		"too few":     {Selection{}, Selection{}, nil, free("a"), "role control of cluster demo has 0 nodes; its workflow wants at least 1 and at most 3"},
+		"too many":    {Selection{Names: []string{"a", "b", "c", "d"}}, Selection{}, nil, free("a", "b", "c", "d"), "role control of cluster demo has 4 nodes; its workflow wants at least 1 and at most 3"},
+	} {
+		m := &model.Model{Cluster: "demo", Roles: []model.Role{{Name: "control", Min: 1, Max: 3}, {Name: "worker"}}}
+		chosen := map[string]Selection{}
+		for role, sel := range map[string]Selection{"control": test.control, "worker": test.worker} {
+			if sel.Match != nil || sel.Names != nil {
+				chosen[role] = sel
+			}
+		}
+		var before *history.Goal
+		if test.before != nil {
+			before = &history.Goal{Roles: test.before}
+		}
+		roles, err := choose(&Compiled{Model: m, Choose: chosen}, before, test.machines)
+		got := fmt.Sprint(err)
+		if err == nil {
+			var parts []string
+			for _, role := range slices.Sorted(maps.Keys(roles)) {
+				parts = append(parts, fmt.Sprint(role, ":", roles[role]))
+			}
+			got = strings.Join(parts, " ")
+		}
+		if got != test.want {
+			t.Errorf("%s: %s\n\twant %s", name, got, test.want)
+		}
+	}
+	many := make([]Candidate, 100)
+	for i := range many {
+		many[i] = machine(fmt.Sprint("m", i), "other", true)
+	}
+	_, err := choose(&Compiled{Model: &model.Model{Cluster: "demo", Roles: []model.Role{{Name: "r"}}}, Choose: map[string]Selection{"r": {Match: yes, Count: 1}}}, nil, many)
+	if err == nil || len(err.Error()) > 600 || !strings.HasSuffix(err.Error(), "; and 90 more)") {
+		t.Errorf("too long: %v", err)
+	}
+}
+
+// constant is an expression without references.
+type constant string
+
+func (constant) Refs() []model.Ref                       { return nil }
+func (c constant) Eval(model.Scope) (value.Value, error) { return value.Text(string(c)), nil }
+
+// world is a store, a site and a compiler around Clusters. A cluster file is "name: machine machine", with "broken" for
+// one that does not compile; its workflow is one service step for each node, or with "script" one script.
+type world struct {
+	t     *testing.T
+	store *journal.Memory
+	*Clusters
+
+	mu     sync.Mutex
+	owner  map[string]string // cluster by machine
+	calls  []string
+	orders []drive.Order
+	fail   error // of service calls
+}
+
+func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
+	name, tail, ok := strings.Cut(string(s.File), ":")
+	if !ok || strings.Contains(tail, "broken") {
+		return nil, errors.New("1 problem in " + s.FileName)
+	}
+	st := &model.Step{Name: "p.s", Scope: model.Service, Inputs: []model.Field{{Name: "in"}}, Apply: model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}}
+	names := strings.Fields(tail)
+	if i := slices.Index(names, "script"); i >= 0 {
+		names = slices.Delete(names, i, i+1)
+		st.Scope, st.Apply = model.Node, model.Action{Script: &model.Script{}, Timeout: time.Hour, Attempts: 1}
+		st.Remove = &st.Apply
+	}
+	m := &model.Model{Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}},
+		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
+	return &Compiled{Model: m, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
+}
+
+func (w *world) Claim(_ context.Context, cluster string, choose func([]Candidate) ([]string, error)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []Candidate
+	for _, name := range slices.Sorted(maps.Keys(w.owner)) {
+		all = append(all, machine(name, w.owner[name], true))
+	}
+	names, err := choose(all)
+	for _, name := range names {
+		w.owner[name] = cluster
+	}
+	return err
+}
+
+func (w *world) Seen(name string) (history.NodeSeen, bool) {
+	return history.NodeSeen{Node: name, Incarnation: name + "a", Boot: "b", Address: "10.0.0.1", Level: model.Vouched, Online: true}, true
+}
+
+func (w *world) Claims() map[string][]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	claims := map[string][]string{}
+	for name, cluster := range w.owner {
+		if cluster != "" {
+			claims[cluster] = append(claims[cluster], name)
+		}
+	}
+	return claims
+}
+
+func (w *world) Free(_ context.Context, cluster, name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.owner[name] == cluster {
+		w.owner[name] = ""
+	}
+	return nil
+}
+
+func (w *world) Call(_ context.Context, call step.Call) (step.Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls = append(w.calls, string(call.Action)+" "+call.Owner)
+	return step.Result{}, w.fail
+}
+
+func (w *world) Perform(_ context.Context, o drive.Order) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.orders = append(w.orders, o)
+	return nil
+}
+
+func (w *world) Abort(context.Context, drive.Order) error { return nil }
+
+// site is what loops ask of machines.
+type site struct{ w *world }
+
+func (site) Raise(context.Context, string, string) error { return nil }
+func (site) Fence(context.Context, string, string, string) (string, error) {
+	return "fenced", nil
+}
+func (site) Wipe(context.Context, string, string, string) (string, error) { return "wiped", nil }
+func (s site) Release(ctx context.Context, cluster, node string) error {
+	return s.w.Free(ctx, cluster, node)
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, store: &journal.Memory{}, owner: map[string]string{"n1": "", "n2": "", "n3": ""}}
+	w.start()
+	return w
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	var err error
+	w.Clusters, err = Open(w.t.Context(), Config{Compiler: w, Site: w, Drive: drive.Config{
+		Holder: "test", Store: w.store, Blobs: w.store, Services: map[string]step.Handler{"x.put": w}, Nodes: w, Site: site{w}, Log: slog.New(slog.DiscardHandler),
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func (w *world) apply(file string) *Accepted {
+	w.t.Helper()
+	a, err := w.Apply(w.t.Context(), Source{FileName: "c.hcl", File: []byte(file)}, "ada")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
+	return a
+}
+
+func (w *world) refuse(file, want string) {
+	w.t.Helper()
+	if _, err := w.Apply(w.t.Context(), Source{FileName: "c.hcl", File: []byte(file)}, "ada"); err == nil || !strings.Contains(err.Error(), want) {
+		w.t.Errorf("%s: %v\n\twant %s", file, err, want)
+	}
+}
+
+func (w *world) expect(want ...string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slices.Sort(w.calls)
+	if !slices.Equal(w.calls, want) {
+		w.t.Errorf("calls %q, want %q", w.calls, want)
+	}
+	w.calls = nil
+}
+
+func (w *world) owners() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fmt.Sprint(w.owner)
+}
+
+func (w *world) length() (n uint64) {
+	w.t.Helper()
+	list, err := w.store.List(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, info := range list {
+		n += info.Last
+	}
+	return n
+}
+
+func (w *world) outcome(name string) (outcome string) {
+	w.t.Helper()
+	loop, err := w.Get(name)
+	if err == nil {
+		err = loop.Look(w.t.Context(), func(s *history.State, _ *plan.Planner) { outcome = s.Outcome })
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return outcome
+}
+
+func TestApply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.refuse("demo: n1 broken", "1 problem in c.hcl")
+		w.refuse("De mo: n1", `cannot use "De mo" as a cluster's name`)
+		w.refuse("demo: n9", "there is no machine of that name")
+		if w.length() != 0 || len(w.Names()) != 0 || w.owners() != "map[n1: n2: n3:]" {
+			t.Errorf("a refused declaration left %d events, clusters %v, %s", w.length(), w.Names(), w.owners())
+		}
+		a := w.apply("demo: n1 n2")
+		w.expect("apply demo/s[n1]", "apply demo/s[n2]")
+		if a.Cluster != "demo" || a.Warnings != "careful" || fmt.Sprint(a.Roles) != "map[m:[n1 n2]]" || w.outcome("demo") != "converged" {
+			t.Errorf("%+v, outcome %s", a, w.outcome("demo"))
+		}
+		w.refuse("other: n2", "cluster demo has it")
+
+		before := w.length()
+		p, err := w.Preview(t.Context(), Source{File: []byte("demo: n1 n3")})
+		if err != nil || len(p.Items) == 0 || w.length() != before || w.owners() != "map[n1:demo n2:demo n3:]" {
+			t.Errorf("preview %+v, %v; %d events more; %s", p, err, w.length()-before, w.owners())
+		}
+		if _, err := w.Preview(t.Context(), Source{File: []byte("other: n1")}); err == nil || !strings.Contains(err.Error(), "cluster demo has it") {
+			t.Errorf("a preview promised another's machine: %v", err)
+		}
+		w.expect()
+
+		w.apply("demo: n1 n3")
+		w.expect("apply demo/s[n3]", "remove demo/s[n2]")
+		if got := w.owners(); got != "map[n1:demo n2: n3:demo]" {
+			t.Errorf("owners %s", got)
+		}
+		if err := w.Destroy(t.Context(), "nothing", "ada"); err == nil || err.Error() != `there is no cluster "nothing"` {
+			t.Error(err)
+		}
+		if err := w.Destroy(t.Context(), "demo", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.expect("remove demo/s[n1]", "remove demo/s[n3]")
+		if w.outcome("demo") != "destroyed" || w.owners() != "map[n1: n2: n3:]" {
+			t.Errorf("outcome %s, %s", w.outcome("demo"), w.owners())
+		}
+		w.apply("demo: n2") // and up again
+		w.expect("apply demo/s[n2]")
+		w.Close()
+	})
+}
+
+func TestApplyAgainRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fail = errors.New("no room")
+		first := w.apply("demo: n1")
+		if w.outcome("demo") != "stopped" {
+			t.Errorf("outcome %s", w.outcome("demo"))
+		}
+		w.fail = nil
+		second := w.apply("demo: n1")
+		if second.Seq <= first.Seq || second.Goal != first.Goal || w.outcome("demo") != "converged" {
+			t.Errorf("%+v after %+v, outcome %s", second, first, w.outcome("demo"))
+		}
+		w.expect("apply demo/s[n1]", "apply demo/s[n1]")
+		w.Close()
+	})
+}
+
+// TestRestart: every cluster is taken up, what a crash left claimed is given back, and one cluster that cannot be taken
+// up does not keep the others.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("a: n1")
+		w.apply("b: n2")
+		w.Close()
+		w.owner["n3"], w.owner["n4"] = "a", "c" // claimed, and then the engine died; c never got a journal
+		epoch, err := w.store.Acquire(t.Context(), drive.JournalOf("d"), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := journal.Record{Seq: 1, Time: time.Unix(1, 0), Kind: "from the future", Data: []byte(`{}`)}
+		if err := w.store.Append(t.Context(), journal.Batch{Journal: drive.JournalOf("d"), Epoch: epoch, Records: []journal.Record{bad}}); err != nil {
+			t.Fatal(err)
+		}
+		w.calls = nil
+		w.start()
+		if got := w.Names(); !slices.Equal(got, []string{"a", "b", "d"}) {
+			t.Errorf("clusters %v", got)
+		}
+		if _, err := w.Get("d"); err == nil || !strings.Contains(err.Error(), "cannot take up cluster d") {
+			t.Errorf("d: %v", err)
+		}
+		w.refuse("d: n3", "cannot take up cluster d")
+		w.expect()
+		if got := w.owners(); got != "map[n1:a n2:b n3: n4:]" || w.outcome("a") != "converged" || w.outcome("b") != "converged" {
+			t.Errorf("%s, outcomes %s, %s", got, w.outcome("a"), w.outcome("b"))
+		}
+		w.Close()
+	})
+}
+
+// TestJournalFails: a goal that could not be written leaves no machine claimed, and apply takes the cluster up again.
+func TestJournalFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("demo: n1")
+		w.store.BeforeCommit = func(journal.Batch) error { return errors.New("the disk is full") }
+		w.refuse("demo: n1 n2", "the disk is full")
+		w.store.BeforeCommit = nil
+		w.apply("demo: n1 n3")
+		if got := w.owners(); got != "map[n1:demo n2: n3:demo]" || w.outcome("demo") != "converged" {
+			t.Errorf("%s, outcome %s", got, w.outcome("demo"))
+		}
+		w.Close()
+	})
+}
+
+func TestResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("demo: n1 n2 script")
+		if len(w.orders) != 2 {
+			t.Fatalf("orders %v", w.orders)
+		}
+		o := w.orders[slices.IndexFunc(w.orders, func(o drive.Order) bool { return o.Node == "n1" })]
+		i := addr.Instance{Cluster: "demo", Task: "s", Node: "n1"}
+		result := func(i addr.Instance, node string, id uint64) bool {
+			given, err := w.Result(t.Context(), i, node, run.Report{ID: id, Outputs: json.RawMessage(`{}`)})
+			if err != nil {
+				t.Error(err)
+			}
+			return given
+		}
+		for _, lie := range []struct {
+			i    addr.Instance
+			node string
+			id   uint64
+		}{
+			{i, "n2", o.ID}, {i, "n1", o.ID - 1}, {i, "n1", o.ID + 100}, {i, "n1", 0}, {addr.Instance{Cluster: "demo", Task: "s", Node: "n2"}, "n1", o.ID},
+			{addr.Instance{Cluster: "demo", Task: "t", Node: "n1"}, "n1", o.ID}, {addr.Instance{Cluster: "none", Task: "s", Node: "n1"}, "n1", o.ID},
+		} {
+			if result(lie.i, lie.node, lie.id) {
+				t.Errorf("took %+v", lie)
+			}
+		}
+		if !result(i, "n1", o.ID) || !result(i, "n1", o.ID) || result(i, "n2", o.ID) {
+			t.Error("the node's own result, the same once more, or another's afterwards")
+		}
+		w.Close()
+	})
+}
