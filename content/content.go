@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -150,7 +151,8 @@ func next(sources map[string]string, have map[string][]byte) string {
 func Unpack(archives map[string][]byte, catalogue lang.Catalogue) (map[string]*lang.Pack, lang.Diagnostics, error) {
 	packs := map[string]*lang.Pack{}
 	var diags lang.Diagnostics
-	for name, data := range archives {
+	for _, name := range slices.Sorted(maps.Keys(archives)) { // so that diagnostics come in one order
+		data := archives[name]
 		files, err := lang.FromArchive(data)
 		if err != nil {
 			return nil, nil, fmt.Errorf("cannot read the archive of pack %s: %w", name, err)

@@ -44,8 +44,8 @@ func parseID(id string) (addr.Instance, uint64, error) {
 		return i, 0, err
 	}
 	seq, err := strconv.ParseUint(number, 10, 64)
-	if err != nil {
-		return i, 0, fmt.Errorf("cannot read %q as a request's id: %w", id, err)
+	if err != nil || strconv.FormatUint(seq, 10) != number { // one attempt has one id
+		return i, 0, fmt.Errorf("cannot read %q as a request's id: %q is not the number of an event", id, number)
 	}
 	return i, seq, nil
 }

@@ -1,0 +1,219 @@
+package system
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"joist/engine/addr"
+	"joist/engine/agent/wire"
+	"joist/engine/drive"
+	"joist/engine/entries"
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+	"joist/pki/authority"
+	"joist/pki/enrol"
+	"joist/services/agents"
+)
+
+func name(name, owner string) entries.Entry {
+	return entries.Entry{Key: "name/" + name, Owner: owner, Value: json.RawMessage(fmt.Sprintf(`{"name":%q}`, name))}
+}
+
+func TestInventory(t *testing.T) {
+	list := []entries.Entry{
+		name("n1.demo.lab", "demo/name[n1]"), name("n2.demo.lab", "demo/name[n2]"), name("etcd.demo.lab", "demo/front"),
+	}
+	n1 := identity{cluster: "demo", node: "n1", address: "10.0.0.1"}
+	whole := identity{cluster: "demo"}
+	const hint = "; put the name first (base.dns_record, base.balancer)"
+	for _, test := range []struct {
+		who    identity
+		wanted []string
+		err    string
+	}{
+		{n1, nil, ""},
+		{n1, []string{"10.0.0.1"}, ""},
+		{n1, []string{"n1.demo.lab", "etcd.demo.lab", "10.0.0.1"}, ""},
+		{n1, []string{"n1.demo.lab", "n2.demo.lab"}, "n2.demo.lab is the name of node n2, and not of node n1"},
+		{n1, []string{"10.0.0.2"}, "nothing in cluster demo gives node n1 the name 10.0.0.2" + hint},
+		{n1, []string{"n1.other.lab"}, "nothing in cluster demo gives node n1 the name n1.other.lab" + hint},
+		{n1, []string{"unknown.demo.lab"}, "nothing in cluster demo gives node n1 the name unknown.demo.lab" + hint},
+		{n1, []string{""}, "nothing in cluster demo gives node n1 the name " + hint},
+		{identity{cluster: "demo", node: "n3"}, []string{""}, "nothing in cluster demo gives node n3 the name " + hint},
+		{identity{cluster: "demo", node: "n3"}, []string{"etcd.demo.lab"}, ""},
+		{whole, nil, ""},
+		{whole, []string{"etcd.demo.lab"}, ""},
+		{whole, []string{"n1.demo.lab"}, "n1.demo.lab is the name of node n1, and not of the cluster"},
+		{whole, []string{"demo-admin"}, "nothing in cluster demo gives the cluster the name demo-admin" + hint},
+		{whole, []string{"demo.evil.example"}, "nothing in cluster demo gives the cluster the name demo.evil.example" + hint},
+		{whole, []string{""}, "nothing in cluster demo gives the cluster the name " + hint},
+	} {
+		err := test.who.may(test.wanted, list)
+		if (err == nil) != (test.err == "") || err != nil && err.Error() != test.err {
+			t.Errorf("%s %q: %v\n\twant %s", test.who, test.wanted, err, test.err)
+		}
+	}
+	for _, broken := range []entries.Entry{{Key: "k", Owner: "demo/x", Value: json.RawMessage(`[`)}, name("a.b", "no address")} {
+		if err := n1.may(nil, append(list, broken)); err == nil {
+			t.Errorf("read %+v", broken)
+		}
+	}
+}
+
+// counting issues certificates that say how many there were.
+type counting struct {
+	mu   sync.Mutex
+	n    int
+	now  func() time.Time
+	fail error
+}
+
+func (c *counting) Issue(context.Context, authority.Request) (authority.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	return authority.Certificate{Leaf: fmt.Sprint("leaf", c.n, " "), Chain: "chain", NotBefore: c.now(), NotAfter: c.now().Add(24 * time.Hour)}, c.fail
+}
+
+func TestSigner(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	i := &counting{now: func() time.Time { return now }}
+	s := newSigner(i, i.now)
+	ask := func(boot byte, key string, incarnation string, renew bool) string {
+		t.Helper()
+		chain, err := s.Sign(t.Context(), agents.Certify{
+			Identity: enrol.Identity{Node: "n1", Incarnation: incarnation}, Boot: enrol.BootID{boot}, Key: enrol.KeyID(key), Renew: renew,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return chain
+	}
+	first := ask(1, "a", "i", false)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if got := ask(1, "a", "i", false); got != first {
+				t.Errorf("%s after %s", got, first)
+			}
+		})
+	}
+	wg.Wait()
+	for what, other := range map[string]string{"boot": ask(2, "a", "i", false), "key": ask(1, "b", "i", false), "incarnation": ask(1, "a", "j", false), "renewal": ask(1, "a", "i", true)} {
+		if other == first {
+			t.Errorf("the same certificate for another %s", what)
+		}
+	}
+	if got := ask(1, "a", "i", false); got != first {
+		t.Error("a renewal took the place of what enrolment gives")
+	}
+	now = now.Add(8*time.Hour + time.Second)
+	if got := ask(1, "a", "i", false); got == first {
+		t.Error("a certificate with a third of its life gone was given again")
+	}
+	now = now.Add(48 * time.Hour)
+	ask(9, "z", "i", false)
+	if n := len(s.issued); n != 1 {
+		t.Errorf("%d certificates are remembered", n)
+	}
+	i.fail = errors.New("no serial")
+	if _, err := s.Sign(t.Context(), agents.Certify{Boot: enrol.BootID{7}}); !errors.Is(err, i.fail) || len(s.issued) != 1 {
+		t.Errorf("%v, %d remembered", err, len(s.issued))
+	}
+}
+
+func TestRequest(t *testing.T) {
+	text := value.Type{Kind: value.String}
+	secret := value.Of(value.Secret, text)
+	s := &model.Step{Name: "p.s", Digest: value.Sum([]byte("s")), Outputs: []model.Field{{Name: "token", Type: secret}, {Name: "url", Type: text}},
+		Apply:  model.Action{Script: &model.Script{Body: []byte("#!/bin/sh"), Files: map[string][]byte{"files/b": nil, "files/a": []byte("x")}}, Timeout: time.Minute},
+		Verify: &model.Action{Builtin: "check", Timeout: time.Second}, Remove: &model.Action{Builtin: "undo", Timeout: time.Hour}}
+	o := drive.Order{Cluster: "demo", Epoch: 7, Secret: []string{"pass"}, Clear: map[string]json.RawMessage{"pass": json.RawMessage(`"p"`), "url": json.RawMessage(`"mine"`)},
+		Dispatch: run.Dispatch{Target: history.Target{Task: "etcd.s", Node: "n1"}, ID: 42, Agent: "n1", Incarnation: "i", Action: step.Apply, Step: s}}
+	r, err := request(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Validate(); err != nil {
+		t.Error(err)
+	}
+	if r.ID != "demo/etcd.s[n1]#42" || r.Instance != "demo/etcd.s[n1]" || string(r.Inputs) != `{"pass":"p","url":"mine"}` || !slices.Equal(r.Secret, []string{"pass"}) ||
+		r.Outputs["token"] != "secret(string)" || r.Verify == nil || r.Verify.Builtin != "check" || r.Timeout != time.Minute ||
+		len(r.Files) != 2 || r.Files[0].Name != "a" || r.Epoch != 7 || r.Incarnation != "i" {
+		t.Errorf("%+v", r)
+	}
+	o.Action, o.Outputs = step.Remove, json.RawMessage(`{"token":"t","url":"theirs"}`)
+	if r, err = request(o); err != nil || string(r.Inputs) != `{"pass":"p","token":"t","url":"mine"}` || !slices.Equal(r.Secret, []string{"pass", "token"}) ||
+		r.Builtin != "undo" || r.Verify != nil || len(r.Outputs) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if len(o.Secret) != 1 {
+		t.Error("the order was changed")
+	}
+	o.Outputs = json.RawMessage(`[`)
+	if _, err := request(o); err == nil {
+		t.Error("damaged outputs were left out")
+	}
+	o.Outputs, s.Remove = nil, nil
+	if _, err := request(o); err == nil || !strings.Contains(err.Error(), "has no remove") {
+		t.Error(err)
+	}
+}
+
+func FuzzParseID(f *testing.F) {
+	for _, seed := range []string{"demo/t[n1]#42", "demo/t#0", "demo/t#", "#1", "demo/t#1#2", "demo/t#+1", "demo/t#01", "demo/t#18446744073709551616"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		i, seq, err := parseID(id)
+		if err != nil {
+			return
+		}
+		if got := requestID(drive.Order{Cluster: i.Cluster, Dispatch: run.Dispatch{Target: history.Target{Task: i.Task, Node: i.Node}, ID: seq}}); got != id {
+			t.Fatalf("%q was read as %q", id, got)
+		}
+	})
+}
+
+func TestLogs(t *testing.T) {
+	l := newLogs()
+	id := addr.Instance{Cluster: "demo", Task: "t"}.String()
+	for range 3 {
+		l.add("n1", wire.LogChunk{ID: id + "#1", Text: strings.Repeat("x", logKept/2)})
+	}
+	l.add("n1", wire.LogChunk{ID: "nonsense", Text: "y"})
+	if len(l.text) != 1 || len(l.text[id]) != logKept {
+		t.Errorf("%d logs, %d bytes", len(l.text), len(l.text[id]))
+	}
+}
+
+// TestKeyed: one at a time for a key, others meanwhile, and nothing is left behind.
+func TestKeyed(t *testing.T) {
+	var k keyed
+	unlock := k.lock("other")
+	counts := map[string]*int{"a": new(int), "b": new(int)}
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			key := string(sha256.New().Sum([]byte{'a' + byte(i%2)})[:1])
+			defer k.lock(key)()
+			*counts[key]++
+		})
+	}
+	wg.Wait()
+	unlock()
+	if *counts["a"] != 100 || *counts["b"] != 100 || len(k.held) != 0 {
+		t.Errorf("%d, %d, %d locks left", *counts["a"], *counts["b"], len(k.held))
+	}
+}
