@@ -65,7 +65,7 @@ func (s *Server) handle(w mdns.ResponseWriter, q *mdns.Msg) {
 			reply = s.forward(q, from)
 		}
 	}
-	_ = w.WriteMsg(finish(reply, q, from)) //nolint:errcheck // see above
+	_ = w.WriteMsg(finish(reply, q, from))
 }
 
 // verdict says whether a reply is final.
@@ -233,5 +233,5 @@ func (s *Server) transfer(w mdns.ResponseWriter, q *mdns.Msg, from asker, set *z
 		}
 		return
 	}
-	_ = w.WriteMsg(finish(reply, q, from)) //nolint:errcheck // the client has gone
+	_ = w.WriteMsg(finish(reply, q, from)) // the client has gone
 }

@@ -156,13 +156,6 @@ type recorder struct {
 
 func (r *recorder) RemoteAddr() net.Addr       { return r.remote }
 func (r *recorder) WriteMsg(m *mdns.Msg) error { r.wrote = append(r.wrote, m.Copy()); return nil }
-func (r *recorder) only(t *testing.T) *mdns.Msg {
-	t.Helper()
-	if len(r.wrote) != 1 {
-		t.Fatalf("%d replies", len(r.wrote))
-	}
-	return r.wrote[0]
-}
 
 // FuzzPacket feeds packets to everything between the socket's two sides. Whatever arrives, the reply, if any, is one that
 // packs, fits, and answers the question that was asked.

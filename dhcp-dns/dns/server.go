@@ -208,7 +208,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	stop()
 	for _, srv := range s.servers {
 		// Fails only for one that has ended by itself. The time-outs of reads bound how long this takes.
-		_ = srv.Shutdown() //nolint:errcheck // see above
+		_ = srv.Shutdown()
 	}
 	closed := s.Close()
 	wg.Wait()
@@ -234,7 +234,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		case l.slots <- struct{}{}:
 			return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
 		default:
-			_ = conn.Close() //nolint:errcheck // a connection too many; the client tries again
+			_ = conn.Close() // a connection too many; the client tries again
 		}
 	}
 }

@@ -97,7 +97,7 @@ func TestSurvivesGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, raw := range []string{"", "\x00", "\xff\xff", strings.Repeat("\xc0\x0c", 100), strings.Repeat("\x00", 2000)} {
-			_, _ = conn.Write([]byte(raw)) //nolint:errcheck // the server may hang up on garbage
+			_, _ = conn.Write([]byte(raw)) // the server may hang up on garbage
 		}
 		if err := conn.Close(); err != nil {
 			t.Error(err)
@@ -222,7 +222,7 @@ func deadPort(t *testing.T) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close() //nolint:errcheck // nothing was written
+	defer pc.Close() // nothing was written
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
@@ -239,7 +239,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close() //nolint:errcheck // nothing was written
+	defer pc.Close() // nothing was written
 	taken := pc.LocalAddr().(*net.UDPAddr).AddrPort()
 	_, err = Listen(Config{Addresses: append(loopback(), taken)})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("port %d/udp of 127.0.0.1 is in use: it is held by dns.test", taken.Port())) {
@@ -284,7 +284,7 @@ func TestStopFreesThePorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to write
+	defer conn.Close() // nothing is left to write
 	if err := conn.WriteMsg(query("a.lab.", mdns.TypeA)); err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func BenchmarkQueries(b *testing.B) {
 			b.Error(err)
 			return
 		}
-		defer conn.Close() //nolint:errcheck // nothing is left to write
+		defer conn.Close() // nothing is left to write
 		buf := make([]byte, maxUDP)
 		flying := 0
 		for more := true; more || flying > 0; {

@@ -73,7 +73,7 @@ func sockets(table, network string, addr netip.AddrPort) []string {
 	if err != nil {
 		return nil
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close() // read only
 	var out []string
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())

@@ -17,13 +17,13 @@ func TestOfLiveSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // nothing was written
+	defer l.Close() // nothing was written
 	tcp := l.Addr().(*net.TCPAddr).AddrPort()
 	pc, err := net.ListenPacket("udp6", "[::1]:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pc.Close() //nolint:errcheck // nothing was written
+	defer pc.Close() // nothing was written
 	udp := pc.LocalAddr().(*net.UDPAddr).AddrPort()
 	for _, c := range []struct {
 		network string

@@ -66,11 +66,11 @@ func TestHooked(t *testing.T) {
 	must(t, err)
 	batch := journal.Batch{Journal: "demo", Epoch: epoch, Records: journaltest.Records(0, 2)}
 	hooked.Before = func(journal.Batch) error { return crash }
-	if err := hooked.Append(t.Context(), batch); err != crash || len(journaltest.ReadAll(t, m, "demo", 0)) != 0 {
+	if err := hooked.Append(t.Context(), batch); !errors.Is(err, crash) || len(journaltest.ReadAll(t, m, "demo", 0)) != 0 {
 		t.Errorf("error %v before the write", err)
 	}
 	hooked.Before, hooked.After = nil, func(journal.Batch) error { return crash }
-	if err := hooked.Append(t.Context(), batch); err != crash || len(journaltest.ReadAll(t, m, "demo", 0)) != 2 {
+	if err := hooked.Append(t.Context(), batch); !errors.Is(err, crash) || len(journaltest.ReadAll(t, m, "demo", 0)) != 2 {
 		t.Errorf("error %v after the write", err)
 	}
 	var conflict *journal.ConflictError

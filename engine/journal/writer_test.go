@@ -157,7 +157,7 @@ func TestWriterFollow(t *testing.T) {
 			t.Errorf("records %v", seen)
 		}
 		enough := errors.New("enough")
-		if err := w.Follow(t.Context(), 0, func(journal.Record) error { return enough }); err != enough {
+		if err := w.Follow(t.Context(), 0, func(journal.Record) error { return enough }); !errors.Is(err, enough) {
 			t.Errorf("error %v", err)
 		}
 	})

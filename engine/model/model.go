@@ -114,7 +114,7 @@ type After struct {
 	All  bool // `all.x`: wait for every instance; otherwise the same node's, or the only one
 }
 
-// Scope of a step: where it executes.
+// StepScope is where a step executes.
 type StepScope uint8
 
 // The scopes of steps.

@@ -45,11 +45,11 @@ func probeKVM(ctx context.Context, qemu, kernel string) (ok bool, why string) {
 	if kernel == "" {
 		return false, "no kernel to try KVM with"
 	}
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
 		return false, err.Error()
-	} else {
-		_ = f.Close()
 	}
+	_ = f.Close()
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	return tryKernel(ctx, KVM, qemu, kernel)

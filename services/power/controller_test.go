@@ -48,7 +48,7 @@ func TestFaults(t *testing.T) {
 	fence := func(m *power.Machine, ctx context.Context) error {
 		p, err := m.Fence(ctx)
 		if p.Valid() != (err == nil) {
-			return fmt.Errorf("proof %v with error %v", p, err)
+			return fmt.Errorf("proof %v with error %w", p, err)
 		}
 		return err
 	}

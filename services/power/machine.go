@@ -335,7 +335,7 @@ func (m *Machine) unanswered(ctx context.Context, what string, cause error) erro
 	if errors.Is(cause, ErrUnreachable) {
 		return fmt.Errorf("%s: cannot %s: %w", m.name, what, cause)
 	}
-	return fmt.Errorf("%s: cannot %s: %w (%v)", m.name, what, ErrUnreachable, cause)
+	return fmt.Errorf("%s: cannot %s: %w (%w)", m.name, what, ErrUnreachable, cause)
 }
 
 func (m *Machine) note(failed bool) {

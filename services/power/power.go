@@ -86,14 +86,14 @@ type Power interface {
 }
 
 var (
-	// ErrUnreachable: the management controller did not answer in time, or cannot be connected to. Nothing is known
+	// ErrUnreachable says that the management controller did not answer in time, or cannot be connected to. Nothing is known
 	// about the machine; above all it must not be taken for off.
 	ErrUnreachable = errors.New("the machine's power control does not answer")
-	// ErrUnsupported: this machine can never do what was asked.
+	// ErrUnsupported says that this machine can never do what was asked.
 	ErrUnsupported = errors.New("not supported by this machine's power control")
-	// ErrOff: the command needs a machine that is on.
+	// ErrOff says that the command needs a machine that is on.
 	ErrOff = errors.New("the machine is off")
-	// ErrUnknown: no machine of that name has power control.
+	// ErrUnknown says that no machine of that name has power control.
 	ErrUnknown = errors.New("no such machine")
 )
 

@@ -135,7 +135,7 @@ func TestIncarnation(t *testing.T) {
 			}
 		})
 	}
-	if DrawIncarnation() == DrawIncarnation() {
+	if first, second := DrawIncarnation(), DrawIncarnation(); first == second {
 		t.Error("two incarnations are the same")
 	}
 }

@@ -131,7 +131,8 @@ const (
 func (l *Lease) next(now time.Duration, lastTry time.Duration) (leaseState, time.Duration) {
 	age := now - l.Obtained
 	floor := min(time.Minute, l.Expire/4)
-	state, limit := leaseHeld, l.Renew
+	var state leaseState
+	var limit time.Duration
 	switch {
 	case age >= l.Expire:
 		state, limit = leaseLost, l.Expire

@@ -18,16 +18,14 @@ func NewReader(in io.Reader) *Reader { return &Reader{in: bufio.NewReaderSize(in
 // Next returns the next message; an empty line is an empty message, a sign of life. At the end of the stream it returns io.EOF, and
 // io.ErrUnexpectedEOF if the stream ended in the middle of a line: such a line is never taken for a message.
 func (r *Reader) Next() (Down, error) {
-	for {
-		line, err := r.line()
-		if err != nil {
-			return Down{}, err
-		}
-		if len(line) == 0 {
-			return Down{}, nil
-		}
-		return DecodeDown(line)
+	line, err := r.line()
+	if err != nil {
+		return Down{}, err
 	}
+	if len(line) == 0 {
+		return Down{}, nil
+	}
+	return DecodeDown(line)
 }
 
 // line returns one line without its end, at most MaxMessage bytes.

@@ -300,7 +300,7 @@ func testReading(t *testing.T, data Data) {
 		}
 		return nil
 	})
-	if err != enough || n != 3 {
+	if !errors.Is(err, enough) || n != 3 {
 		t.Fatalf("error %v after %d records", err, n)
 	}
 	// The reader may write and read: no lock is held.
@@ -329,7 +329,7 @@ func testConcurrent(t *testing.T, data Data) {
 					stale := s.Append(t.Context(), journal.Batch{Journal: name, Epoch: epoch - 1, After: n * size, Records: Records(n*size, size)})
 					var fenced *journal.FencedError
 					if !errors.As(stale, &fenced) {
-						err = fmt.Errorf("stale append: %v", stale)
+						err = fmt.Errorf("stale append: %w", stale)
 					}
 				}
 			}

@@ -22,7 +22,7 @@ type ID struct {
 	Start uint64 `json:"start"` // clock ticks after the host's start (proc(5), field 22 of /proc/PID/stat)
 }
 
-// ErrGone: there is no such process, or it has ended and waits to be reaped.
+// ErrGone says that there is no such process, or it has ended and waits to be reaped.
 var ErrGone = errors.New("the process has ended")
 
 // Find gives the ID of the process that has this process id now.

@@ -13,8 +13,10 @@ func CleanName(raw string) (string, bool) {
 	if len(raw) > longest {
 		return "", false
 	}
-	name := strings.TrimRight(raw, "\x00\xff \r\n")
-	name = strings.ReplaceAll(name, `\`, "/")
+	for raw != "" && strings.IndexByte("\x00\xff \r\n", raw[len(raw)-1]) >= 0 {
+		raw = raw[:len(raw)-1]
+	}
+	name := strings.ReplaceAll(raw, `\`, "/")
 	for _, b := range []byte(name) {
 		if b <= ' ' || b > '~' {
 			return "", false

@@ -124,14 +124,18 @@ func (l *lab) write(t *testing.T, name, key string, c authority.Certificate) (ce
 	return files["crt"], files["key"], files["ca"]
 }
 
-func (l *lab) call(t *testing.T, h map[string]step.Handler, name, owner string, in, out any) {
+func (l *lab) call(t *testing.T, name, owner string, in, out any) {
 	t.Helper()
+	h, ok := l.certs.Handlers()[name]
+	if !ok {
+		h = l.front.Handlers()[name]
+	}
 	raw, err := json.Marshal(in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, node, _ := strings.Cut(strings.TrimSuffix(owner, "]"), "[")
-	r, err := h[name].Call(t.Context(), step.Call{Name: name, Action: step.Apply, Cluster: "demo", Owner: owner, Node: node, Epoch: 1, Inputs: raw})
+	r, err := h.Call(t.Context(), step.Call{Name: name, Action: step.Apply, Cluster: "demo", Owner: owner, Node: node, Epoch: 1, Inputs: raw})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +181,7 @@ func (l *lab) members(t *testing.T, n int) []*member {
 	for _, m := range list {
 		key, csr := keyPair(t)
 		var out struct{ Certificate authority.Certificate }
-		l.call(t, l.certs.Handlers(), "certs.sign", "demo/cert["+m.name+"]",
+		l.call(t, "certs.sign", "demo/cert["+m.name+"]",
 			map[string]any{"csr": csr, "profile": "peer", "names": []string{m.name + ".demo.lab", "127.0.0.1", "127.77.0.1"}}, &out)
 		cert, keyFile, ca := l.write(t, m.name, key, out.Certificate)
 		m.cmd = exec.Command("etcd", "--name", m.name, "--data-dir", filepath.Join(l.dir, m.name),
@@ -225,9 +229,9 @@ func TestThroughTheFront(t *testing.T) {
 	l := newLab(t)
 	list := l.members(t, 3)
 	var front struct{ URL string }
-	l.call(t, l.front.Handlers(), "balance.front", "demo/front", map[string]any{"name": "etcd.demo.lab", "port": 23779}, &front)
+	l.call(t, "balance.front", "demo/front", map[string]any{"name": "etcd.demo.lab", "port": 23779}, &front)
 	for _, m := range list {
-		l.call(t, l.front.Handlers(), "balance.backend", "demo/backend["+m.name+"]",
+		l.call(t, "balance.backend", "demo/backend["+m.name+"]",
 			map[string]any{"front": front.URL, "address": m.client.Addr(), "port": m.client.Port()}, nil)
 	}
 	cert, key, ca := l.operator(t, "demo")

@@ -5,6 +5,7 @@ package lab_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -259,7 +260,7 @@ func run(t *testing.T, argv ...string) string {
 	out, err := exec.Command(argv[0], argv[1:]...).Output()
 	if err != nil {
 		var said string
-		if e, ok := err.(*exec.ExitError); ok {
+		if e := (*exec.ExitError)(nil); errors.As(err, &e) {
 			said = string(e.Stderr)
 		}
 		t.Fatalf("%q: %v %s", argv, err, said)
