@@ -1,0 +1,2 @@
+// Package attic stands in a folder of its own.
+package attic // want tiers

@@ -1,0 +1,2 @@
+// Package system is the composition root.
+package system

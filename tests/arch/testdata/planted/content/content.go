@@ -1,0 +1,4 @@
+// Package content reads packs.
+package content
+
+import _ "joist/workflows/lang"

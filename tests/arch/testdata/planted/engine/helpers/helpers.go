@@ -1,0 +1,2 @@
+// Package helpers has no noun.
+package helpers // want names

@@ -1,0 +1,3 @@
+module joist
+
+go 1.26.0

@@ -1,0 +1,2 @@
+// Package cache belongs to names.
+package cache

@@ -1,0 +1,2 @@
+// Package power is a contract.
+package power

@@ -1,0 +1,4 @@
+// Package lab is for tests.
+package lab
+
+import _ "joist/cmd/system"
