@@ -1,0 +1,79 @@
+# What there is to do with joist's source. `make demo` and `make test` are the two commands of the README; both need root
+# on Debian 12, and say so where they need more.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOLANGCI_LINT = v2.15.0
+
+BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# Tests of real clients and machines stand apart: they need root and time, and are run anew each time.
+UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench)')
+
+export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
+
+.PHONY: all build deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
+
+all: build
+
+build: ## static programs in bin/
+	$(BUILD) -o bin/ ./cmd/...
+
+deps: ## Debian packages that tests need, only those missing
+	@tests/demo/packages.sh test
+
+deps-demo:
+	@tests/demo/packages.sh demo
+
+## Everything that must hold. What is quick comes first, so that a failure shows soon.
+test: deps build vet test-unit test-interop test-boot
+
+vet:
+	go vet ./...
+
+test-unit: ## rules of the source, units, scripts, simulations; with the race detector
+	go test ./tests/arch
+	go test -race -timeout 10m $(UNIT)
+
+test-interop: ## real clients and servers, in network namespaces
+	go test -race -count=1 -p 1 -timeout 10m ./tests/interop/...
+
+test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware
+	go test -count=1 -p 1 -timeout 20m ./tests/boot/...
+
+$(CURDIR)/build/test-kernel/vmlinuz:
+	tests/demo/kernel.sh $(@D)
+
+lint: bin/golangci-lint-$(GOLANGCI_LINT)
+	bin/golangci-lint-$(GOLANGCI_LINT) run --timeout 15m ./...
+
+# Built by our own Go, outside go.mod: its many requirements are none of joist's.
+bin/golangci-lint-$(GOLANGCI_LINT):
+	mkdir -p bin/.lint
+	GOFLAGS= GOBIN=$(CURDIR)/bin/.lint go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	mv bin/.lint/golangci-lint $@
+
+fmt: build ## the canonical form of Go and HCL
+	gofmt -w $$(git ls-files '*.go')
+	bin/joist fmt content
+
+FUZZTIME ?= 10s
+fuzz: ## every fuzz test for FUZZTIME
+	@set -e; git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u | while read -r dir; do \
+	  go test -list '^Fuzz' "./$$dir" | grep '^Fuzz' | while read -r name; do \
+	    echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$dir"; \
+	  done; \
+	done
+
+bench: ## JSON lines of what is promised about speed
+	@go test -count=1 -timeout 30m -run '^$$' -bench . ./tests/bench/...
+
+demo: deps-demo build ## three machines become an etcd cluster
+	@tests/demo/demo.sh up
+
+demo-down: build
+	@tests/demo/demo.sh down
+
+lock: ## new versions of the packages in boot sets
+	go run services/boot/bootset/renew.go
+
+clean: ## programs and results of builds; the demo's data go by demo-down
+	rm -rf bin build
