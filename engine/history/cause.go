@@ -41,7 +41,7 @@ type Cause struct {
 // Because gives the cause as a phrase.
 func (c Cause) Because() string {
 	of := c.Of.String()
-	text := ""
+	var text string
 	switch c.Kind {
 	case Same:
 		text = "nothing changed"

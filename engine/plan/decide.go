@@ -193,7 +193,7 @@ func (p *Planner) look(e edge, node int) (history.Target, standing) {
 		}
 		return p.target(up.task.Name, up.targets[k]), up.cells[k].view.standing
 	}
-	want := settled
+	var want standing
 	switch {
 	case up.agg.blocked > 0:
 		want = blocked

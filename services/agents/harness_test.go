@@ -391,6 +391,9 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", w.address)
+	if w.address != anyAddress && err != nil {
+		w.t.Fatal(err)
+	}
 	// Below the range that the kernel gives to clients: an agent that dials while nobody listens could get the very port.
 	for port := 20000 + os.Getpid()%10000; w.address == anyAddress; port++ {
 		if ln != nil {

@@ -239,7 +239,7 @@ func FromArchive(data []byte) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if !bytes.Equal((&Pack{files: out}).Archive(), data) {
 				return nil, errors.New("cannot read the pack's archive: it is not in the form that archives have")
 			}

@@ -36,7 +36,6 @@ type pursuit struct {
 	roles   map[string][]string
 	site    string // cursor of the site's journal from which on its events matter
 	destroy bool
-	forever bool // go on after it came to rest
 }
 
 // siteMark is the present end of the site's journal.
@@ -260,7 +259,7 @@ func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Trac
 			a.logs(ctx, t.Cluster, lines, screen)
 			if t.Outcome != "" {
 				cancel()
-				<-done
+				<-done // it was cancelled
 				return nil
 			}
 		case <-tick.C:

@@ -62,7 +62,7 @@ func (d *digester) expression(e hclsyntax.Expression) {
 			d.literal(cty.StringVal(name))
 			return
 		}
-		d.expression(e.Wrapped.(hclsyntax.Expression))
+		d.expression(e.Wrapped)
 	case *hclsyntax.ForExpr:
 		d.forExpr(e)
 	case *hclsyntax.SplatExpr:

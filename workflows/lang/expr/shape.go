@@ -240,7 +240,7 @@ func KeyName(e hclsyntax.Expression) (string, bool) {
 		if word := hcl.ExprAsKeyword(k); word != "" && !k.ForceNonLiteral {
 			return word, true
 		}
-		e = k.Wrapped.(hclsyntax.Expression)
+		e = k.Wrapped
 	}
 	if t, ok := e.(*hclsyntax.TemplateExpr); ok && t.IsStringLiteral() {
 		v, _ := t.Value(nil)
