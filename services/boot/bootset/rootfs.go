@@ -22,8 +22,22 @@ var overlayFiles embed.FS
 const suite = "bookworm"
 
 // masked units and generators never start: no login on a console that carries logs, nothing that configures a network
-// interface or renames one, no clock of its own, no session manager without a bus.
+// interface or renames one, no clock of its own, no session manager without a bus; and nothing that keeps, flushes or
+// tidies what lies in memory only and ends with the boot, or mounts a file system for what a node does not have.
 var masked = []string{
+	"etc/systemd/system/apt-daily.timer",
+	"etc/systemd/system/apt-daily-upgrade.timer",
+	"etc/systemd/system/dpkg-db-backup.timer",
+	"etc/systemd/system/systemd-tmpfiles-clean.timer",
+	"etc/systemd/system/systemd-journal-flush.service",
+	"etc/systemd/system/systemd-random-seed.service",
+	"etc/systemd/system/systemd-user-sessions.service",
+	"etc/systemd/system/systemd-remount-fs.service",
+	"etc/systemd/system/modprobe@.service",
+	"etc/systemd/system/sys-fs-fuse-connections.mount",
+	"etc/systemd/system/sys-kernel-config.mount",
+	"etc/systemd/system/sys-kernel-debug.mount",
+	"etc/systemd/system/sys-kernel-tracing.mount",
 	"etc/systemd/system/getty.target",
 	"etc/systemd/system/systemd-logind.service",
 	"etc/systemd/system/systemd-networkd.service",
