@@ -106,9 +106,9 @@ workflow "cluster" {
     with = { name = "etcd.${input.domain}", port = 2379 }
   }
   task "cert" {
-    step = base.certificate
-    each = role.member
-    with = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"] }
+    step  = base.certificate
+    each  = role.member
+    with  = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"] }
     after = [task.front]
   }
   task "hosts" {

@@ -25,7 +25,10 @@ step "tick" {
     default = 0
   }
 
-  apply { script = "files/tick.sh" }
+  apply {
+    script  = "files/tick.sh"
+    timeout = "5m"
+  }
   irreversible = "the marks are what is counted"
 }
 

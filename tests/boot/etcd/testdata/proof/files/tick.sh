@@ -1,5 +1,11 @@
 #!/bin/sh
 set -eu
+{
+	read -r name
+	read -r seconds
+} <<EOT
+$(jq -r '.name, .seconds' "$JOIST_INPUTS")
+EOT
 mkdir -p /var/lib/proof
-jq -r .name "$JOIST_INPUTS" >>/var/lib/proof/ticks
-sleep "$(jq -r .seconds "$JOIST_INPUTS")"
+echo "$name" >>/var/lib/proof/ticks
+sleep "$seconds"
