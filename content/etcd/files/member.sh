@@ -50,8 +50,10 @@ WantedBy=multi-user.target
 EOF
 if ! cmp -s unit "$unit"; then
 	install -m 0644 unit "$unit"
+	# Enabled by hand: systemctl enable would read all units a second time.
+	mkdir -p /etc/systemd/system/multi-user.target.wants
+	ln -sf "$unit" /etc/systemd/system/multi-user.target.wants/joist-etcd.service
 	systemctl daemon-reload
-	systemctl enable joist-etcd
 	systemctl restart joist-etcd
 else
 	systemctl start joist-etcd

@@ -47,7 +47,17 @@ var masked = []string{
 	"etc/systemd/system/systemd-update-utmp-runlevel.service",
 	"etc/systemd/system/systemd-firstboot.service",
 	"etc/systemd/system-generators/systemd-getty-generator",
+	// Generators run at each start and at each reload of units; only that of fstab finds something in a node.
+	"etc/systemd/system-generators/systemd-cryptsetup-generator",
+	"etc/systemd/system-generators/systemd-debug-generator",
 	"etc/systemd/system-generators/systemd-gpt-auto-generator",
+	"etc/systemd/system-generators/systemd-hibernate-resume-generator",
+	"etc/systemd/system-generators/systemd-integritysetup-generator",
+	"etc/systemd/system-generators/systemd-rc-local-generator",
+	"etc/systemd/system-generators/systemd-run-generator",
+	"etc/systemd/system-generators/systemd-system-update-generator",
+	"etc/systemd/system-generators/systemd-sysv-generator",
+	"etc/systemd/system-generators/systemd-veritysetup-generator",
 	"etc/systemd/network/99-default.link",
 }
 
