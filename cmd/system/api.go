@@ -35,6 +35,8 @@ type APIParts struct {
 	Console func(ctx context.Context, machine string, w io.Writer, view api.ConsoleView) error
 	// Operator certifies an operator's key for a cluster (certs.Service's Operator).
 	Operator func(ctx context.Context, cluster string, csr []byte) (authority.Certificate, error)
+	// Digests gives the digests of a cluster's live entries by service.
+	Digests func(ctx context.Context, cluster string) (map[string]string, error)
 	// Log gives the last lines of an instance's last attempt; the instance is named task[node].
 	Log func(cluster, instance string) []string
 	// Notices lists what a person should know of, newest first.
@@ -65,6 +67,9 @@ func NewAPI(p APIParts) (*api.Server, error) {
 	}
 	if p.Log == nil {
 		p.Log = func(string, string) []string { return nil }
+	}
+	if p.Digests == nil {
+		p.Digests = func(context.Context, string) (map[string]string, error) { return nil, nil }
 	}
 	c := &apiClusters{APIParts: p}
 	return api.New(api.Config{

@@ -122,6 +122,9 @@ func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, 
 		return nil, err
 	}
 	d.Cluster = *c
+	if d.Digests, err = a.Digests(ctx, name); err != nil {
+		return nil, err
+	}
 	if d.Goal.Seq > 0 {
 		d.Goal.At = a.timesOf(ctx, name, map[uint64]bool{d.Goal.Seq: true})[d.Goal.Seq]
 	}

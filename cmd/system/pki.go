@@ -128,6 +128,21 @@ func (i identity) may(wanted []string, list []entries.Entry) error {
 	return nil
 }
 
+// digests gives the digests of a cluster's live entries by service; a service that has none is left out.
+func (s *System) digests(ctx context.Context, cluster string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, service := range []string{"names", "certs", "balance"} {
+		list, _, err := s.db.Entries().List(ctx, entries.Scope{Service: service, Cluster: cluster})
+		if err != nil {
+			return nil, err
+		}
+		if len(list) > 0 {
+			all[service] = entries.Digest(list)
+		}
+	}
+	return all, nil
+}
+
 func (i identity) String() string {
 	if i.node == "" {
 		return "the cluster"

@@ -50,9 +50,9 @@ const shownLog = 200
 // parts is what the API shows of the engine.
 func (s *System) parts(version string) APIParts {
 	p := APIParts{
-		Info:     api.Info{Version: version, Data: s.cfg.Data, Started: s.now()},
+		Info:     api.Info{Version: version, Data: s.cfg.Data, Address: s.cfg.Address.String(), Lab: s.cfg.Machines != nil, Started: s.now()},
 		Clusters: s.Clusters, Site: s.Site, Store: s.db.Journals(),
-		Power: s.Power.Machine, Phase: s.bootStatus, Operator: s.Certs.Operator, Artifacts: NewArtifacts(s.Artifacts, s.sets),
+		Power: s.Power.Machine, Phase: s.bootStatus, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: NewArtifacts(s.Artifacts, s.sets),
 		Online: func(machine string) (string, bool) {
 			_, online := s.live.get(machine)
 			seen, _ := s.seen(machine)

@@ -89,8 +89,15 @@ step "hosts" {
 
   input "entries" { type = map(object({ fqdn = fqdn, addresses = list(address) })) }
 
-  apply { script = "files/hosts.sh" }
-  verify { script = "files/hosts.sh" }
+  apply {
+    script   = "files/hosts.sh"
+    attempts = 3
+    backoff  = "5s"
+  }
+  verify {
+    script  = "files/hosts.sh"
+    timeout = "1m"
+  }
   remove { script = "files/hosts.sh" }
 }
 
@@ -105,8 +112,15 @@ step "data_disk" {
     doc     = "limit, as mount's size= takes it"
   }
 
-  apply { script = "files/data-disk.sh" }
-  verify { script = "files/data-disk.sh" }
+  apply {
+    script   = "files/data-disk.sh"
+    attempts = 3
+    backoff  = "5s"
+  }
+  verify {
+    script  = "files/data-disk.sh"
+    timeout = "1m"
+  }
   remove { script = "files/data-disk.sh" }
 }
 
@@ -122,7 +136,11 @@ step "file" {
   }
   output "path" { type = path }
 
-  apply { script = "files/file.sh" }
+  apply {
+    script   = "files/file.sh"
+    attempts = 3
+    backoff  = "5s"
+  }
   verify { script = "files/file.sh" }
   remove { script = "files/file.sh" }
 }
@@ -134,7 +152,11 @@ step "systemd_unit" {
   input "name" { type = string }
   input "content" { type = string }
 
-  apply { script = "files/unit.sh" }
+  apply {
+    script   = "files/unit.sh"
+    attempts = 3
+    backoff  = "5s"
+  }
   verify { script = "files/unit.sh" }
   remove { script = "files/unit.sh" }
 }

@@ -88,6 +88,7 @@ step "member" {
 workflow "cluster" {
   role "member" { min = 1 }
   input "domain" { type = fqdn }
+  output "url" { value = task.front.url }
   output "endpoints" { value = [for name, m in all.member : m.client_url] }
 
   task "name" {

@@ -100,6 +100,8 @@ type Artifacts interface {
 type Info struct {
 	Version string
 	Data    string // folder or database, for people
+	Address string // the engine's own in the machines' network; empty if unknown
+	Lab     bool   // whether it runs in a lab
 	Started time.Time
 }
 

@@ -30,7 +30,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	i := s.cfg.Info
 	return answer(w, http.StatusOK, v1.Status{
-		Version: i.Version, Data: i.Data, Started: i.Started.UTC(), Now: s.cfg.Now().UTC(), Clusters: clusters, Machines: machines, Notices: s.cfg.Notices(),
+		Version: i.Version, Data: i.Data, Address: i.Address, Lab: i.Lab, Started: i.Started.UTC(), Now: s.cfg.Now().UTC(), Clusters: clusters, Machines: machines, Notices: s.cfg.Notices(),
 	})
 }
 

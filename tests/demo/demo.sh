@@ -5,36 +5,45 @@ set -eu
 
 here=$(cd "$(dirname "$0")/../.." && pwd)
 joist=$here/bin/joist
-export JOIST_DATA="${JOIST_DATA:-$here/data/demo}"
-bootsets=${JOIST_BOOTSETS:-$here/build/bootsets}
+data=${JOIST_DATA:-$here/build/demo}
 cluster=${JOIST_CLUSTER:-$here/content/examples/etcd.hcl}
 
-up() {
-  "$joist" bootset build --out "$bootsets" --cache "$here/build/bootset-cache" --agent "$here/bin/joist-agent"
-  lab=$("$joist" lab up --bootsets "$bootsets" --machines 3 --output json)
-  JOIST_SOCKET=$(printf '%s' "$lab" | jq -r .socket)
-  export JOIST_SOCKET
-  "$joist" apply "$cluster"
-  printf '\nto look further:\n  export JOIST_DATA=%s JOIST_SOCKET=%s\n' "$JOIST_DATA" "$JOIST_SOCKET"
-  printf '  bin/joist %s\n' 'status demo' 'plan content/examples/etcd.hcl' "why 'demo/member[n1]'" 'lab exec -- dig @10.77.0.1 etcd.demo.lab'
-}
-
-down() {
-  "$joist" lab down
-  case $JOIST_DATA in
-  "$here"/data/*) rm -rf "$JOIST_DATA" ;; # the demo's own; a folder named from outside stays
-  esac
-}
-
 if [ "$(id -u)" != 0 ]; then
-  echo "the demo needs root: it makes a network namespace and starts virtual machines in it" >&2
-  exit 1
+	echo "the demo needs root: it makes a network namespace and starts virtual machines in it" >&2
+	exit 1
 fi
-case "${1:-}" in
-up) up ;;
-down) down ;;
+case ${1:-} in
+up) ;;
+down)
+	"$joist" lab down --data "$data"
+	# The demo's own folder goes; one that was named from outside stays.
+	[ -n "${JOIST_DATA:-}" ] || rm -rf "$data"
+	exit 0
+	;;
 *)
-  echo "usage: demo.sh up|down" >&2
-  exit 2
-  ;;
+	echo "usage: demo.sh up|down" >&2
+	exit 2
+	;;
 esac
+
+"$joist" bootset build --out "$here/build/bootsets" --cache "$here/build/bootset-cache" --agent "$here/bin/joist-agent"
+socket=$("$joist" lab up --data "$data" --bootsets "$here/build/bootsets" --machines 3 -o json | jq -r .socket)
+export JOIST_DATA="$data" JOIST_SOCKET="$socket"
+"$joist" apply "$cluster"
+
+# A client outside the machines, with a certificate of its own.
+"$joist" cert --cluster demo --dir "$data/client" >/dev/null
+ctl="joist lab exec -- etcdctl --endpoints https://etcd.demo.lab:2379 --cacert $data/client/ca.pem --cert $data/client/cert.pem --key $data/client/key.pem"
+export PATH="$here/bin:$PATH" ETCDCTL_API=3
+printf '\nthe members, as a client outside of the machines sees them:\n'
+$ctl endpoint health --cluster 2>&1 | sed 's/^/  /'
+cat <<END
+
+try it (make demo-down ends it):
+  export PATH=$here/bin:\$PATH ETCDCTL_API=3 JOIST_DATA=$data JOIST_SOCKET=$socket
+  $ctl put greeting hello
+  $ctl get greeting
+  joist lab exec -- dig +noall +answer n1.demo.lab etcd.demo.lab
+  joist why 'demo/member[n1]'
+  joist node console n1
+END

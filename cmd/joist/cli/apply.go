@@ -303,6 +303,7 @@ func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) erro
 	}
 	if done, err := a.json(r); !done {
 		a.summary(&r, t, detail)
+		a.further(ctx, &r)
 	} else if err != nil {
 		return err
 	}
@@ -332,15 +333,46 @@ func (a *app) summary(r *result, t *progress.Tracker, detail *v1.ClusterDetail) 
 	}
 	if detail != nil {
 		a.writeFailed(detail)
+		a.writeMembers(detail)
 	}
 	if r.Outcome == "converged" && len(r.Outputs) > 0 {
 		a.printf("\noutputs:\n")
 		a.writeOutputs(&v1.Outputs{Cluster: r.Cluster, Values: r.Outputs})
 	}
+}
+
+// writeMembers lists a cluster's nodes in short.
+func (a *app) writeMembers(d *v1.ClusterDetail) {
+	if len(d.Members) == 0 {
+		return
+	}
+	ink := a.colour(a.Out)
+	rows := [][]string{{"  NODE", "ROLES", "ADDRESS", "AGENT", "INSTANCES"}}
+	for _, m := range d.Members {
+		agent := ink.green("online")
+		if !m.Online {
+			agent = ink.red("silent")
+		}
+		rows = append(rows, []string{"  " + m.Name, dash(strings.Join(m.Roles, ",")), dash(m.Address), agent, countsText(m.States, stateOrder)})
+	}
+	a.printf("\n")
+	table(a.Out, rows)
+}
+
+// further names the commands that tell more, so that they can be pasted.
+func (a *app) further(ctx context.Context, r *result) {
 	a.printf("\nlook further:\n")
+	s, err := a.api.Status(ctx)
+	inLab := err == nil && s.Lab
+	if inLab {
+		a.printf("  export JOIST_DATA=%s JOIST_SOCKET=%s\n", s.Data, a.api.Socket())
+	}
 	switch r.Outcome {
 	case "converged":
 		a.printf("  joist status %[1]s\n  joist plan --cluster %[1]s\n  joist cert --cluster %[1]s\n", r.Cluster)
+		if inLab {
+			a.printf("  joist lab exec -- dig +short -x ADDRESS\n")
+		}
 	case "destroyed":
 		a.printf("  joist node list\n")
 	default:

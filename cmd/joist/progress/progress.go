@@ -368,6 +368,10 @@ func (t *Tracker) Phases() []Phase {
 			phases = append(phases, ph)
 		}
 	}
+	if t.Outcome == "converged" && len(phases) > 0 {
+		at := t.End.Sub(t.Start)
+		phases = append(phases, Phase{Name: "converged", Nodes: len(t.nodes), First: at, Last: at})
+	}
 	return phases
 }
 

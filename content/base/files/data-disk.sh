@@ -1,8 +1,12 @@
 #!/bin/sh
 # A tmpfs of limited size at the mount point. What is mounted there already is left as it is.
 set -eu
-mount=$(jq -r .mount "$JOIST_INPUTS")
-size=$(jq -r .size "$JOIST_INPUTS")
+{
+	read -r mount
+	read -r size
+} <<EOT
+$(jq -r '.mount, .size' "$JOIST_INPUTS")
+EOT
 case $JOIST_ACTION in
 apply)
 	mkdir -p "$mount"

@@ -1,9 +1,8 @@
 # shellcheck shell=sh
-# Sourced: ctl ENDPOINT ARGS… asks etcd as the node that executes, with the identity given in the inputs. Only the
+# Sourced: ctl ENDPOINT ARGS… asks etcd as the node that executes. It uses $key and cert.pem, leaf and chain. Only the
 # cluster's own authority is trusted: the root also vouches for agents and for other clusters.
-jq -r '.identity.leaf + .identity.chain' "$JOIST_INPUTS" >cert.pem
-jq -r .identity.chain "$JOIST_INPUTS" >ca.pem
-key=$(jq -r .key "$JOIST_INPUTS")
+: "${key:?}"
+awk '/^-----BEGIN/ { n++ } n > 1' cert.pem >ca.pem
 ctl() {
 	endpoint=$1
 	shift

@@ -2,17 +2,24 @@
 # Writes the unit and the certificates and starts the member. Certificates are read anew by each connection, so that a
 # renewed one needs no restart; the member is restarted only if its unit changed.
 set -eu
-name=$(jq -r .name "$JOIST_INPUTS")
-fqdn=$(jq -r '.initial[.name] | sub("^https://"; "") | sub(":[0-9]+$"; "")' "$JOIST_INPUTS")
-initial=$(jq -r '.initial | to_entries | sort_by(.key) | map(.key + "=" + .value) | join(",")' "$JOIST_INPUTS")
-state=$(jq -r .state "$JOIST_INPUTS")
-key=$(jq -r .key "$JOIST_INPUTS")
+{
+	read -r name
+	read -r fqdn
+	read -r initial
+	read -r state
+	read -r key
+	cat >cert.pem
+} <<EOT
+$(jq -r '.name, (.initial[.name] | sub("^https://"; "") | sub(":[0-9]+$"; "")),
+	(.initial | to_entries | sort_by(.key) | map(.key + "=" + .value) | join(",")),
+	.state, .key, .identity.leaf + .identity.chain' "$JOIST_INPUTS")
+EOT
 dir=/etc/joist-etcd
 unit=/etc/systemd/system/joist-etcd.service
 
 install -d -m 0755 "$dir"
-jq -r '.identity.leaf + .identity.chain' "$JOIST_INPUTS" >"$dir/cert.new"
-jq -r .identity.chain "$JOIST_INPUTS" >"$dir/ca.new"
+install -m 0644 cert.pem "$dir/cert.new"
+awk '/^-----BEGIN/ { n++ } n > 1' cert.pem >"$dir/ca.new"
 mv "$dir/cert.new" "$dir/cert.pem"
 mv "$dir/ca.new" "$dir/ca.pem"
 install -d -o etcd -g etcd -m 0700 /var/lib/etcd/data
@@ -43,10 +50,12 @@ WantedBy=multi-user.target
 EOF
 if ! cmp -s unit "$unit"; then
 	install -m 0644 unit "$unit"
+	# Enabled by hand: systemctl enable would read all units a second time.
+	mkdir -p /etc/systemd/system/multi-user.target.wants
+	ln -sf "$unit" /etc/systemd/system/multi-user.target.wants/joist-etcd.service
 	systemctl daemon-reload
-	systemctl enable joist-etcd
 	systemctl restart joist-etcd
 else
 	systemctl start joist-etcd
 fi
-jq -n --arg url "https://$fqdn:2379" '{client_url: $url}' >"$JOIST_OUTPUTS"
+echo "{\"client_url\": \"https://$fqdn:2379\"}" >"$JOIST_OUTPUTS"

@@ -171,6 +171,13 @@ func (l *Lab) build(ctx context.Context) error {
 			return fmt.Errorf("cannot build the lab's network: %w", err)
 		}
 	}
+	// Commands in the namespace ask the engine for names: ip puts this file in the place of theirs (ip-netns(8)).
+	if err := os.MkdirAll(l.resolver(), 0o755); err != nil {
+		return fmt.Errorf("cannot give the lab's commands a name server: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(l.resolver(), "resolv.conf"), fmt.Appendf(nil, "nameserver %s\n", l.Address()), 0o644); err != nil {
+		return fmt.Errorf("cannot give the lab's commands a name server: %w", err)
+	}
 	raw, err := json.Marshal(marker{Data: l.data, Subnet: l.subnet})
 	if err != nil {
 		return err
@@ -274,11 +281,17 @@ func (l *Lab) down(ctx context.Context) error {
 			return fmt.Errorf("cannot delete the lab's network namespace: %w", err)
 		}
 	}
-	if err := os.RemoveAll(l.RunDir()); err != nil {
-		return fmt.Errorf("cannot remove the run folder: %w", err)
+	for _, dir := range []string{l.resolver(), l.RunDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", dir, err)
+		}
 	}
+	_ = os.Remove(filepath.Dir(l.resolver())) // succeeds for the last namespace that has files of its own
 	return nil
 }
+
+// resolver is the folder of what replaces files of /etc for commands in the namespace.
+func (l *Lab) resolver() string { return filepath.Join("/etc/netns", l.Name()) }
 
 // emptyLimit bounds how long processes in the namespace may go on starting others.
 const emptyLimit = 20 * time.Second

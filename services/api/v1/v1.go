@@ -12,7 +12,9 @@ import (
 // Status is the engine at a glance: GET /v1/status.
 type Status struct {
 	Version  string    `json:"version"`
-	Data     string    `json:"data"` // folder or database that holds everything
+	Data     string    `json:"data"`              // folder or database that holds everything
+	Address  string    `json:"address,omitempty"` // the engine's own in the machines' network; it answers DNS there
+	Lab      bool      `json:"lab,omitempty"`     // whether it runs in a lab that joist lab up made
 	Started  time.Time `json:"started"`
 	Now      time.Time `json:"now"` // the engine's clock
 	Clusters []Cluster `json:"clusters"`
@@ -58,6 +60,10 @@ type ClusterDetail struct {
 	Running []Item   `json:"running"` // at most 200
 	Failed  []Item   `json:"failed"`  // at most 200, failures before what they block
 	Waiting []Wait   `json:"waiting"` // why instances wait, most first
+
+	// Digests are those of the cluster's live entries by service (names, certs, balance): equal entries have equal
+	// digests. A service without entries of the cluster is left out.
+	Digests map[string]string `json:"digests,omitempty"`
 }
 
 // Member is a node of a cluster.

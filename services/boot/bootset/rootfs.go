@@ -22,8 +22,22 @@ var overlayFiles embed.FS
 const suite = "bookworm"
 
 // masked units and generators never start: no login on a console that carries logs, nothing that configures a network
-// interface or renames one, no clock of its own, no session manager without a bus.
+// interface or renames one, no clock of its own, no session manager without a bus; and nothing that keeps, flushes or
+// tidies what lies in memory only and ends with the boot, or mounts a file system for what a node does not have.
 var masked = []string{
+	"etc/systemd/system/apt-daily.timer",
+	"etc/systemd/system/apt-daily-upgrade.timer",
+	"etc/systemd/system/dpkg-db-backup.timer",
+	"etc/systemd/system/systemd-tmpfiles-clean.timer",
+	"etc/systemd/system/systemd-journal-flush.service",
+	"etc/systemd/system/systemd-random-seed.service",
+	"etc/systemd/system/systemd-user-sessions.service",
+	"etc/systemd/system/systemd-remount-fs.service",
+	"etc/systemd/system/modprobe@.service",
+	"etc/systemd/system/sys-fs-fuse-connections.mount",
+	"etc/systemd/system/sys-kernel-config.mount",
+	"etc/systemd/system/sys-kernel-debug.mount",
+	"etc/systemd/system/sys-kernel-tracing.mount",
 	"etc/systemd/system/getty.target",
 	"etc/systemd/system/systemd-logind.service",
 	"etc/systemd/system/systemd-networkd.service",
@@ -33,7 +47,17 @@ var masked = []string{
 	"etc/systemd/system/systemd-update-utmp-runlevel.service",
 	"etc/systemd/system/systemd-firstboot.service",
 	"etc/systemd/system-generators/systemd-getty-generator",
+	// Generators run at each start and at each reload of units; only that of fstab finds something in a node.
+	"etc/systemd/system-generators/systemd-cryptsetup-generator",
+	"etc/systemd/system-generators/systemd-debug-generator",
 	"etc/systemd/system-generators/systemd-gpt-auto-generator",
+	"etc/systemd/system-generators/systemd-hibernate-resume-generator",
+	"etc/systemd/system-generators/systemd-integritysetup-generator",
+	"etc/systemd/system-generators/systemd-rc-local-generator",
+	"etc/systemd/system-generators/systemd-run-generator",
+	"etc/systemd/system-generators/systemd-system-update-generator",
+	"etc/systemd/system-generators/systemd-sysv-generator",
+	"etc/systemd/system-generators/systemd-veritysetup-generator",
 	"etc/systemd/network/99-default.link",
 }
 

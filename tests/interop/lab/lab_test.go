@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"testing"
 
 	"joist/providers/qemu/lab"
+	"joist/tests/hostnet"
 )
 
 // hostEnv tells a process of this test that its network namespace is a stand-in for a host.
@@ -71,9 +71,9 @@ func TestSnapshotSees(t *testing.T) {
 		{"sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"},
 		{"sh", "-c", "echo 2 >/proc/sys/net/ipv4/conf/host0/rp_filter"},
 	} {
-		before := snapshot(t)
+		before := hostnet.Look(t)
 		run(t, change...)
-		if compare(before, snapshot(t)) == "" {
+		if before.Changed(hostnet.Look(t)) == "" {
 			t.Errorf("%q was not seen", change)
 		}
 	}
@@ -103,7 +103,7 @@ func furnish(t *testing.T) {
 func disturbance(t *testing.T) string {
 	t.Helper()
 	ctx := context.Background()
-	before := snapshot(t)
+	before := hostnet.Look(t)
 	var labs []*lab.Lab
 	for range 2 {
 		l, err := lab.Open(lab.Config{Data: t.TempDir()})
@@ -120,7 +120,7 @@ func disturbance(t *testing.T) string {
 	if labs[0].Name() == labs[1].Name() {
 		t.Fatal("two data folders have the same lab")
 	}
-	if d := compare(before, snapshot(t)); d != "" {
+	if d := before.Changed(hostnet.Look(t)); d != "" {
 		return "during: " + d
 	}
 	for _, l := range labs {
@@ -133,7 +133,7 @@ func disturbance(t *testing.T) string {
 			}
 		}
 	}
-	if d := compare(before, snapshot(t)); d != "" {
+	if d := before.Changed(hostnet.Look(t)); d != "" {
 		return "after: " + d
 	}
 	return ""
@@ -186,73 +186,6 @@ func use(t *testing.T, l *lab.Lab) {
 	if out := inside("nft", "list", "ruleset"); out != "" {
 		t.Errorf("firewall rules in the lab: %s", out)
 	}
-}
-
-// snapshot is the host's network as lines under headings.
-func snapshot(t *testing.T) map[string][]string {
-	t.Helper()
-	s := map[string][]string{}
-	for _, args := range [][]string{
-		{"ip", "-o", "link"},
-		{"ip", "-o", "address"},
-		{"ip", "-4", "route", "show", "table", "all"},
-		{"ip", "-6", "route", "show", "table", "all"},
-		{"ip", "-4", "rule"},
-		{"ip", "-6", "rule"},
-		{"nft", "list", "ruleset"},
-	} {
-		s[strings.Join(args, " ")] = lines(volatile.ReplaceAllString(run(t, args...), ""))
-	}
-	for name, value := range sysctls(t) {
-		s["sysctl "+name] = []string{value}
-	}
-	return s
-}
-
-// volatile is what changes by itself: lifetimes and counters.
-var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|packets|bytes) \w+`)
-
-// sysctls reads net.*, without those that count.
-func sysctls(t *testing.T) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	err := filepath.WalkDir("/proc/sys/net", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.HasSuffix(path, "_count") || strings.HasSuffix(path, "stable_secret") {
-			return nil //nolint:nilerr // an interface of another program may go while we look
-		}
-		if raw, err := os.ReadFile(path); err == nil { // some are for writing only
-			all[strings.TrimPrefix(path, "/proc/sys/")] = string(raw)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 50 {
-		t.Fatalf("only %d sysctls are found", len(all))
-	}
-	return all
-}
-
-// compare tells what differs. Settings that did not exist before are left out: a module that was loaded for the first
-// time brings its own.
-func compare(before, after map[string][]string) string {
-	var diff []string
-	for name, old := range before {
-		if now, ok := after[name]; !ok {
-			diff = append(diff, fmt.Sprintf("%s is gone", name))
-		} else if !slices.Equal(old, now) {
-			diff = append(diff, fmt.Sprintf("%s:\nwas %s\nis  %s", name, strings.Join(old, "\n    "), strings.Join(now, "\n    ")))
-		}
-	}
-	slices.Sort(diff)
-	return strings.Join(diff, "\n")
-}
-
-func lines(s string) []string {
-	l := strings.Split(strings.TrimSpace(s), "\n")
-	slices.Sort(l)
-	return l
 }
 
 func run(t *testing.T, argv ...string) string {

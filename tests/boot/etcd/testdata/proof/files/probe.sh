@@ -1,0 +1,9 @@
+#!/bin/sh
+# What systemd starts for each connection: standard input and output are the connection.
+read -r word || exit 0
+case $word in
+ticks) cat /var/lib/proof/ticks ;;
+etcd) systemctl show joist-etcd -p MainPID -p NRestarts -p ActiveState ;;
+kill) kill -9 "$(systemctl show joist-etcd -p MainPID --value)" && echo killed ;;
+*) echo "no such word" ;;
+esac
