@@ -425,7 +425,8 @@ func TestResults(t *testing.T) {
 				t.Errorf("took %+v", lie)
 			}
 		}
-		if !result(i, "n1", o.ID) || !result(i, "n1", o.ID) || result(i, "n2", o.ID) {
+		first, again, other := result(i, "n1", o.ID), result(i, "n1", o.ID), result(i, "n2", o.ID)
+		if !first || !again || other {
 			t.Error("the node's own result, the same once more, or another's afterwards")
 		}
 		w.Close()
