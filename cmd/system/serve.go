@@ -10,7 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"joist/dhcp-dns/holder"
 	"joist/providers/qemu"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
@@ -26,8 +28,15 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 		return err
 	}
 	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		at := netip.AddrPortFrom(s.cfg.Address, agentPort)
+		return fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot listen for agents: %w", err)
+	}
+	if err := s.keepPlace(); err != nil {
+		return errors.Join(err, gate.Close())
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, serve := range []func(context.Context) error{
@@ -35,6 +44,8 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 		func(ctx context.Context) error { return s.gateway.Serve(ctx, gate) },
 		func(ctx context.Context) error { return web.Serve(ctx, socket) },
 		func(ctx context.Context) error { s.Clusters.Settle(ctx); return nil },
+		func(ctx context.Context) error { return s.watchRivals(ctx, s.probeRivals) },
+		s.awaitFailure,
 	} {
 		group.Go(func() error { return serve(ctx) })
 	}
@@ -66,7 +77,7 @@ func (s *System) parts(version string) APIParts {
 			lines := strings.Split(text, "\n")
 			return lines[max(0, len(lines)-shownLog):]
 		},
-		Logger: s.cfg.Log,
+		Notices: s.Notices, Logger: s.cfg.Log,
 	}
 	if s.Lab != nil {
 		p.Lab, p.Console = apiLab{s}, s.console

@@ -46,6 +46,7 @@ type Config struct {
 	Address   netip.Addr   // the engine's own address in it; required
 	BootSets  string       // folder with boot sets, each in a folder of its own; empty for none: nothing can boot
 	Machines  *Machines    // virtual machines; nil for none
+	Moved     bool         // machines that know the engine by another address are booted again
 	Log       *slog.Logger // required
 }
 
@@ -89,6 +90,9 @@ type System struct {
 	live     *live
 	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper
+	notices  notices
+	failed   chan error // the write after which the engine ends
+	started  time.Time
 	now      func() time.Time
 }
 
@@ -100,8 +104,8 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if cfg.Holder == "" {
 		cfg.Holder = "joist serve"
 	}
-	s := &System{cfg: cfg, now: time.Now, logs: newLogs(), live: newLive()}
-	for _, stage := range []func(context.Context) error{s.openStores, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
+	s := &System{cfg: cfg, now: time.Now, started: time.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
+	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
 			return nil, err
@@ -112,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 
 func (s *System) openStores(ctx context.Context) error {
 	var err error
-	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder}); err != nil {
+	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder, Failed: s.storeFailed}); err != nil {
 		return err
 	}
 	s.secrets, err = secrets.Open(secrets.Config{Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Random: rand.Reader})
@@ -303,9 +307,11 @@ func (s *System) pool() netipx.IPRange {
 }
 
 // fronts is the part of the subnet that balancers listen on: its last quarter.
-func (s *System) fronts() netip.Prefix {
-	bits := s.cfg.Subnet.Bits() + 2
-	last := netipx.PrefixLastIP(s.cfg.Subnet)
+func (s *System) fronts() netip.Prefix { return frontsOf(s.cfg.Subnet) }
+
+func frontsOf(subnet netip.Prefix) netip.Prefix {
+	bits := subnet.Bits() + 2
+	last := netipx.PrefixLastIP(subnet)
 	return netip.PrefixFrom(last, bits).Masked()
 }
 

@@ -57,6 +57,7 @@ type ServeOptions struct {
 	Interface, Subnet string
 	Address, BootSets string
 	RunDir, Bridge    string // of the lab's virtual machines; empty for none
+	Moved             bool   // the engine serves at another address than before
 	LogLevel          string // debug, info, warn, error
 	LogJSON           bool
 }

@@ -29,7 +29,7 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 				return missing("serve")
 			}
 			if o.Data == "" {
-				return usage("no data folder is named: --data DIR")
+				return usage("cannot serve: no data folder is named; add --data DIR")
 			}
 			if o.Interface == "" || o.Subnet == "" {
 				return usage("name the interface towards the machines and its network: --interface NAME --subnet 10.77.0.0/24; or use joist lab up, which does")
@@ -46,6 +46,7 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 	f.StringVar(&o.BootSets, "bootsets", "", "folder with boot sets, each in a folder of its own")
 	f.StringVar(&o.RunDir, "run-dir", "", "the lab's run folder, to make virtual machines there")
 	f.StringVar(&o.Bridge, "bridge", "", "bridge that virtual machines are attached to (default the interface)")
+	f.BoolVar(&o.Moved, "moved", false, "serve although machines know the engine by another address; they have to boot again")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.LogJSON, "log-json", false, "log as JSON lines")
 	must(c.MarkFlagDirname("data"))
