@@ -32,6 +32,14 @@ func Preflight(cfg Config) error {
 	return nil
 }
 
+// advised adds what to do where a port is taken; the error itself says which and by whom.
+func advised(err error) error {
+	if !errors.Is(err, unix.EADDRINUSE) || strings.Contains(err.Error(), "stop that program") {
+		return err
+	}
+	return fmt.Errorf("%w; stop that program first", err)
+}
+
 // checkRights looks for the capabilities that the servers use, whoever has them.
 func checkRights(Config) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -30,7 +30,7 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
 	if errors.Is(err, unix.EADDRINUSE) {
 		at := netip.AddrPortFrom(s.cfg.Address, agentPort)
-		return fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err)
+		return advised(fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot listen for agents: %w", err)

@@ -108,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
-			return nil, err
+			return nil, advised(err)
 		}
 	}
 	return s, nil
