@@ -27,21 +27,13 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 	if err != nil {
 		return err
 	}
-	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
-	if errors.Is(err, unix.EADDRINUSE) {
-		at := netip.AddrPortFrom(s.cfg.Address, agentPort)
-		return advised(fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err))
-	}
-	if err != nil {
-		return fmt.Errorf("cannot listen for agents: %w", err)
-	}
 	if err := s.keepPlace(); err != nil {
-		return errors.Join(err, gate.Close())
+		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, serve := range []func(context.Context) error{
 		s.dns.Serve, s.Boot.Serve, s.dhcp.Serve,
-		func(ctx context.Context) error { return s.gateway.Serve(ctx, gate) },
+		func(ctx context.Context) error { return s.gateway.Serve(ctx, s.gate) },
 		func(ctx context.Context) error { return web.Serve(ctx, socket) },
 		func(ctx context.Context) error { s.Clusters.Settle(ctx); return nil },
 		func(ctx context.Context) error { return s.watchRivals(ctx, s.probeRivals) },
@@ -57,6 +49,20 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 
 // shownLog is how many lines of an instance's log the API shows.
 const shownLog = 200
+
+// listenAgents opens the agents' port.
+func (s *System) listenAgents(ctx context.Context) error {
+	at := netip.AddrPortFrom(s.cfg.Address, agentPort)
+	var err error
+	s.gate, err = (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen for agents: %w", err)
+	}
+	return nil
+}
 
 // parts is what the API shows of the engine.
 func (s *System) parts(version string) APIParts {

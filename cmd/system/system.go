@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -84,6 +85,7 @@ type System struct {
 	dns      *dns.Server
 	dhcp     *dhcp.Server
 	gateway  *agents.Gateway
+	gate     net.Listener // of the gateway
 	balancer *tcp.Balancer
 	sets     *sets
 	logs     *logs
@@ -105,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		cfg.Holder = "joist serve"
 	}
 	s := &System{cfg: cfg, now: time.Now, started: time.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
-	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
+	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
 			return nil, advised(err)
@@ -269,6 +271,9 @@ func (s *System) Close() {
 	if s.Clusters != nil {
 		s.Clusters.Close()
 	}
+	if s.gate != nil {
+		_ = s.gate.Close() // the gateway has closed it, if it served
+	}
 	if s.dhcp != nil {
 		s.dhcp.Close()
 	}
@@ -324,10 +329,10 @@ type live struct {
 // keyed is a lock for each key.
 type keyed struct {
 	mu   sync.Mutex
-	held map[string]*holder
+	held map[string]*turn
 }
 
-type holder struct {
+type turn struct {
 	mu    sync.Mutex
 	wants int // who has it or waits for it
 }
@@ -337,9 +342,9 @@ func (k *keyed) lock(key string) (unlock func()) {
 	k.mu.Lock()
 	h := k.held[key]
 	if h == nil {
-		h = &holder{}
+		h = &turn{}
 		if k.held == nil {
-			k.held = map[string]*holder{}
+			k.held = map[string]*turn{}
 		}
 		k.held[key] = h
 	}
