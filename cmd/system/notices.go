@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	noticesKept  = 100             // the oldest make room
-	noticesRead  = 5000            // events of the site's journal that are searched for notices at a start
-	rivalEvery   = 5 * time.Minute // between two looks for other DHCP servers
-	rivalPatient = 3 * time.Second // how long one look waits for answers
+	noticesKept  = 100              // the oldest make room
+	noticesRead  = 5000             // events of the site's journal that are searched for notices at a start
+	rivalEvery   = 5 * time.Minute  // between two looks for other DHCP servers
+	rivalPatient = 10 * time.Second // how long one look waits for answers: dnsmasq pings an address for 3 s before it offers it
 )
 
 // notice is something that a person should know of.

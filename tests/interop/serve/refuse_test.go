@@ -29,7 +29,7 @@ func TestRefusals(t *testing.T) {
 		args []string
 	}{
 		{"no data folder", 2, "cannot serve: no data folder is named; add --data DIR", []string{"serve"}},
-		{"no interface", 2, "name the interface towards the machines and its network, --interface eth1 --subnet", []string{"serve", "--data", data}},
+		{"no interface", 2, "name the interface towards the machines and its network: --interface NAME --subnet", []string{"serve", "--data", data}},
 		{"unreadable subnet", 2, `cannot read --subnet "10.99"`, serve(here, "10.99")},
 		{"unreadable address", 2, `cannot read --address "x"`, serve(here, subnet, "--address", "x")},
 		{"unknown log level", 2, `cannot use --log-level "loud"`, serve(here, subnet, "--log-level", "loud")},
