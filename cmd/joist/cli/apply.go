@@ -157,6 +157,9 @@ stored on them is lost.`,
 }
 
 func (a *app) confirm(d *v1.ClusterDetail) error {
+	if a.output == "json" {
+		return fmt.Errorf("%w: with -o json nobody is asked; add --yes", errNotConfirmed)
+	}
 	var names []string
 	for _, m := range d.Members {
 		names = append(names, m.Name)
