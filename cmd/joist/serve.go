@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,17 +24,17 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	cfg := system.Config{Interface: o.Interface, BootSets: o.BootSets, Log: log}
+	cfg := system.Config{Interface: o.Interface, BootSets: o.BootSets, Moved: o.Moved, Log: log}
 	if o.Interface == "" || o.Subnet == "" {
-		return errors.New("cannot serve: name the interface towards the machines and its network, --interface eth1 --subnet 10.77.0.0/24; or use joist lab up, which does")
+		return usage("cannot serve: name the interface towards the machines and its network, --interface eth1 --subnet 10.77.0.0/24; or use joist lab up, which does")
 	}
 	if cfg.Subnet, err = netip.ParsePrefix(o.Subnet); err != nil {
-		return fmt.Errorf("cannot read --subnet: %w", err)
+		return usage("cannot read --subnet %q: write an IPv4 network such as 10.77.0.0/24", o.Subnet)
 	}
 	cfg.Address = cfg.Subnet.Masked().Addr().Next()
 	if o.Address != "" {
 		if cfg.Address, err = netip.ParseAddr(o.Address); err != nil {
-			return fmt.Errorf("cannot read --address: %w", err)
+			return usage("cannot read --address %q: write an IPv4 address such as 10.77.0.1", o.Address)
 		}
 	}
 	if cfg.Data, err = filepath.Abs(o.Data); err != nil {
@@ -46,6 +45,9 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 		if o.Bridge == "" {
 			cfg.Machines.Bridge = o.Interface
 		}
+	}
+	if err := system.Preflight(cfg); err != nil {
+		return err
 	}
 	socket, err := api.Listen(o.Socket)
 	if err != nil {
@@ -61,11 +63,16 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 	return s.Serve(ctx, version, socket)
 }
 
+// usage is an error of the command line.
+func usage(format string, args ...any) error {
+	return &cli.ExitError{Code: cli.Usage, Err: fmt.Errorf(format, args...)}
+}
+
 func logger(o cli.ServeOptions) (*slog.Logger, error) {
 	var level slog.Level
 	if o.LogLevel != "" {
 		if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
-			return nil, fmt.Errorf("cannot use --log-level %q: debug, info, warn or error", o.LogLevel)
+			return nil, usage("cannot use --log-level %q: debug, info, warn or error", o.LogLevel)
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}

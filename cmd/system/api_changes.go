@@ -2,10 +2,10 @@ package system
 
 import (
 	"context"
-	"fmt"
-	"time"
-
 	"errors"
+	"fmt"
+	"slices"
+	"time"
 
 	"joist/engine/drive"
 	"joist/engine/history"
@@ -21,7 +21,7 @@ type apiChanges struct{ *apiClusters }
 func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, error) {
 	done, err := a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
 	if err != nil {
-		return nil, refused(err)
+		return nil, a.refused(err)
 	}
 	out, err := a.accepted(ctx, done.Cluster)
 	if err == nil {
@@ -34,7 +34,7 @@ func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, erro
 func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, error) {
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	out := &v1.Accepted{Cluster: name}
 	err = loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
@@ -47,7 +47,7 @@ func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, e
 
 func (a *apiChanges) Destroy(ctx context.Context, name, by string) (*v1.Accepted, error) {
 	if err := a.Clusters.Destroy(ctx, name, by); err != nil {
-		return nil, refused(err)
+		return nil, a.refused(err)
 	}
 	return a.accepted(ctx, name)
 }
@@ -55,7 +55,7 @@ func (a *apiChanges) Destroy(ctx context.Context, name, by string) (*v1.Accepted
 func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.Accepted, error) {
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	switch act.Action {
 	case v1.Retry:
@@ -70,7 +70,7 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		err = api.Fail(v1.Unsupported, fmt.Errorf("there is no action %q", act.Action), "")
 	}
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	return a.accepted(ctx, name)
 }
@@ -94,16 +94,16 @@ func retry(ctx context.Context, loop *drive.Cluster, by string) error {
 // closeBreaker lets a stopped rollout go on, and then tries again what failed: a closed breaker alone starts nothing that
 // failed for good.
 func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
-	known := false
+	var names []string
 	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
 		for _, r := range p.Model().Rollouts {
-			known = known || r.Name == act.Rollout
+			names = append(names, r.Name)
 		}
 	}); err != nil {
 		return err
 	}
-	if !known {
-		return api.Fail(v1.NotFound, fmt.Errorf("this cluster has no rollout %.80q", act.Rollout), "joist status CLUSTER names those that have stopped")
+	if !slices.Contains(names, act.Rollout) {
+		return api.Fail(v1.NotFound, fmt.Errorf("this cluster has no rollout %.80q", act.Rollout), meant(act.Rollout, names, "joist status CLUSTER names those that have stopped"))
 	}
 	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: act.Rollout, By: act.By, Reason: act.Reason}); err != nil {
 		return err
@@ -118,14 +118,14 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 		return err
 	}
 	if !known {
-		return noInstance(cluster, act.Instance)
+		return noInstance(ctx, loop, cluster, act.Instance)
 	}
 	return loop.Happen(ctx, history.Forced{Target: t, By: act.By, Reason: act.Reason})
 }
 
 func (a *apiChanges) Certify(ctx context.Context, name string, csr []byte, ttl time.Duration) (*v1.Certificate, error) {
 	if _, err := a.Clusters.Get(name); err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	if a.Operator == nil {
 		return nil, api.Fail(v1.Unsupported, errors.New("this engine issues no certificates"), "")
@@ -135,7 +135,7 @@ func (a *apiChanges) Certify(ctx context.Context, name string, csr []byte, ttl t
 	}
 	c, err := a.Operator(ctx, name, csr)
 	if err != nil {
-		return nil, refused(err)
+		return nil, a.refused(err)
 	}
 	return &v1.Certificate{Leaf: c.Leaf, Chain: c.Chain, Root: c.Root, NotAfter: c.NotAfter.UTC()}, nil
 }

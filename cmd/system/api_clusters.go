@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"joist/engine/model"
 	"joist/engine/plan"
 	"joist/engine/value"
-	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/services/clusters"
 )
@@ -48,7 +46,7 @@ func (a *apiClusters) summary(ctx context.Context, name string, more func(*histo
 		return &v1.Cluster{Name: name, Outcome: "failed", Detail: err.Error(), Counts: map[string]int{}, States: map[string]int{}}, nil
 	}
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	c := &v1.Cluster{Name: name, Counts: map[string]int{}, States: map[string]int{}, Events: loop.Journal().Last()}
 	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) {
@@ -229,7 +227,7 @@ func planForm(p *clusters.Plan) *v1.Plan {
 func (a *apiClusters) Plan(ctx context.Context, name string) (*v1.Plan, error) {
 	p, err := a.Clusters.Current(ctx, name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	return planForm(p), nil
 }
@@ -237,7 +235,7 @@ func (a *apiClusters) Plan(ctx context.Context, name string) (*v1.Plan, error) {
 func (a *apiClusters) Preview(ctx context.Context, s v1.Source) (*v1.Plan, error) {
 	p, err := a.Clusters.Preview(ctx, sourceOf(s))
 	if err != nil {
-		return nil, refused(err)
+		return nil, a.refused(err)
 	}
 	return planForm(p), nil
 }
@@ -249,7 +247,7 @@ func sourceOf(s v1.Source) clusters.Source {
 func (a *apiClusters) Outputs(ctx context.Context, name string) (*v1.Outputs, error) {
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	out := &v1.Outputs{Cluster: name, Values: map[string]json.RawMessage{}}
 	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
@@ -296,14 +294,10 @@ func targetOf(instance string) history.Target {
 	return history.Target{Task: task, Node: strings.TrimSuffix(node, "]")}
 }
 
-func noInstance(cluster, instance string) error {
-	return api.Fail(v1.NotFound, fmt.Errorf("cluster %s has no instance %s", cluster, instance), fmt.Sprintf("joist plan --cluster %s --all lists them", cluster))
-}
-
 func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, error) {
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	t := targetOf(instance)
 	why := &v1.Why{Instance: instance}
@@ -324,7 +318,7 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 		return nil, err
 	}
 	if why.Chain == nil {
-		return nil, noInstance(name, instance)
+		return nil, noInstance(ctx, loop, name, instance)
 	}
 	times := a.timesOf(ctx, name, seqs)
 	for i := range why.Chain {
@@ -353,7 +347,7 @@ func (a *apiClusters) timesOf(ctx context.Context, cluster string, seqs map[uint
 func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.Instance, error) {
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	t := targetOf(instance)
 	var out *v1.Instance
@@ -370,7 +364,7 @@ func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.
 		return nil, err
 	}
 	if out == nil {
-		return nil, noInstance(name, instance)
+		return nil, noInstance(ctx, loop, name, instance)
 	}
 	out.Log = a.Log(name, instance)
 	return out, nil

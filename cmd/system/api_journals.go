@@ -34,7 +34,7 @@ func (a *apiJournals) writer(name string) (*journal.Writer, error) {
 	}
 	loop, err := a.Clusters.Get(cluster)
 	if err != nil {
-		return nil, told(err)
+		return nil, a.told(err)
 	}
 	return loop.Journal(), nil
 }

@@ -51,7 +51,7 @@ func (a *apiMachines) form(m *site.Machine) v1.Machine {
 func (a *apiMachines) Get(ctx context.Context, name string) (*v1.Machine, error) {
 	m, ok := a.Site.Lookup(name)
 	if !ok {
-		return nil, told(&site.UnknownError{Name: name})
+		return nil, a.told(&site.UnknownError{Name: name})
 	}
 	out := a.form(&m)
 	if facts := m.Facts(); json.Valid(facts) {
@@ -68,19 +68,19 @@ func (a *apiMachines) Get(ctx context.Context, name string) (*v1.Machine, error)
 }
 
 func (a *apiMachines) Approve(ctx context.Context, name string, in v1.Approve) error {
-	return refused(a.Site.Approve(ctx, name, enrol.Word{Fingerprint: in.Fingerprint, By: in.By, At: a.Now().UTC()}))
+	return a.refused(a.Site.Approve(ctx, name, enrol.Word{Fingerprint: in.Fingerprint, By: in.By, At: a.Now().UTC()}))
 }
 
 func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	if _, ok := a.Site.Lookup(name); !ok {
-		return told(&site.UnknownError{Name: name})
+		return a.told(&site.UnknownError{Name: name})
 	}
 	if a.APIParts.Power == nil {
 		return api.Fail(v1.Unsupported, errors.New("this engine switches no machines"), "")
 	}
 	m, err := a.APIParts.Power(name)
 	if err != nil {
-		return told(err)
+		return a.told(err)
 	}
 	switch action {
 	case v1.PowerOn:
@@ -92,12 +92,12 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	case v1.PowerCycle:
 		err = m.Cycle(ctx)
 	}
-	return told(err)
+	return a.told(err)
 }
 
 func (a *apiMachines) Console(ctx context.Context, name string, w io.Writer, view api.ConsoleView) error {
 	if a.APIParts.Console == nil {
 		return api.Fail(v1.Unsupported, errors.New("the provider of this machine keeps no console"), "")
 	}
-	return told(a.APIParts.Console(ctx, name, w, view))
+	return a.told(a.APIParts.Console(ctx, name, w, view))
 }

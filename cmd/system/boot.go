@@ -97,6 +97,9 @@ func (b bootInventory) Machine(_ context.Context, mac decide.MAC, uuid decide.UU
 type bootIssuer struct{ s *System }
 
 func (b bootIssuer) Issue(ctx context.Context, r boot.BootRequest) (string, error) {
+	if m, ok := b.s.Site.Find(string(r.MAC), string(r.UUID)); ok {
+		b.s.suspect(m, string(r.MAC), string(r.UUID))
+	}
 	id, err := b.s.Site.Issue(ctx, site.Boot{MAC: string(r.MAC), UUID: string(r.UUID), Address: r.Addr.String()})
 	if err != nil {
 		return "", err
@@ -133,7 +136,11 @@ func (b bootObserver) Reached(mac decide.MAC, m phase.Mark) {
 }
 
 func (b bootObserver) Notice(mac decide.MAC, text string) {
-	b.s.cfg.Log.Warn(text, "mac", string(mac))
+	name := string(mac)
+	if m, ok := b.s.Site.Find(string(mac), ""); ok {
+		name = m.Name
+	}
+	b.s.tell("machine " + name + ": " + text)
 }
 
 func (s *System) bootReached(m site.Machine, p phase.Phase) {

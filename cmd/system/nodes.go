@@ -198,9 +198,11 @@ func (e engineOfAgents) Disconnected(node string, hello wire.Hello) {
 
 func (e engineOfAgents) Noticed(n agents.Notice) {
 	e.s.cfg.Log.Warn(n.Text, "kind", string(n.Kind), "node", n.Node, "remote", n.Remote)
+	noticed := site.Noticed{Kind: string(n.Kind), Machine: n.Node, Remote: n.Remote, Text: n.Text}
+	e.s.notices.add(n.At, noticeText(noticed))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := e.s.Site.Note(ctx, site.Noticed{Kind: string(n.Kind), Machine: n.Node, Remote: n.Remote, Text: n.Text}); err != nil {
+	if err := e.s.Site.Note(ctx, noticed); err != nil {
 		e.s.cfg.Log.Error("cannot journal a notice", "error", err)
 	}
 }

@@ -10,7 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"joist/dhcp-dns/holder"
 	"joist/providers/qemu"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
@@ -25,16 +27,17 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 	if err != nil {
 		return err
 	}
-	gate, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(s.cfg.Address, agentPort).String())
-	if err != nil {
-		return fmt.Errorf("cannot listen for agents: %w", err)
+	if err := s.keepPlace(); err != nil {
+		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, serve := range []func(context.Context) error{
 		s.dns.Serve, s.Boot.Serve, s.dhcp.Serve,
-		func(ctx context.Context) error { return s.gateway.Serve(ctx, gate) },
+		func(ctx context.Context) error { return s.gateway.Serve(ctx, s.gate) },
 		func(ctx context.Context) error { return web.Serve(ctx, socket) },
 		func(ctx context.Context) error { s.Clusters.Settle(ctx); return nil },
+		func(ctx context.Context) error { return s.watchRivals(ctx, s.probeRivals) },
+		s.awaitFailure,
 	} {
 		group.Go(func() error { return serve(ctx) })
 	}
@@ -46,6 +49,20 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 
 // shownLog is how many lines of an instance's log the API shows.
 const shownLog = 200
+
+// listenAgents opens the agents' port.
+func (s *System) listenAgents(ctx context.Context) error {
+	at := netip.AddrPortFrom(s.cfg.Address, agentPort)
+	var err error
+	s.gate, err = (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("cannot listen for agents: TCP port %d is in use: %s: %w", agentPort, holder.Reason("tcp", at), err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen for agents: %w", err)
+	}
+	return nil
+}
 
 // parts is what the API shows of the engine.
 func (s *System) parts(version string) APIParts {
@@ -66,7 +83,7 @@ func (s *System) parts(version string) APIParts {
 			lines := strings.Split(text, "\n")
 			return lines[max(0, len(lines)-shownLog):]
 		},
-		Logger: s.cfg.Log,
+		Notices: s.Notices, Logger: s.cfg.Log,
 	}
 	if s.Lab != nil {
 		p.Lab, p.Console = apiLab{s}, s.console

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -46,6 +47,7 @@ type Config struct {
 	Address   netip.Addr   // the engine's own address in it; required
 	BootSets  string       // folder with boot sets, each in a folder of its own; empty for none: nothing can boot
 	Machines  *Machines    // virtual machines; nil for none
+	Moved     bool         // machines that know the engine by another address are booted again
 	Log       *slog.Logger // required
 }
 
@@ -83,12 +85,16 @@ type System struct {
 	dns      *dns.Server
 	dhcp     *dhcp.Server
 	gateway  *agents.Gateway
+	gate     net.Listener // of the gateway
 	balancer *tcp.Balancer
 	sets     *sets
 	logs     *logs
 	live     *live
 	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper
+	notices  notices
+	failed   chan error // the write after which the engine ends
+	started  time.Time
 	now      func() time.Time
 }
 
@@ -100,11 +106,11 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if cfg.Holder == "" {
 		cfg.Holder = "joist serve"
 	}
-	s := &System{cfg: cfg, now: time.Now, logs: newLogs(), live: newLive()}
-	for _, stage := range []func(context.Context) error{s.openStores, s.openPower, s.openServices, s.openClusters, s.openBoot, s.startClusters} {
+	s := &System{cfg: cfg, now: time.Now, started: time.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
+	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
-			return nil, err
+			return nil, advised(err)
 		}
 	}
 	return s, nil
@@ -112,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 
 func (s *System) openStores(ctx context.Context) error {
 	var err error
-	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder}); err != nil {
+	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder, Failed: s.storeFailed}); err != nil {
 		return err
 	}
 	s.secrets, err = secrets.Open(secrets.Config{Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Random: rand.Reader})
@@ -265,6 +271,9 @@ func (s *System) Close() {
 	if s.Clusters != nil {
 		s.Clusters.Close()
 	}
+	if s.gate != nil {
+		_ = s.gate.Close() // the gateway has closed it, if it served
+	}
 	if s.dhcp != nil {
 		s.dhcp.Close()
 	}
@@ -303,9 +312,11 @@ func (s *System) pool() netipx.IPRange {
 }
 
 // fronts is the part of the subnet that balancers listen on: its last quarter.
-func (s *System) fronts() netip.Prefix {
-	bits := s.cfg.Subnet.Bits() + 2
-	last := netipx.PrefixLastIP(s.cfg.Subnet)
+func (s *System) fronts() netip.Prefix { return frontsOf(s.cfg.Subnet) }
+
+func frontsOf(subnet netip.Prefix) netip.Prefix {
+	bits := subnet.Bits() + 2
+	last := netipx.PrefixLastIP(subnet)
 	return netip.PrefixFrom(last, bits).Masked()
 }
 
@@ -318,10 +329,10 @@ type live struct {
 // keyed is a lock for each key.
 type keyed struct {
 	mu   sync.Mutex
-	held map[string]*holder
+	held map[string]*turn
 }
 
-type holder struct {
+type turn struct {
 	mu    sync.Mutex
 	wants int // who has it or waits for it
 }
@@ -331,9 +342,9 @@ func (k *keyed) lock(key string) (unlock func()) {
 	k.mu.Lock()
 	h := k.held[key]
 	if h == nil {
-		h = &holder{}
+		h = &turn{}
 		if k.held == nil {
-			k.held = map[string]*holder{}
+			k.held = map[string]*turn{}
 		}
 		k.held[key] = h
 	}

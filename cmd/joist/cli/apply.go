@@ -156,6 +156,9 @@ stored on them is lost.`,
 }
 
 func (a *app) confirm(d *v1.ClusterDetail) error {
+	if a.output == "json" {
+		return fmt.Errorf("%w: with -o json nobody is asked; add --yes", errNotConfirmed)
+	}
 	var names []string
 	for _, m := range d.Members {
 		names = append(names, m.Name)
@@ -209,10 +212,7 @@ func (a *app) follow(ctx context.Context, look view, p pursuit) error {
 	screen.close()
 	switch {
 	case ctx.Err() != nil:
-		if a.output != "json" {
-			fmt.Fprintf(a.Err, "\ninterrupted: the engine goes on by itself. joist watch %s follows it again, joist cancel %s stops it.\n", p.cluster, p.cluster)
-		}
-		return &ExitError{Code: Interrupted}
+		return &ExitError{Interrupted, fmt.Errorf("interrupted: the engine goes on by itself; joist watch %[1]s follows it again, joist cancel %[1]s stops it", p.cluster)}
 	case err != nil:
 		return err
 	}

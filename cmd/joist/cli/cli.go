@@ -57,6 +57,7 @@ type ServeOptions struct {
 	Interface, Subnet string
 	Address, BootSets string
 	RunDir, Bridge    string // of the lab's virtual machines; empty for none
+	Moved             bool   // the engine serves at another address than before
 	LogLevel          string // debug, info, warn, error
 	LogJSON           bool
 }
@@ -140,8 +141,9 @@ func Run(ctx context.Context, env Env) int {
 	err := root.ExecuteContext(ctx)
 	code := codeOf(ctx, err)
 	var exit *ExitError
-	if err != nil && code != Interrupted && !(errors.As(err, &exit) && exit.Err == nil) {
-		a.complain(err)
+	silent := errors.As(err, &exit) && exit.Err == nil || code == Interrupted && exit == nil && !a.asJSON()
+	if err != nil && !silent {
+		a.complain(code, err)
 	}
 	return code
 }
@@ -164,12 +166,44 @@ func codeOf(ctx context.Context, err error) int {
 	return Failed
 }
 
-// complain writes an error for people, or as JSON where everything is.
-func (a *app) complain(err error) {
-	var p *v1.Problem
+// asJSON reports whether the output is for programs, also where the command line could not be read to its end.
+func (a *app) asJSON() bool {
 	if a.output == "json" {
+		return true
+	}
+	for i, arg := range a.Args {
+		switch {
+		case arg == "--":
+			return false
+		case arg == "-ojson", arg == "-o=json", arg == "--output=json":
+			return true
+		case (arg == "-o" || arg == "--output") && i+1 < len(a.Args) && a.Args[i+1] == "json":
+			return true
+		}
+	}
+	return false
+}
+
+// problem gives an error of this program the form of the engine's. Its status is 0: no engine answered.
+func problem(code int, err error) *v1.Problem {
+	p := &v1.Problem{Type: v1.ProblemPrefix + "failed", Title: "joist failed", Detail: longText(err)}
+	switch code {
+	case Usage:
+		p.Type, p.Title = v1.ProblemPrefix+"usage", "The command line makes no sense"
+	case Unreachable:
+		p.Type, p.Title = v1.ProblemPrefix+"unreachable", "The engine cannot be reached"
+	case Interrupted:
+		p.Type, p.Title = v1.ProblemPrefix+"interrupted", "Interrupted"
+	}
+	return p
+}
+
+// complain writes an error for people, or as a problem where everything is JSON.
+func (a *app) complain(code int, err error) {
+	var p *v1.Problem
+	if a.asJSON() {
 		if !errors.As(err, &p) {
-			p = &v1.Problem{Type: "about:blank", Title: "joist failed", Detail: longText(err)}
+			p = problem(code, err)
 		}
 		_ = json.NewEncoder(a.Err).Encode(p)
 		return
@@ -208,6 +242,10 @@ func (a *app) root() *cobra.Command {
 
 Exit codes: 0 fine; 1 failed; 2 the command line makes no sense; 3 the plan has changes (with --detailed-exitcode);
 4 converging stopped with failures; 5 the engine cannot be reached; 130 interrupted.
+
+With -o json a command writes one JSON document to its output (events: one in each line). What fails is told on the error
+output as a problem object (RFC 9457) whatever the command; with the codes 3 and 4 the result itself says it. Consoles,
+lab exec, completion and help are text.
 
 The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else ` + client.DefaultSocket + `.`,
 		Example:       "  joist apply demo.hcl\n  joist status\n  joist why 'demo/member[n1]'",

@@ -118,7 +118,11 @@ func (a *app) labMachineCommand(with inLab) *cobra.Command {
 	remove := &cobra.Command{
 		Use: "remove NAME", Short: "Remove a virtual machine, its disk included", Example: "  joist lab machine remove n4 --data /tmp/demo", Args: cobra.ExactArgs(1),
 		RunE: with(func(ctx context.Context, l Lab, args []string) error {
-			return client.New(l.Socket()).UndefineMachine(ctx, args[0])
+			if err := client.New(l.Socket()).UndefineMachine(ctx, args[0]); err != nil {
+				return err
+			}
+			_, err := a.json(map[string]string{"name": args[0]})
+			return err
 		}),
 	}
 	return group("machine", "Virtual machines of a lab", add, remove)

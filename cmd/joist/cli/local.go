@@ -29,7 +29,7 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 				return missing("serve")
 			}
 			if o.Data == "" {
-				return usage("no data folder is named: --data DIR")
+				return usage("cannot serve: no data folder is named; add --data DIR")
 			}
 			if o.Interface == "" || o.Subnet == "" {
 				return usage("name the interface towards the machines and its network: --interface NAME --subnet 10.77.0.0/24; or use joist lab up, which does")
@@ -46,6 +46,7 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 	f.StringVar(&o.BootSets, "bootsets", "", "folder with boot sets, each in a folder of its own")
 	f.StringVar(&o.RunDir, "run-dir", "", "the lab's run folder, to make virtual machines there")
 	f.StringVar(&o.Bridge, "bridge", "", "bridge that virtual machines are attached to (default the interface)")
+	f.BoolVar(&o.Moved, "moved", false, "serve although machines know the engine by another address; they have to boot again")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.BoolVar(&o.LogJSON, "log-json", false, "log as JSON lines")
 	must(c.MarkFlagDirname("data"))
@@ -60,28 +61,46 @@ func (a *app) packCommand() *cobra.Command {
 			if a.Local.Check == nil {
 				return missing("check packs")
 			}
-			bad := 0
-			for _, dir := range args {
-				text, ok, err := a.Local.Check(dir)
-				if err != nil {
-					return err
-				}
-				_, _ = a.Err.Write(text)
-				if !ok {
-					bad++
-					continue
-				}
-				if a.output != "json" {
-					a.printf("%s: fine\n", dir)
-				}
-			}
-			if bad > 0 {
-				return fmt.Errorf("%d of %d packs have errors", bad, len(args))
-			}
-			return nil
+			return a.check(args)
 		},
 	}
 	return group("pack", "Work on packs", check)
+}
+
+// checked is what pack check says of one pack.
+type checked struct {
+	Dir         string `json:"dir"`
+	Fine        bool   `json:"fine"`
+	Diagnostics string `json:"diagnostics,omitempty"` // errors and warnings, as text
+}
+
+func (a *app) check(dirs []string) error {
+	bad := 0
+	list := []checked{}
+	for _, dir := range dirs {
+		text, ok, err := a.Local.Check(dir)
+		if err != nil {
+			return err
+		}
+		list = append(list, checked{dir, ok, string(text)})
+		if !ok {
+			bad++
+		}
+		if a.output == "json" {
+			continue
+		}
+		_, _ = a.Err.Write(text)
+		if ok {
+			a.printf("%s: fine\n", dir)
+		}
+	}
+	if _, err := a.json(list); err != nil {
+		return err
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d packs have errors", bad, len(dirs))
+	}
+	return nil
 }
 
 func (a *app) fmtCommand() *cobra.Command {
@@ -103,6 +122,9 @@ func (a *app) fmtCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if done, err := a.json(map[string]string{"text": string(out)}); done {
+					return err
+				}
 				_, err = a.Out.Write(out)
 				return err
 			}
@@ -117,7 +139,7 @@ func (a *app) fmtCommand() *cobra.Command {
 }
 
 func (a *app) format(args []string, check bool) error {
-	changed := 0
+	changed := []string{}
 	var errs []error
 	for _, arg := range args {
 		files, err := hclFiles(arg)
@@ -130,16 +152,21 @@ func (a *app) format(args []string, check bool) error {
 				errs = append(errs, errors.New(longText(err))) // all of them are shown together
 			}
 			if did {
-				changed++
-				a.printf("%s\n", file)
+				changed = append(changed, file)
+				if a.output != "json" {
+					a.printf("%s\n", file)
+				}
 			}
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if check && changed > 0 {
-		return &ExitError{Code: Failed}
+	if _, err := a.json(map[string][]string{"changed": changed}); err != nil {
+		return err
+	}
+	if check && len(changed) > 0 {
+		return fmt.Errorf("%d files are not in their canonical form; joist fmt brings them there", len(changed))
 	}
 	return nil
 }
@@ -322,7 +349,13 @@ func (a *app) labCommand() *cobra.Command {
 	down := &cobra.Command{
 		Use: "down", Short: "End everything in the lab and take it away; the data folder stays",
 		Example: "  joist lab down --data /tmp/demo", Args: cobra.NoArgs,
-		RunE: with(func(ctx context.Context, l Lab, _ []string) error { return l.Down(ctx) }),
+		RunE: with(func(ctx context.Context, l Lab, _ []string) error {
+			if err := l.Down(ctx); err != nil {
+				return err
+			}
+			_, err := a.json(map[string]string{"namespace": l.Name()})
+			return err
+		}),
 	}
 	exec := &cobra.Command{
 		Use: "exec -- CMD [ARG...]", Short: "Run a command inside the lab's network",

@@ -88,6 +88,7 @@ func (d *DB) commit(ctx context.Context, group []*job) {
 	default:
 		for _, j := range group {
 			j.err = d.explain("write", err)
+			d.failed(j.err)
 		}
 	}
 }

@@ -43,6 +43,10 @@ type Config struct {
 	// start names all of them: data that had one which is not named has a newer schema than the program.
 	Migrations []Migration
 
+	// Failed is told of every write that was refused, but for those of Refuse, before its caller is; it must not block.
+	// Nil: nobody is.
+	Failed func(err error)
+
 	Now func() time.Time // the clock for creation and holding times; nil: time.Now
 }
 
@@ -53,6 +57,8 @@ type DB struct {
 	name string // for people: the file's path, or "the PostgreSQL database …"
 	now  func() time.Time
 	held holding
+
+	failed func(error)
 
 	waiting sync.Mutex
 	jobs    []*job
@@ -76,6 +82,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(error) {}
 	}
 	if cfg.Holder == "" {
 		cfg.Holder = os.Args[0]

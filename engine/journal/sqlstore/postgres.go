@@ -30,7 +30,7 @@ func openPostgres(ctx context.Context, cfg Config) (*DB, error) {
 		}
 	}
 	name := fmt.Sprintf("the PostgreSQL database %s at %s", conn.Database, conn.Host)
-	db := &DB{name: name, now: cfg.Now}
+	db := &DB{name: name, now: cfg.Now, failed: cfg.Failed}
 	db.pool = stdlib.OpenDB(*conn)
 	db.pool.SetMaxOpenConns(postgresConns)
 	db.pool.SetMaxIdleConns(postgresConns)

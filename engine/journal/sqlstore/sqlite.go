@@ -34,7 +34,7 @@ func openSQLite(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	path := filepath.Join(cfg.Dir, FileName)
-	db := &DB{name: path, now: cfg.Now, held: held}
+	db := &DB{name: path, now: cfg.Now, held: held, failed: cfg.Failed}
 	if err := openFile(ctx, db, cfg); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

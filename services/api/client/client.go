@@ -26,11 +26,15 @@ const DefaultSocket = "/run/joist/joist.sock"
 // UnreachableError says that no engine answers.
 type UnreachableError struct {
 	Socket string
+	Lost   bool // it was reached, and went away before it had answered
 	Err    error
 }
 
 // Error says where it was looked for and what to do.
 func (e *UnreachableError) Error() string {
+	if e.Lost {
+		return fmt.Sprintf("lost the engine at %s before it had answered: %v; what was asked may have been done: see joist status, and start joist serve again if it has ended", e.Socket, e.Err)
+	}
 	return fmt.Sprintf("cannot reach the engine at %s: %v; is joist serve running, and is --socket (or JOIST_SOCKET) its socket?", e.Socket, e.Err)
 }
 
@@ -53,7 +57,7 @@ func New(socket string) *Client {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, "unix", socket)
 			if err != nil {
-				return nil, &UnreachableError{socket, err}
+				return nil, &UnreachableError{Socket: socket, Err: err}
 			}
 			return conn, nil
 		},
@@ -103,7 +107,7 @@ func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		return nil, &UnreachableError{c.socket, err}
+		return nil, &UnreachableError{Socket: c.socket, Lost: true, Err: err}
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil
@@ -140,7 +144,7 @@ func (c *Client) do(ctx context.Context, r call, in, out any) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return &UnreachableError{c.socket, fmt.Errorf("its answer broke off: %w", err)}
+		return &UnreachableError{Socket: c.socket, Lost: true, Err: fmt.Errorf("its answer broke off: %w", err)}
 	}
 	return nil
 }
@@ -356,7 +360,7 @@ func (c *Client) stream(ctx context.Context, filter Filter, silence time.Duratio
 	}
 	defer resp.Body.Close()
 	watchdog := time.AfterFunc(silence, func() {
-		cancel(&UnreachableError{c.socket, fmt.Errorf("it said nothing for %s", silence)})
+		cancel(&UnreachableError{Socket: c.socket, Err: fmt.Errorf("it said nothing for %s", silence)})
 	})
 	defer watchdog.Stop()
 	err = ReadStream(resp.Body, func(e Message) error {
@@ -373,13 +377,13 @@ func (c *Client) stream(ctx context.Context, filter Filter, silence time.Duratio
 	})
 	switch cause := context.Cause(ctx); {
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return &UnreachableError{c.socket, errors.New("the stream of events ended")}
+		return &UnreachableError{Socket: c.socket, Err: errors.New("the stream of events ended")}
 	case cause != nil:
 		return cause
 	}
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, net.ErrClosed) {
-		return &UnreachableError{c.socket, err}
+		return &UnreachableError{Socket: c.socket, Err: err}
 	}
 	return err
 }
