@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"joist/cmd/system/restapi"
 	"joist/dhcp-dns/holder"
 	"joist/providers/qemu"
 	"joist/services/api"
@@ -23,7 +24,7 @@ import (
 
 // Serve runs the engine until ctx ends, with its API on a listener.
 func (s *System) Serve(ctx context.Context, version string, socket net.Listener) error {
-	web, err := NewAPI(s.parts(version))
+	web, err := restapi.New(s.parts(version))
 	if err != nil {
 		return err
 	}
@@ -65,11 +66,11 @@ func (s *System) listenAgents(ctx context.Context) error {
 }
 
 // parts is what the API shows of the engine.
-func (s *System) parts(version string) APIParts {
-	p := APIParts{
+func (s *System) parts(version string) restapi.Parts {
+	p := restapi.Parts{
 		Info:     api.Info{Version: version, Data: s.cfg.Data, Address: s.cfg.Address.String(), Lab: s.cfg.Machines != nil, Started: s.now()},
 		Clusters: s.Clusters, Site: s.Site, Store: s.db.Journals(),
-		Power: s.Power.Machine, Phase: s.bootStatus, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: NewArtifacts(s.Artifacts, s.sets),
+		Power: s.Power.Machine, Phase: s.bootStatus, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: restapi.NewArtifacts(s.Artifacts, s.sets),
 		Online: func(machine string) (string, bool) {
 			_, online := s.live.get(machine)
 			seen, _ := s.seen(machine)
@@ -124,5 +125,5 @@ func (l apiLab) Define(ctx context.Context, spec v1.MachineSpec) (*v1.Machine, e
 }
 
 func (l apiLab) Undefine(ctx context.Context, machine string) error {
-	return refused(l.s.UndefineMachine(ctx, machine))
+	return restapi.Refused(l.s.UndefineMachine(ctx, machine))
 }

@@ -37,8 +37,8 @@ func mayImport(from, to string, test bool) (bool, string) {
 	if to == "tests" || strings.HasPrefix(to, "tests/") {
 		return under(from, "tests"), "nothing imports tests"
 	}
-	if to == "cmd/system" {
-		return under(from, "tests", "cmd/joist"), "only cmd/joist and tests import the composition root"
+	if under(to, "cmd/system") {
+		return under(from, "tests", "cmd/joist", "cmd/system"), "only cmd/joist and tests import the composition root"
 	}
 	low, high := tierOf(to), tierOf(from)
 	switch {

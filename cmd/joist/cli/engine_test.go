@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"joist/cmd/system"
+	"joist/cmd/system/restapi"
 	"joist/engine/drive"
 	"joist/engine/history"
 	"joist/engine/journal/sqlstore"
@@ -170,7 +170,7 @@ func (e *engine) start() {
 	close(e.ready)
 	store, err := artifacts.Open(filepath.Join(e.dir, "artifacts"))
 	must(e.t, err)
-	e.api, err = system.NewAPI(system.APIParts{
+	e.api, err = restapi.New(restapi.Parts{
 		Info: api.Info{Version: "test", Data: "DATA", Started: time.Now()}, Clusters: e.all, Site: e.book, Store: e.db.Journals(),
 		Online: func(string) (string, bool) { return "10.0.0.1", true },
 		Console: func(_ context.Context, machine string, w io.Writer, _ api.ConsoleView) error {
@@ -184,7 +184,7 @@ func (e *engine) start() {
 			return authority.Certificate{Leaf: "leaf of " + cluster + "\n", Chain: "chain\n", Root: "root\n", NotAfter: time.Now().Add(time.Hour)}, nil
 		},
 		Log:       func(_, instance string) []string { return []string{"the last words of " + instance} },
-		Artifacts: system.NewArtifacts(store, noSets{}),
+		Artifacts: restapi.NewArtifacts(store, noSets{}),
 	})
 	must(e.t, err)
 	l, err := api.Listen(e.socket)

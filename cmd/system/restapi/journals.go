@@ -1,4 +1,4 @@
-package system
+package restapi
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 )
 
 // apiJournals implements api.Journals.
-type apiJournals struct{ APIParts }
+type apiJournals struct{ Parts }
 
 func (a *apiJournals) Names(context.Context) ([]string, error) {
 	var names []string

@@ -1,4 +1,4 @@
-package system
+package restapi
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // apiMachines implements api.Machines.
-type apiMachines struct{ APIParts }
+type apiMachines struct{ Parts }
 
 func (a *apiMachines) List(context.Context) ([]v1.Machine, error) {
 	list := []v1.Machine{}
@@ -57,8 +57,8 @@ func (a *apiMachines) Get(ctx context.Context, name string) (*v1.Machine, error)
 	if facts := m.Facts(); json.Valid(facts) {
 		out.Facts = facts
 	}
-	if a.APIParts.Power != nil {
-		if p, err := a.APIParts.Power(name); err == nil {
+	if a.Parts.Power != nil {
+		if p, err := a.Parts.Power(name); err == nil {
 			if st, err := p.State(ctx); err == nil { // a silent controller: its power is not known
 				out.Power = string(st.Power)
 			}
@@ -75,10 +75,10 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	if _, ok := a.Site.Lookup(name); !ok {
 		return a.told(&site.UnknownError{Name: name})
 	}
-	if a.APIParts.Power == nil {
+	if a.Parts.Power == nil {
 		return api.Fail(v1.Unsupported, errors.New("this engine switches no machines"), "")
 	}
-	m, err := a.APIParts.Power(name)
+	m, err := a.Parts.Power(name)
 	if err != nil {
 		return a.told(err)
 	}
@@ -96,8 +96,8 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 }
 
 func (a *apiMachines) Console(ctx context.Context, name string, w io.Writer, view api.ConsoleView) error {
-	if a.APIParts.Console == nil {
+	if a.Parts.Console == nil {
 		return api.Fail(v1.Unsupported, errors.New("the provider of this machine keeps no console"), "")
 	}
-	return a.told(a.APIParts.Console(ctx, name, w, view))
+	return a.told(a.Parts.Console(ctx, name, w, view))
 }

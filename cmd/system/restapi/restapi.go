@@ -1,4 +1,6 @@
-package system
+// Package restapi joins the API with the parts of an engine: the forms that programs and people see, made of what the
+// engine knows.
+package restapi
 
 import (
 	"context"
@@ -17,9 +19,9 @@ import (
 	"joist/services/site"
 )
 
-// APIParts is what the API is made of. Clusters, Site and Store are required; a part that is nil is answered with "not
+// Parts is what the API is made of. Clusters, Site and Store are required; a part that is nil is answered with "not
 // here".
-type APIParts struct {
+type Parts struct {
 	Info     api.Info
 	Clusters *clusters.Clusters
 	Site     *site.Book
@@ -51,8 +53,8 @@ type APIParts struct {
 	Logger *slog.Logger     // nil for nowhere
 }
 
-// NewAPI joins the API with the engine's parts.
-func NewAPI(p APIParts) (*api.Server, error) {
+// New joins the API with the engine's parts.
+func New(p Parts) (*api.Server, error) {
 	if p.Clusters == nil || p.Site == nil || p.Store == nil {
 		return nil, errors.New("cannot make the API: clusters, site and store are required")
 	}
@@ -71,7 +73,7 @@ func NewAPI(p APIParts) (*api.Server, error) {
 	if p.Digests == nil {
 		p.Digests = func(context.Context, string) (map[string]string, error) { return nil, nil }
 	}
-	c := &apiClusters{APIParts: p}
+	c := &apiClusters{Parts: p}
 	return api.New(api.Config{
 		Info: p.Info, Clusters: c, Instances: c, Changes: &apiChanges{c}, Machines: &apiMachines{p}, Journals: &apiJournals{p},
 		Artifacts: p.Artifacts, Lab: p.Lab, Notices: p.Notices, Now: p.Now, Log: p.Logger,
@@ -102,8 +104,8 @@ func told(err error) error {
 	return err
 }
 
-// refused is told for what was read and judged: unless something better is known, the declaration is at fault.
-func refused(err error) error {
+// Refused is told for what was read and judged: unless something better is known, the declaration is at fault.
+func Refused(err error) error {
 	if err = told(err); err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

@@ -1,4 +1,4 @@
-package system
+package restapi
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // told is told that names the nearest cluster or machine where one is unknown.
-func (p APIParts) told(err error) error {
+func (p Parts) told(err error) error {
 	var known *api.Error
 	var noCluster *clusters.UnknownError
 	var noMachine *site.UnknownError
@@ -34,8 +34,8 @@ func (p APIParts) told(err error) error {
 	return told(err)
 }
 
-// refused is refused with the advice of told.
-func (p APIParts) refused(err error) error { return refused(p.told(err)) }
+// refused is Refused with the advice of told.
+func (p Parts) refused(err error) error { return Refused(p.told(err)) }
 
 // meant is advice about an unknown name: the known one that is near, or something else.
 func meant(name string, known []string, otherwise string) string {

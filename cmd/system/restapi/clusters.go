@@ -1,4 +1,4 @@
-package system
+package restapi
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ import (
 )
 
 // apiClusters implements api.Clusters and api.Instances.
-type apiClusters struct{ APIParts }
+type apiClusters struct{ Parts }
 
 // most bounds the lists of a cluster's detail.
 const most = 200
