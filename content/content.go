@@ -166,14 +166,15 @@ func Unpack(archives map[string][]byte, catalogue lang.Catalogue) (map[string]*l
 	return packs, diags, nil
 }
 
-// Required adds the shipped packs that packs require to them.
+// Required adds the shipped packs that packs require to them. One that does not ship is left out: lang.Check says that
+// it is missing, and where it is required.
 func Required(packs map[string]*lang.Pack, catalogue lang.Catalogue) (lang.Diagnostics, error) {
 	var diags lang.Diagnostics
 	for grown := true; grown; {
 		grown = false
 		for _, p := range packs {
 			for name := range p.Requires {
-				if packs[name] != nil {
+				if packs[name] != nil || !slices.Contains(Shipped(), name) {
 					continue
 				}
 				files, err := Find(name, Builtin, "")

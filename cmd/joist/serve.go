@@ -82,17 +82,25 @@ func logger(o cli.ServeOptions) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
 }
 
-// source reads a cluster file and gathers its packs.
+// source reads a cluster file, gathers its packs, and checks it all, so that what is wrong is said in one go, without an
+// engine. The engine checks again what it is sent.
 func source(file string) (*v1.Source, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the cluster file: %w", err)
 	}
 	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
-	if diags.HasErrors() {
+	if cluster == nil {
 		return nil, diags.Err()
 	}
-	packs, diags, err := content.Gather(cluster, filepath.Dir(file), system.Catalogue())
+	packs, more, err := content.Gather(cluster, filepath.Dir(file), system.Catalogue())
+	if diags = append(diags, more...); err == nil && !more.HasErrors() {
+		var loaded map[string]*lang.Pack
+		if loaded, _, err = content.Unpack(packs, system.Catalogue()); err == nil { // what is wrong with them is said above
+			_, more = lang.Compile(lang.Source{Packs: loaded, Cluster: cluster})
+			diags = append(diags, more...)
+		}
+	}
 	if diags.HasErrors() {
 		return nil, diags.Err()
 	}
@@ -120,13 +128,12 @@ func check(dir string) ([]byte, bool, error) {
 		if err != nil {
 			return nil, false, err
 		}
-		if diags = append(diags, more...); !diags.HasErrors() {
-			for _, d := range lang.Check(packs) {
-				if file, ok := strings.CutPrefix(d.File, pack.Name+"/"); ok {
-					d.File = filepath.Join(dir, file)
-				}
-				diags = append(diags, d)
+		diags = append(diags, more...)
+		for _, d := range lang.Check(packs) {
+			if file, ok := strings.CutPrefix(d.File, pack.Name+"/"); ok {
+				d.File = filepath.Join(dir, file)
 			}
+			diags = append(diags, d)
 		}
 	}
 	return []byte(diags.Text()), !diags.HasErrors(), nil
