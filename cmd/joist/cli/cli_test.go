@@ -164,6 +164,14 @@ func TestRefusals(t *testing.T) {
 	e.want(cli.Unreachable, []string{"cannot reach the engine at", "joist serve"}, "status")
 }
 
+// TestStuck: a machine that does not reach its next phase says so, and what to look at; notices come newest first.
+func TestStuck(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, []string{"kernel fetched 3 min ago, scout silent: look at its console"}, "status")
+	e.want(cli.OK, []string{"kernel fetched 3 min ago, scout silent", "look at its console"}, "node", "show", "n3")
+	e.want(cli.OK, []string{"  ! the second thing (just now)\n  ! the first thing (3 min ago)\n"}, "status")
+}
+
 func TestCertificate(t *testing.T) {
 	e := newEngine(t)
 	e.want(cli.OK, nil, "apply", e.file(demo))

@@ -27,6 +27,7 @@ import (
 	"joist/services/api"
 	"joist/services/boot/artifacts"
 	"joist/services/boot/bootset"
+	"joist/services/boot/phase"
 	"joist/services/clusters"
 	"joist/services/secrets"
 	"joist/services/site"
@@ -173,6 +174,14 @@ func (e *engine) start() {
 	e.api, err = restapi.New(restapi.Parts{
 		Info: api.Info{Version: "test", Data: "DATA", Started: time.Now()}, Clusters: e.all, Site: e.book, Store: e.db.Journals(),
 		Online: func(string) (string, bool) { return "10.0.0.1", true },
+		Phase: func(m site.Machine) phase.Report {
+			now := time.Now()
+			if m.Name != "n3" {
+				return phase.Report{}
+			}
+			return phase.Describe([]phase.Mark{{Phase: phase.Script, At: now.Add(-200 * time.Second)}, {Phase: phase.Kernel, At: now.Add(-190 * time.Second)}}, now)
+		},
+		Notices: func() []string { return []string{"the second thing (just now)", "the first thing (3 min ago)"} },
 		Console: func(_ context.Context, machine string, w io.Writer, _ api.ConsoleView) error {
 			_, err := io.WriteString(w, "console of "+machine+"\n")
 			return err
