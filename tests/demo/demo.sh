@@ -26,6 +26,10 @@ down)
 	;;
 esac
 
+# What an ended lab left in the demo's own folder speaks of machines that have forgotten everything.
+if [ -z "${JOIST_DATA:-}" ] && ! "$joist" lab exec --data "$data" -- true 2>/dev/null; then
+	rm -rf "$data"
+fi
 "$joist" bootset build --out "$here/build/bootsets" --cache "$here/build/bootset-cache" --agent "$here/bin/joist-agent"
 socket=$("$joist" lab up --data "$data" --bootsets "$here/build/bootsets" --machines 3 -o json | jq -r .socket)
 export JOIST_DATA="$data" JOIST_SOCKET="$socket"
