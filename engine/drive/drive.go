@@ -76,7 +76,7 @@ type Config struct {
 	Now       func() time.Time // nil for time.Now
 	Log       *slog.Logger     // nil for nowhere
 	Parallel  int              // service calls at once; 0 for 32
-	Every     uint64           // events between snapshots; 0 for 20,000
+	Every     uint64           // least number of events between snapshots of a cluster under way; 0 for 20,000
 }
 
 // String shows which attempt the order is of, and nothing of its values.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,10 @@ func fleetProcess(list string) error {
 
 // BenchmarkIdleAgents measures what a connected agent that does nothing costs the engine: at most 2 GiB for 10,000.
 func BenchmarkIdleAgents(b *testing.B) {
-	const n = 300
+	n := 300
+	if more, err := strconv.Atoi(os.Getenv("JOIST_BENCH_AGENTS")); err == nil {
+		n = more // enrolling them takes most of the time
+	}
 	for range b.N {
 		w := newWorld(b)
 		w.keep = 20 * time.Second
@@ -55,8 +59,8 @@ func BenchmarkIdleAgents(b *testing.B) {
 		before, goroutines := memory(), runtime.NumGoroutine()
 		w.process("", "JOIST_TEST_FLEET="+list)
 		w.engine.until(b, "all connections", func(*engine) bool { return len(w.gateway.Connected()) == n })
-		b.ReportMetric(float64(memory()-before)/n, "B/agent")
-		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/n, "goroutines/agent")
+		b.ReportMetric(float64(memory()-before)/float64(n), "B/agent")
+		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/float64(n), "goroutines/agent")
 	}
 }
 
