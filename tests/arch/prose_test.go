@@ -50,7 +50,9 @@ func TestProse(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range stale(filepath.Join("../..", filepath.Dir(name)), string(text), string(makefile)) {
-			t.Errorf("%s names %s, which does not exist", name, m)
+			if _, err := os.Stat(filepath.Join("../..", m)); err != nil { // a path from the top is as good as one from the document
+				t.Errorf("%s names %s, which does not exist", name, m)
+			}
 		}
 	})
 	planted := "see `engine/plan`, `engine/gone` and [there](gone.md), then `make test` and `make gone`"
