@@ -27,6 +27,8 @@ const (
 	Executor  CauseKind = "no executor"  // no node can execute it now
 	Consumer  CauseKind = "consumer"     // Of still uses its outputs
 	RetryWait CauseKind = "retry"        // the next attempt's time has not come
+	NoPlace   CauseKind = "budget"       // its rollout has no place for its node now, or was stopped by failures
+	Accept    CauseKind = "accept"       // a changed fact would remove it; that waits for a person
 	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
 )
 

@@ -108,6 +108,10 @@ type Failed struct {
 	Final   bool        `json:"final"`
 	Retry   *time.Time  `json:"retry,omitempty"`   // when the next attempt may start
 	Excused bool        `json:"excused,omitempty"` // no failure of the step: the incarnation ended, a person cancelled
+
+	// Of a failure before anything was started: what it failed with.
+	Step  value.Digest  `json:"step,omitzero"`
+	Input *value.Digest `json:"input,omitempty"`
 }
 
 // Discharged says that an effect is gone by itself, so that its remove need not run.
@@ -116,10 +120,12 @@ type Discharged struct {
 	Why string `json:"why"`
 }
 
-// PlaceReturned gives a rollout's place back: the node's whole group is in place.
+// PlaceReturned gives a rollout's place back: the node's whole group is in place, or is gone, or has to wait for others
+// before it can go.
 type PlaceReturned struct {
 	Rollout string `json:"rollout"`
 	Node    string `json:"node"`
+	Proven  bool   `json:"proven,omitempty"` // something of the group is in place: as a canary the node has done its part
 }
 
 // BreakerClosed is a person's word that a stopped rollout may go on.
@@ -152,13 +158,48 @@ type Cancelled struct {
 	By string `json:"by"`
 }
 
+// The outcomes of pursuing a goal. Empty while it is pursued.
+const (
+	OutcomeConverged = "converged" // everything is as the goal wants it
+	OutcomeStopped   = "stopped"   // something failed or is blocked, and nothing else is left to do
+	OutcomeDestroyed = "destroyed" // nothing is left
+	OutcomeCancelled = "cancelled" // a person stopped it
+)
+
+// Stirred says that after the goal had come to rest something is under way for it again.
+type Stirred struct{}
+
+// Resumed says that the engine took up the journal while something was in flight, whose results may yet come.
+type Resumed struct{}
+
 // Ticked records that time passed to a moment something was waiting for.
 type Ticked struct{}
 
 // Rested says that nothing more can be done for the goal by itself.
 type Rested struct {
-	Outcome string `json:"outcome"` // "converged", "stopped" (something failed or is blocked), "destroyed", "cancelled"
+	Outcome string `json:"outcome"` // one of the outcomes, but for cancelled
 	Detail  string `json:"detail,omitempty"`
+}
+
+// TargetOf gives the instance that an event is about, if it is about one.
+func TargetOf(e Event) (Target, bool) {
+	switch e := e.(type) {
+	case Started:
+		return e.Target, true
+	case Succeeded:
+		return e.Target, true
+	case Failed:
+		return e.Target, true
+	case Discharged:
+		return e.Target, true
+	case Forced:
+		return e.Target, true
+	case Drifted:
+		return e.Target, true
+	case Expired:
+		return e.Target, true
+	}
+	return Target{}, false
 }
 
 func (Goal) kind() string          { return "goal" }
@@ -176,6 +217,8 @@ func (Drifted) kind() string       { return "drifted" }
 func (Expired) kind() string       { return "expired" }
 func (Cancelled) kind() string     { return "cancelled" }
 func (Ticked) kind() string        { return "ticked" }
+func (Stirred) kind() string       { return "stirred" }
+func (Resumed) kind() string       { return "resumed" }
 func (Rested) kind() string        { return "rested" }
 
 // version of the events' form. A change of form raises it and teaches Decode the older ones.
@@ -210,7 +253,7 @@ var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted],
-	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested],
+	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 
 func read[E Event](data []byte) (Event, error) {

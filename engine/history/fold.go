@@ -1,6 +1,8 @@
 package history
 
 import (
+	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,15 +19,12 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case NodeSeen:
 		s.foldSeen(e)
 	case NodeEnded:
-		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation {
-			n.Ended, n.EndedWhy, n.Online = true, e.Why, false
+		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation && !n.Ended {
+			n.Ended, n.Online = true, false
+			n.end(seq, e.Why)
 		}
 	case NodeReleased:
-		n := s.Nodes[s.Index(e.Node)]
-		n.Released, n.Online = true, false
-		for _, b := range s.Budgets {
-			delete(b.Places, e.Node)
-		}
+		s.foldReleased(e)
 	case Started:
 		s.foldStarted(e)
 	case Succeeded:
@@ -38,36 +37,88 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case PlaceReturned:
 		b := s.budget(e.Rollout)
 		delete(b.Places, e.Node)
-		b.Proven[e.Node] = true
+		if e.Proven {
+			b.Proven[e.Node] = true
+		}
 	case BreakerClosed:
 		s.budget(e.Rollout).Failures = 0
 	case Forced:
 		r := s.row(e.Target)
-		r.Forced, r.Failure, s.Outcome = true, nil, ""
+		r.Forced, r.Failure = true, nil
 	case Drifted:
 		s.row(e.Target).Drifted = e.Observed
 	case Expired:
-		s.row(e.Target).Expired, s.Outcome = true, ""
+		s.row(e.Target).Expired = true
 	case Rested:
 		s.Outcome, s.Detail = e.Outcome, e.Detail
+	case Stirred:
+		s.Outcome, s.Detail = "", ""
+	case Resumed:
+		s.Resumed = now
 	case Cancelled:
-		s.Outcome, s.Detail = "cancelled", "by "+e.By
+		s.foldCancelled(e)
 	}
+}
+
+func (s *State) foldCancelled(e Cancelled) {
+	s.Outcome, s.Detail = OutcomeCancelled, "by "+e.By
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r != nil && r.Flight != nil {
+				r.Flight.Aborted = true
+			}
+		}
+	}
+}
+
+// foldReleased lets go of a node: nothing of the cluster lives by it any more, also if it is claimed again later.
+// A goal that wants it again meanwhile has the last word.
+func (s *State) foldReleased(e NodeReleased) {
+	if s.wants(e.Node) {
+		return
+	}
+	n := s.Nodes[s.Index(e.Node)]
+	if n.Alive() {
+		n.end(s.Seq, "the node was given back")
+	}
+	n.Incarnation, n.Boot, n.Ended = "", "", false
+	n.Released, n.Online, n.Played = true, false, nil
+	for _, b := range s.Budgets {
+		delete(b.Places, e.Node)
+	}
+	for _, c := range s.Columns {
+		if r := c.Row(-1); r != nil && r.Rests != nil {
+			delete(r.Rests, e.Node)
+		}
+	}
+}
+
+// wants reports whether the newest goal has a node.
+func (s *State) wants(node string) bool {
+	if g := s.Goal(); g != nil {
+		for _, names := range g.Roles {
+			if _, found := slices.BinarySearch(names, node); found {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *State) foldGoal(e Goal) {
 	e.Seq = s.Seq
+	if last := s.Goal(); last != nil {
+		s.Before, last.Roles = last.Roles, nil
+	}
+	s.keepGoals()
 	s.Goals = append(s.Goals, e)
 	s.GoalSeq, s.Outcome, s.Detail = s.Seq, "", ""
-	for _, nodes := range e.Roles {
-		for _, name := range nodes {
-			s.Nodes[s.Index(name)].Released = false
-		}
-	}
-	for _, c := range s.Columns {
-		for _, r := range c.Rows {
-			if r != nil {
-				r.Failure = nil
+	for _, role := range slices.Sorted(maps.Keys(e.Roles)) { // nodes have their indexes in a fixed order
+		for _, name := range e.Roles[role] {
+			n := s.Nodes[s.Index(name)]
+			n.Released = false
+			if at, found := slices.BinarySearch(n.Played, role); !found {
+				n.Played = slices.Insert(n.Played, at, role)
 			}
 		}
 	}
@@ -79,22 +130,59 @@ func (s *State) foldGoal(e Goal) {
 	}
 }
 
+// keepGoals forgets the goals that no live row names, and every failure: those were the old goal's.
+func (s *State) keepGoals() {
+	used := make([]bool, len(s.Goals))
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r == nil {
+				continue
+			}
+			r.Failure = nil
+			if r.Phase != Absent {
+				used[r.Goal], used[r.Stood] = true, true
+			}
+		}
+	}
+	if !slices.Contains(used, false) {
+		return
+	}
+	renamed, kept := make([]int, len(s.Goals)), s.Goals[:0:0]
+	for i := range s.Goals {
+		renamed[i] = len(kept)
+		if used[i] {
+			kept = append(kept, s.Goals[i])
+		}
+	}
+	s.Goals = kept
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r != nil && r.Phase != Absent {
+				r.Goal, r.Stood = renamed[r.Goal], renamed[r.Stood]
+			}
+		}
+	}
+}
+
 func (s *State) foldSeen(e NodeSeen) {
 	n := s.Nodes[s.Index(e.Node)]
 	if e.Incarnation != "" && e.Incarnation != n.Incarnation {
-		if n.Alive() {
-			n.EndedWhy = "replaced by a new incarnation"
+		if n.Incarnation != "" && !n.Ended {
+			n.end(s.Seq, "replaced by a new incarnation")
 		}
-		n.Incarnation, n.Ended = e.Incarnation, false
+		n.Incarnation, n.Ended, n.Born = e.Incarnation, false, s.Seq
+	}
+	if n.Ended && e.Incarnation != "" && e.Boot != "" && e.Boot != n.Boot { // held for dead, and its disk came back
+		n.Ended, n.Born = false, s.Seq
 	}
 	if e.Boot != "" && e.Boot != n.Boot {
 		n.Boot, n.Up = e.Boot, s.Seq
 	}
-	if e.Address != "" {
-		n.Address = e.Address
+	if e.Address != "" && e.Address != n.Address {
+		n.Address, n.Told = e.Address, s.Seq
 	}
-	if e.Facts != nil {
-		n.Facts = e.Facts
+	if e.Facts != nil && !bytes.Equal(e.Facts, n.Facts) {
+		n.Facts, n.Told = e.Facts, s.Seq
 	}
 	if e.Level != "" {
 		n.Level = e.Level
@@ -106,13 +194,19 @@ func (s *State) foldSeen(e NodeSeen) {
 
 func (s *State) foldStarted(e Started) {
 	r := s.row(e.Target)
-	r.Phase, r.Started, r.Begun, r.Cause = Dirty, s.Seq, s.Now, e.Cause
-	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	if e.Action == step.Apply {
+		switch r.Phase {
+		case InPlace:
+			r.Stood = r.Goal
+		case Absent:
+			r.Stood = len(s.Goals) - 1
+		}
 		r.Goal, r.Boot = len(s.Goals)-1, e.Boot
 		r.Life = Rest{Node: e.Node, Incarnation: e.Incarnation}
 		r.Step, r.Ref, r.Input, r.Inputs = e.Step, e.Ref, e.Input, e.Inputs
 	}
+	r.Phase, r.Started, r.Begun, r.Cause = Dirty, s.Seq, s.Now, e.Cause
+	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	if e.Place != "" && e.Node != "" {
 		s.budget(e.Place).Places[e.Node] = true
 	}
@@ -128,16 +222,29 @@ func (s *State) foldSucceeded(e Succeeded) {
 		*r = Row{Started: r.Started, Ended: s.Seq}
 		return
 	}
-	r.Phase, r.Forced, r.Drifted, r.Expired = InPlace, false, "", false
-	r.Outputs, r.Output, r.Rests, r.Due = e.Outputs, e.Output, e.RestsOn, time.Time{}
+	r.Phase, r.Forced, r.Drifted, r.Expired, r.Stood = InPlace, false, "", false, r.Goal
+	r.Outputs, r.Output, r.Due = e.Outputs, e.Output, time.Time{}
 	if e.ValidUntil != nil {
 		r.Due = *e.ValidUntil
 	}
+	r.Rests = nil
+	for _, rest := range e.RestsOn {
+		r.rest(rest)
+	}
 	for _, j := range e.Joins {
-		if single := s.row(Target{Task: j.Task}); !slices.Contains(single.Rests, j.Rest) {
-			single.Rests = append(single.Rests, j.Rest)
+		if single := s.Row(Target{Task: j.Task}); single != nil && single.Phase != Absent {
+			single.rest(j.Rest)
 		}
 	}
+}
+
+// rest makes a single instance live by an incarnation. A node has one at a time, so that a newer one stands for the
+// older.
+func (r *Row) rest(by Rest) {
+	if r.Rests == nil {
+		r.Rests = map[string]string{}
+	}
+	r.Rests[by.Node] = by.Incarnation
 }
 
 func (s *State) foldFailed(e Failed) {
@@ -146,6 +253,9 @@ func (s *State) foldFailed(e Failed) {
 	f := &Failure{Action: e.Action, Attempt: e.Attempt, Error: e.Error, Final: e.Final, Step: r.Step, Input: r.Input, At: s.Now}
 	if r.Flight != nil {
 		place = r.Flight.Place
+	}
+	if e.Input != nil {
+		f.Step, f.Input = e.Step, *e.Input
 	}
 	if e.Retry != nil {
 		f.Retry = *e.Retry

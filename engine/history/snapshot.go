@@ -7,7 +7,7 @@ import (
 )
 
 // snapshotVersion is the form of snapshots. Another form is not read: the journal is folded instead.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // form is what a snapshot holds: the state, with columns as lists, because most of their rows may be empty.
 type form struct {

@@ -12,10 +12,12 @@ import (
 
 // State is the fold of a cluster's journal.
 type State struct {
-	Seq     uint64  // of the last event folded
-	Goals   []Goal  // every goal, oldest first; rows name theirs by index
-	GoalSeq uint64  // of the newest goal
-	Nodes   []*Node // every node ever named, by index; indexes never change
+	Seq     uint64              // of the last event folded
+	Goals   []Goal              // those that live rows name by index, oldest first, and the newest; only the newest has Roles
+	GoalSeq uint64              // of the newest goal
+	Before  map[string][]string // roles of the goal before the newest
+	Resumed time.Time           // when the engine last took up the journal with something in flight
+	Nodes   []*Node             // every node ever named, by index; indexes never change
 	Columns map[string]*Column
 	Budgets map[string]*Budget // by rollout
 	Outcome string             // how the pursuit of the newest goal came to rest; empty while it is pursued
@@ -30,7 +32,9 @@ type Node struct {
 	Name        string
 	Incarnation string // newest; empty before the node first came up
 	Boot        string
+	Born        uint64 // event that showed the newest incarnation first
 	Up          uint64 // event that showed the newest incarnation and boot first
+	Told        uint64 // event that last changed address or facts
 	Address     string
 	Facts       json.RawMessage
 	Level       string
@@ -39,10 +43,42 @@ type Node struct {
 	Ended       bool      // the newest incarnation has ended
 	EndedWhy    string    // why it, or the one before it, ended
 	Released    bool      // given back to the site
+	Played      []string  // roles it was given since it was last claimed, sorted; empty for a node that no goal ever had
+	Past        []Past    // incarnations that ended, oldest first; the last few only
 }
 
-// Alive reports whether the node has an incarnation that has not ended.
-func (n *Node) Alive() bool { return n.Incarnation != "" && !n.Ended }
+// Past is an incarnation that has ended.
+type Past struct {
+	Incarnation string
+	Seq         uint64 // event that ended it
+}
+
+// mostPast bounds the memory of ended incarnations: what still names an older one is taken to have ended with the oldest.
+const mostPast = 16
+
+// Alive reports whether the node has an incarnation that has not ended, and is the cluster's.
+func (n *Node) Alive() bool { return n.Incarnation != "" && !n.Ended && !n.Released }
+
+// EndOf gives the event that ended an incarnation, 0 if it has not ended.
+func (n *Node) EndOf(incarnation string) uint64 {
+	for _, p := range n.Past {
+		if p.Incarnation == incarnation {
+			return p.Seq
+		}
+	}
+	if incarnation == n.Incarnation || len(n.Past) == 0 {
+		return 0
+	}
+	return n.Past[0].Seq
+}
+
+func (n *Node) end(seq uint64, why string) {
+	n.EndedWhy = why
+	n.Past = append(n.Past, Past{n.Incarnation, seq})
+	if len(n.Past) > mostPast {
+		n.Past = slices.Delete(n.Past, 0, len(n.Past)-mostPast)
+	}
+}
 
 // Phase says what an instance's effect is believed to be.
 type Phase uint8
@@ -57,21 +93,22 @@ const (
 // Row is the history of one instance.
 type Row struct {
 	Phase   Phase
-	Goal    int       // index of the goal at the last start of an apply: whose model knows how to remove it
-	Started uint64    // event of the last start
-	Ended   uint64    // event of the last end
-	Life    Rest      // of the last start of an apply; Node is empty for a single instance
-	Boot    string    // boot id at that start
-	Rests   []Rest    // incarnations that a single instance with `on` lives by
-	Flight  *Flight   // attempt in flight; nil if none
-	Failure *Failure  // last failure, until a success or a new goal
-	Due     time.Time // when a success with a limited life ends; zero for never
-	Forced  bool      // a person forces it to run
-	Drifted string    // what a verify observed, if the effect was no longer in place
-	Expired bool      // due for renewal
-	Cause   Cause     // of the last start
-	Begun   time.Time // time of the last start
-	Done    time.Time // time of the last success
+	Goal    int               // index of the goal at the last start of an apply: whose model knows how to remove it
+	Stood   int               // index of the goal whose success stood before that start: what it used may still be used
+	Started uint64            // event of the last start
+	Ended   uint64            // event of the last end
+	Life    Rest              // of the last start of an apply; Node is empty for a single instance
+	Boot    string            // boot id at that start
+	Rests   map[string]string // incarnations that a single instance with `on` lives by, by node; empty for one that was let go
+	Flight  *Flight           // attempt in flight; nil if none
+	Failure *Failure          // last failure, until a success or a new goal
+	Due     time.Time         // when a success with a limited life ends; zero for never
+	Forced  bool              // a person forces it to run
+	Drifted string            // what a verify observed, if the effect was no longer in place
+	Expired bool              // due for renewal
+	Cause   Cause             // of the last start
+	Begun   time.Time         // time of the last start
+	Done    time.Time         // time of the last success
 
 	Step, Ref, Input, Output value.Digest
 	Inputs, Outputs          json.RawMessage // of the last start of an apply; of the last success
@@ -82,6 +119,7 @@ type Flight struct {
 	Action   step.Action
 	Attempt  int
 	Agent    string // node whose agent performs it; empty for a service
+	Aborted  bool   // a person cancelled it: however it ends, that is no failure
 	Place    string
 	Deadline time.Time
 	Input    value.Digest
@@ -97,6 +135,11 @@ type Failure struct {
 	Step    value.Digest // what failed: another step or input is not held to have failed
 	Input   value.Digest
 	At      time.Time
+}
+
+// Of reports whether an apply failed with this step and input; a nil Failure is none.
+func (f *Failure) Of(digest, input value.Digest) bool {
+	return f != nil && f.Action == step.Apply && f.Step == digest && f.Input == input
 }
 
 // Column is the history of one task: the single instance at index 0, the instance of node i at i+1. Rows are nil where
@@ -201,10 +244,12 @@ func (s *State) budget(rollout string) *Budget {
 func (s *State) Clone() *State {
 	c := *s
 	c.Goals = slices.Clone(s.Goals)
+	c.Before = maps.Clone(s.Before)
 	c.index = maps.Clone(s.index)
 	c.Nodes = make([]*Node, len(s.Nodes))
 	for i, n := range s.Nodes {
 		copied := *n
+		copied.Past, copied.Played = slices.Clone(n.Past), slices.Clone(n.Played)
 		c.Nodes[i] = &copied
 	}
 	c.Columns = make(map[string]*Column, len(s.Columns))
@@ -213,6 +258,11 @@ func (s *State) Clone() *State {
 		for i, r := range column.Rows {
 			if r != nil {
 				copied := *r
+				copied.Rests = maps.Clone(r.Rests)
+				if r.Flight != nil {
+					flight := *r.Flight
+					copied.Flight = &flight
+				}
 				rows[i] = &copied
 			}
 		}
@@ -223,4 +273,10 @@ func (s *State) Clone() *State {
 		c.Budgets[name] = &Budget{Places: maps.Clone(b.Places), Failures: b.Failures, Proven: maps.Clone(b.Proven)}
 	}
 	return &c
+}
+
+// Find gives the index of a node that was named before.
+func (s *State) Find(name string) (int, bool) {
+	i, ok := s.index[name]
+	return i, ok
 }

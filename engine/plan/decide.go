@@ -2,25 +2,45 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/step"
+	"joist/engine/value"
 )
 
 // decide is the decision about one instance from its history and from what it waits for, which is decided already.
 func (p *Planner) decide(c *column, node int) Cell {
-	row := c.rows.Row(node)
+	row := c.row(p, node)
+	lives := p.lives(c.task, row, node)
+	accept := false
 	if c.task.When != nil {
-		if cell, decided := p.decideWhen(c, node, row); decided {
+		cell, decided := p.decideWhen(c, node)
+		if decided && cell.Verdict == Absent {
+			accept = row != nil && row.Phase != history.Absent && lives && p.told(c, node) > p.state.GoalSeq
+			decided = !accept
+		}
+		if decided {
 			return cell
 		}
 	}
-	lives := p.lives(c.task, row, node)
-	if row != nil && row.Flight != nil {
-		return p.inFlight(c, row, node)
+	cell := p.decideWanted(c, node, row, lives)
+	if accept && cell.Verdict == Unchanged {
+		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Accept, Text: "its `when` is false since a fact changed; apply again to remove it"}
 	}
-	if row != nil && row.Phase != history.Absent && p.mustReplace(c.task, row, lives) {
-		return Cell{Verdict: Replace, Cause: Cause{Kind: history.Lifetime, Text: "the incarnation it lived by has ended"}, view: view{standing: pending}}
+	return cell
+}
+
+// decideWanted is for an instance that the goal has.
+func (p *Planner) decideWanted(c *column, node int, row *history.Row, lives bool) Cell {
+	if row != nil && row.Flight != nil {
+		return p.inFlight(row)
+	}
+	if row != nil && row.Phase != history.Absent {
+		if cause := p.mustReplace(c.task, row, lives); cause.Kind != history.Same {
+			return Cell{Verdict: Replace, Cause: cause, view: view{standing: pending}}
+		}
 	}
 	if node >= 0 && !p.state.Nodes[node].Alive() {
 		return Cell{Verdict: Run, Cause: p.because(c, row, lives), Wait: Cause{Kind: history.NotUp, Of: history.Target{Node: p.state.Nodes[node].Name}}, view: view{standing: pending}}
@@ -33,6 +53,30 @@ func (p *Planner) decide(c *column, node int) Cell {
 		return cell
 	}
 	return p.decideInputs(c, row, node, decision{valid: valid, lives: lives})
+}
+
+// row gives the history of the instance for a node index, or nil.
+func (c *column) row(p *Planner, node int) *history.Row {
+	if c.rows == nil {
+		c.rows = p.state.Columns[c.task.Name]
+	}
+	return c.rows.Row(node)
+}
+
+// told gives the event that last changed the facts that a `when` looks at.
+func (p *Planner) told(c *column, node int) uint64 {
+	var last uint64
+	if node >= 0 {
+		last = p.state.Nodes[node].Told
+	}
+	for _, r := range c.task.When.Refs {
+		if r.Kind == model.RefRole {
+			for _, i := range p.roleNodes(r.Name) {
+				last = max(last, p.state.Nodes[i].Told)
+			}
+		}
+	}
+	return last
 }
 
 type decision struct{ valid, lives bool }
@@ -50,32 +94,31 @@ func (p *Planner) lives(t *model.Task, row *history.Row, node int) bool {
 		}
 		return t.Step.Scope != model.Node || row.Boot == n.Boot
 	}
-	if t.On == "" || len(row.Rests) == 0 {
-		return true
-	}
-	for _, r := range row.Rests {
-		if p.state.Lives(r) {
+	return t.On == "" || row.Rests == nil || p.rests(row)
+}
+
+// rests reports whether any incarnation lives that a single instance lives by.
+func (p *Planner) rests(row *history.Row) bool {
+	for node, incarnation := range row.Rests {
+		if p.state.Lives(history.Rest{Node: node, Incarnation: incarnation}) {
 			return true
 		}
 	}
 	return false
 }
 
-// mustReplace reports whether what stands at the address is another thing than what is wanted there: an effect of an
+// mustReplace says why what stands at the address is another thing than what is wanted there, if it is: an effect of an
 // ended incarnation, or of another step. A node's reboot alone takes the effect with it.
-func (p *Planner) mustReplace(t *model.Task, row *history.Row, lives bool) bool {
-	if old := p.models(row.Goal); old != nil {
-		if was := old.Task(t.Name); was != nil && was.Step.Name != t.Step.Name {
-			return true
+func (p *Planner) mustReplace(t *model.Task, row *history.Row, lives bool) Cause {
+	if old := p.models(row.Goal); old != nil && old != p.model {
+		if was := old.Task(t.Name); was != nil && (was.Step.Name != t.Step.Name || was.Step.Scope != t.Step.Scope) {
+			return Cause{Kind: history.StepChanged, Text: "it was " + was.Step.Name}
 		}
 	}
-	if lives {
-		return false
+	if lives || t.Step.Pure() || row.Life.Node != "" && p.state.Lives(row.Life) {
+		return Cause{}
 	}
-	if row.Life.Node == "" {
-		return !t.Step.Pure()
-	}
-	return !p.state.Lives(row.Life)
+	return Cause{Kind: history.Lifetime, Text: "the incarnation it lived by has ended"}
 }
 
 // valid reports whether the last success may stand if the inputs are the same (law 5).
@@ -105,15 +148,15 @@ func (p *Planner) because(c *column, row *history.Row, lives bool) Cause {
 	return Cause{Kind: history.InputChanged}
 }
 
-func (p *Planner) inFlight(c *column, row *history.Row, node int) Cell {
+func (p *Planner) inFlight(row *history.Row) Cell {
 	cell := Cell{Verdict: Run, Wait: Cause{Kind: history.Running}, view: view{standing: pending}, Cause: Cause{Kind: history.Running}}
-	if row.Flight.Action != "apply" {
+	if row.Flight.Action != step.Apply {
 		cell.Verdict = Replace
 	}
 	return cell
 }
 
-func (p *Planner) decideWhen(c *column, node int, row *history.Row) (Cell, bool) {
+func (p *Planner) decideWhen(c *column, node int) (Cell, bool) {
 	if cell, decided := p.upstream(c, node, c.task.When.Refs); decided {
 		cell.Verdict = RunIf
 		if cell.view.standing == blocked {
@@ -180,34 +223,21 @@ func mentions(refs []model.Ref, e edge) bool {
 	return false
 }
 
-// look gives the standing of what an edge leads to, and the instance that has it.
+// look gives the standing of what an edge leads to, and the instance that has it. All instances of a task together are
+// named by the task alone: which of them it is, is looked up for people only.
 func (p *Planner) look(e edge, node int) (history.Target, standing) {
 	up := e.to
-	if !e.all {
-		k, ok := up.place[node]
-		if len(up.task.Each) == 0 {
-			k, ok = 0, true
-		}
-		if !ok {
-			return history.Target{Task: up.task.Name}, absent
-		}
-		return p.target(up.task.Name, up.targets[k]), up.cells[k].view.standing
+	if e.all {
+		return history.Target{Task: up.task.Name}, up.agg.together()
 	}
-	var want standing
-	switch {
-	case up.agg.blocked > 0:
-		want = blocked
-	case up.agg.pending > 0:
-		want = pending
-	default:
-		return history.Target{Task: up.task.Name}, settled
+	if len(up.task.Each) == 0 {
+		node = -1
 	}
-	for k := range up.cells {
-		if up.cells[k].view.standing == want {
-			return p.target(up.task.Name, up.targets[k]), want
-		}
+	k := up.at(node)
+	if k < 0 {
+		return history.Target{Task: up.task.Name}, absent
 	}
-	return history.Target{Task: up.task.Name}, want
+	return p.target(up.task.Name, node), up.cells[k].view.standing
 }
 
 // root follows blocked instances down to the one that failed itself.
@@ -262,11 +292,11 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 	if d.valid {
 		cell.Cause.Input = p.changedInput(c, row, node)
 	}
-	if row != nil && row.Failure != nil && row.Failure.Final && row.Failure.Action == "apply" && row.Failure.Step == c.task.Step.Digest && row.Failure.Input == in.input {
+	if row != nil && row.Failure.Of(c.task.Step.Digest, in.input) && row.Failure.Final {
 		self := p.target(c.task.Name, node)
 		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.FailedCause, Of: self, Text: row.Failure.Error}, view: view{standing: blocked}, failed: true}
 	}
-	cell.Wait = p.hindrance(c, row, node)
+	cell.Wait = p.hindrance(c, row, node, in.input)
 	if cell.Wait.Kind == history.FailedCause {
 		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}}
 	}
@@ -275,7 +305,7 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 }
 
 // hindrance is what keeps an instance with known inputs from starting.
-func (p *Planner) hindrance(c *column, row *history.Row, node int) Cause {
+func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.Digest) Cause {
 	for _, e := range c.waits {
 		if !e.order {
 			continue
@@ -287,65 +317,28 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int) Cause {
 			return Cause{Kind: history.Order, Of: of}
 		}
 	}
+	step := c.task.Step
 	if node >= 0 {
 		n := p.state.Nodes[node]
-		if !model.Suffices(n.Level, p.model.Trust) {
-			return Cause{Kind: history.Distrust, Of: history.Target{Node: n.Name}, Text: fmt.Sprintf("its trust is %q, the packs need %q", n.Level, p.model.Trust)}
-		}
-		if c.task.Step.Scope == model.Node && !n.Online {
+		switch {
+		case !model.Suffices(n.Level, p.model.Trust):
+			return p.distrust(n)
+		case step.Scope == model.Node && !n.Online:
 			return Cause{Kind: history.Offline, Of: history.Target{Node: n.Name}}
 		}
 	}
-	if c.task.Step.Scope == model.Cluster && !c.task.Step.Pure() {
-		if _, why := p.Executor(c.task, node, 1); why.Kind != history.Same {
-			return why
-		}
+	if c.pool != nil && c.pool.count == 0 {
+		return noExecutor(c.task.On)
+	}
+	if node < 0 && c.task.On != "" && !slices.ContainsFunc(p.roleNodes(c.task.On), func(i int) bool { return p.state.Nodes[i].Alive() }) {
+		return Cause{Kind: history.NotUp, Text: "no node of role " + c.task.On + " has come up"}
+	}
+	if row != nil && row.Failure.Of(step.Digest, input) && !row.Failure.Final && row.Failure.Retry.After(p.now) {
+		return Cause{Kind: history.RetryWait, Text: row.Failure.Error}
 	}
 	return Cause{}
 }
 
-// Executor chooses the node that executes a cluster-scope script for an attempt: alive, online, trusted, wanted by the
-// goal, with every `host.` reference in place, and rather another than the target itself. Attempts take turns.
-func (p *Planner) Executor(t *model.Task, node, attempt int) (string, Cause) {
-	c := p.byName[t.Name]
-	var able []string
-	target, onlySelf := "", false
-	if node >= 0 {
-		target = p.state.Nodes[node].Name
-	}
-	for _, i := range p.roles[t.On] {
-		n := p.state.Nodes[i]
-		if !n.Alive() || !n.Online || !model.Suffices(n.Level, p.model.Trust) || !p.hostReady(c, t, i) {
-			continue
-		}
-		if n.Name == target {
-			onlySelf = true
-			continue
-		}
-		able = append(able, n.Name)
-	}
-	switch {
-	case len(able) > 0:
-		return able[(attempt-1)%len(able)], Cause{}
-	case onlySelf:
-		return target, Cause{}
-	}
-	return "", Cause{Kind: history.Executor, Text: fmt.Sprintf("no node of role %s can execute it now", t.On)}
-}
-
-func (p *Planner) hostReady(c *column, t *model.Task, node int) bool {
-	for _, e := range t.Edges() {
-		if !e.Host {
-			continue
-		}
-		up := p.byName[e.Task]
-		if up == nil {
-			return false
-		}
-		k, ok := up.place[node]
-		if !ok || up.cells[k].view.standing != settled {
-			return false
-		}
-	}
-	return true
+func (p *Planner) distrust(n *history.Node) Cause {
+	return Cause{Kind: history.Distrust, Of: history.Target{Node: n.Name}, Text: fmt.Sprintf("its trust is %q, the packs need %q", n.Level, p.model.Trust)}
 }

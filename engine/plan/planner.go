@@ -1,7 +1,11 @@
 package plan
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -12,37 +16,51 @@ import (
 type Planner struct {
 	state  *history.State
 	model  *model.Model // of the newest goal; an empty one for a goal that destroys
-	goal   *history.Goal
+	goal   history.Goal
+	now    time.Time
 	models func(goal int) *model.Model
 	tasks  []*column
 	byName map[string]*column
-	roles  map[string][]int // node indexes by role, sorted by name
-	wanted map[int]bool     // nodes that the goal has
+	roles  map[string]*role
+	wanted []bool // by node index: the goal has it
 	known  map[model.Ref]value.Value
-	above  map[string][]string // by task, the single tasks with `on` that it depends on
-	fresh  []history.Target    // became ready since last asked
+	fixed  map[string]value.Digest // digests of the top workflow's inputs
+	above  map[string][]string     // by task, the single tasks with `on` that it depends on
+	pools  map[string]*pool        // of executors
+	fresh  []history.Target        // became ready since last asked
+	done   []history.Target        // came to be as the goal wants it since last asked
+	counts counts                  // of the goal's instances
+	remove removals
+}
 
-	removals []Removal
+// role is the nodes that play a role in the goal.
+type role struct {
+	nodes      []int  // indexes, sorted by name
+	generation uint64 // grows when anything about one of them changes
 }
 
 // column is the decisions about one task.
 type column struct {
 	task    *model.Task
-	at      int // position in Planner.tasks
 	rows    *history.Column
-	targets []int // node indexes; -1 for the single instance
-	place   map[int]int
+	targets []int   // node indexes, sorted by name; -1 for the single instance
+	place   []int32 // by node index + 1: position in targets + 1, 0 for none
 	cells   []Cell
 	dirty   []bool
 	stale   int // how many are dirty
 
-	waits  []edge // what it waits for
-	wakes  []edge // what waits for it: to is the dependant
-	agg    aggregate
-	shared []sharedArgument
-	out    value.Type
-	values map[int]parsed // outputs in use, by node index
-	gather gathered
+	waits                  []edge // what it waits for
+	wakes                  []edge // what waits for it: to is the dependant
+	looks                  []string
+	agg                    aggregate
+	shared                 []sharedArgument
+	out                    value.Type
+	values                 map[int]parsed // outputs in use, by node index
+	gather                 gathered
+	last                   int // position of the instance that came to be in place last, found at lastGeneration
+	lastAt, lastGeneration uint64
+	hosts                  []*pool
+	pool                   *pool // of executors, for a cluster-scope script
 }
 
 type edge struct {
@@ -55,7 +73,24 @@ type edge struct {
 // aggregate is what readers of `all.T` see.
 type aggregate struct {
 	pending, blocked int
-	generation       int // grows when a settled output changes
+	generation       uint64 // grows when a settled output changes
+}
+
+// counts says how many instances are not as the goal wants them, and what they wait for.
+type counts struct {
+	open, ready int
+	waits       map[history.CauseKind]int
+}
+
+func (n *counts) add(c *Cell, by int) {
+	if c.view.standing == settled || c.view.standing == absent {
+		return
+	}
+	n.open += by
+	if c.Ready {
+		n.ready += by
+	}
+	n.waits[c.Wait.Kind] += by
 }
 
 type parsed struct {
@@ -64,7 +99,7 @@ type parsed struct {
 }
 
 type gathered struct {
-	generation int
+	generation uint64
 	ready      bool
 	digest     value.Digest
 	v          value.Value
@@ -72,270 +107,234 @@ type gathered struct {
 }
 
 type sharedArgument struct {
+	stamp  uint64 // sum of the generations of what it refers to, plus one
 	ref    value.Digest
+	of     value.Digest // ref that v was evaluated for
 	v      value.Value
+	known  bool
 	digest value.Digest
 	err    error
 	fresh  bool
+	small  json.RawMessage // the journal's form, once it was asked for
+
+	compared   json.RawMessage // likewise for comparison, which stores nothing
+	comparedOf value.Digest
 }
 
 // New plans the newest goal of a state from scratch. models gives the checked model of any goal that a live row names.
 func New(state *history.State, models func(goal int) *model.Model) *Planner {
 	p := &Planner{
-		state: state, models: models, goal: state.Goal(), model: &model.Model{},
-		byName: map[string]*column{}, roles: map[string][]int{}, wanted: map[int]bool{},
-		known: map[model.Ref]value.Value{}, above: map[string][]string{},
+		state: state, models: models, model: &model.Model{}, now: state.Now,
+		byName: map[string]*column{}, roles: map[string]*role{}, known: map[model.Ref]value.Value{}, fixed: map[string]value.Digest{},
+		above: map[string][]string{}, pools: map[string]*pool{}, counts: counts{waits: map[history.CauseKind]int{}},
 	}
-	if p.goal == nil {
+	p.remove.init()
+	goal := state.Goal()
+	if goal == nil {
 		return p
 	}
-	if m := models(len(state.Goals) - 1); m != nil && !p.goal.Destroy {
+	p.goal = *goal
+	if m := models(len(state.Goals) - 1); m != nil && !goal.Destroy {
 		p.model = m
 	}
-	for role, names := range p.goal.Roles {
-		for _, name := range slices.Sorted(slices.Values(names)) {
-			i := state.Index(name)
-			p.roles[role] = append(p.roles[role], i)
-			p.wanted[i] = true
-		}
-	}
+	p.assign()
 	p.build()
 	for _, c := range p.tasks {
 		c.taint()
 	}
+	p.buildRemovals()
 	p.Update()
 	return p
+}
+
+// At tells the planner the time, by which retries become due.
+func (p *Planner) At(now time.Time) { p.now = now }
+
+// Now is the time that the planner was told last.
+func (p *Planner) Now() time.Time { return p.now }
+
+// assign takes the goal's nodes by role. It returns the roles that changed.
+func (p *Planner) assign() map[string]bool {
+	changed := map[string]bool{}
+	p.wanted = make([]bool, len(p.state.Nodes))
+	names := map[string]bool{}
+	for name := range p.goal.Roles {
+		names[name] = true
+	}
+	for name := range p.roles {
+		names[name] = true
+	}
+	for name := range names {
+		given := slices.Sorted(slices.Values(p.goal.Roles[name]))
+		nodes := make([]int, 0, len(given))
+		for _, node := range slices.Compact(given) {
+			i := p.state.Index(node)
+			for len(p.wanted) <= i {
+				p.wanted = append(p.wanted, false)
+			}
+			nodes = append(nodes, i)
+			p.wanted[i] = true
+		}
+		r := p.roles[name]
+		if r == nil {
+			r = &role{}
+			p.roles[name] = r
+		}
+		if !slices.Equal(r.nodes, nodes) {
+			r.nodes = nodes
+			r.generation++
+			changed[name] = true
+		}
+	}
+	return changed
 }
 
 func (p *Planner) build() {
 	for i := range p.model.Tasks {
 		t := &p.model.Tasks[i]
-		if p.state.Columns[t.Name] == nil {
-			p.state.Columns[t.Name] = &history.Column{}
-		}
-		c := &column{task: t, at: i, rows: p.state.Columns[t.Name], out: t.Step.OutputType(), values: map[int]parsed{}, shared: make([]sharedArgument, len(t.With))}
-		c.targets = p.targetsOf(t)
-		c.place = make(map[int]int, len(c.targets))
-		for k, node := range c.targets {
-			c.place[node] = k
-		}
-		c.cells = make([]Cell, len(c.targets))
-		for k := range c.cells {
-			c.cells[k].view.standing = pending
-		}
-		c.agg.pending = len(c.cells)
-		c.dirty = make([]bool, len(c.targets))
+		c := &column{task: t, out: t.Step.OutputType(), values: map[int]parsed{}, shared: make([]sharedArgument, len(t.With)), looks: rolesOf(t)}
+		c.aim(p.targetsOf(t), p.counts.waits)
+		p.counts.open += len(c.cells)
 		p.tasks = append(p.tasks, c)
 		p.byName[t.Name] = c
-		above := map[string]bool{}
-		for _, e := range t.Edges() {
-			up := p.byName[e.Task]
-			c.waits = append(c.waits, edge{to: up, all: e.All, order: e.Order, host: e.Host})
-			up.wakes = append(up.wakes, edge{to: c, all: e.All || e.Host, order: e.Order, host: e.Host})
-			if up.task.On != "" && len(up.task.Each) == 0 {
-				above[e.Task] = true
-			}
-			for _, name := range p.above[e.Task] {
-				above[name] = true
-			}
-		}
-		for name := range above {
-			p.above[t.Name] = append(p.above[t.Name], name)
-		}
-		slices.Sort(p.above[t.Name])
+		p.connect(c)
 	}
+}
+
+// connect joins a task to what it waits for.
+func (p *Planner) connect(c *column) {
+	t := c.task
+	above := map[string]bool{}
+	var hosts []string
+	for _, e := range t.Edges() {
+		up := p.byName[e.Task]
+		c.waits = append(c.waits, edge{to: up, all: e.All, order: e.Order, host: e.Host})
+		up.wakes = append(up.wakes, edge{to: c, all: e.All, order: e.Order, host: e.Host})
+		if e.Host {
+			hosts = append(hosts, e.Task)
+		}
+		if up.task.On != "" && len(up.task.Each) == 0 {
+			above[e.Task] = true
+		}
+		for _, name := range p.above[e.Task] {
+			above[name] = true
+		}
+	}
+	p.above[t.Name] = slices.Sorted(maps.Keys(above))
+	if t.Step.Scope == model.Cluster && !t.Step.Pure() {
+		c.pool = p.poolOf(t.On, hosts)
+		c.pool.users = append(c.pool.users, c)
+	}
+}
+
+// aim gives the column its instances; all are undecided.
+func (c *column) aim(targets []int, waits map[history.CauseKind]int) {
+	c.targets = targets
+	c.cells = make([]Cell, len(targets))
+	for k := range c.cells {
+		c.cells[k].view.standing = pending
+	}
+	waits[history.Same] += len(c.cells)
+	c.agg.pending = len(c.cells)
+	c.dirty = make([]bool, len(targets))
+	c.stale = 0
+	c.index()
+}
+
+func (c *column) index() {
+	most := -1
+	for _, node := range c.targets {
+		most = max(most, node)
+	}
+	c.place = make([]int32, most+2)
+	for k, node := range c.targets {
+		c.place[node+1] = int32(k + 1)
+	}
+}
+
+// at gives the position of the instance for a node index, -1 if there is none.
+func (c *column) at(node int) int {
+	if node+1 >= len(c.place) {
+		return -1
+	}
+	return int(c.place[node+1]) - 1
 }
 
 func (p *Planner) targetsOf(t *model.Task) []int {
 	if len(t.Each) == 0 {
 		return []int{-1}
 	}
+	if len(t.Each) == 1 {
+		return slices.Clone(p.roleNodes(t.Each[0]))
+	}
 	var targets []int
 	for _, role := range t.Each {
-		targets = append(targets, p.roles[role]...)
+		targets = append(targets, p.roleNodes(role)...)
 	}
-	slices.SortFunc(targets, func(a, b int) int {
-		return compare(p.state.Nodes[a].Name, p.state.Nodes[b].Name)
-	})
+	slices.SortFunc(targets, func(a, b int) int { return strings.Compare(p.state.Nodes[a].Name, p.state.Nodes[b].Name) })
 	return slices.Compact(targets)
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// taint marks every instance of the task for a new decision.
-func (c *column) taint() {
-	for k := range c.dirty {
-		c.taintAt(k)
-	}
-}
-
-func (c *column) taintAt(k int) {
-	if !c.dirty[k] {
-		c.dirty[k] = true
-		c.stale++
-	}
-}
-
-// Touch marks an instance for a new decision: its history has changed.
-func (p *Planner) Touch(t history.Target) {
-	c := p.byName[t.Task]
-	if c == nil {
-		return
-	}
-	node := -1
-	if t.Node != "" {
-		node = p.state.Index(t.Node)
-	}
-	if k, ok := c.place[node]; ok {
-		c.taintAt(k)
-	}
-}
-
-// TouchNode marks everything that looks at a node for a new decision: its incarnation, address, facts or connection
-// have changed.
-func (p *Planner) TouchNode(name string) {
-	node := p.state.Index(name)
-	clear(p.known)
-	for _, c := range p.tasks {
-		if k, ok := c.place[node]; ok {
-			c.taintAt(k)
-		}
-		if c.task.On != "" || looksAtRoles(c.task) {
-			c.taint()
-		}
-	}
-}
-
-func looksAtRoles(t *model.Task) bool {
-	for _, a := range t.With {
-		for _, r := range a.Refs {
-			if r.Kind == model.RefRole {
-				return true
-			}
-		}
-	}
-	return t.When != nil
-}
-
-// Update brings every decision up to date, upstream first.
-func (p *Planner) Update() {
-	for _, c := range p.tasks {
-		if c.stale > 0 {
-			p.updateColumn(c)
-		}
-	}
-	p.updateRemovals()
-}
-
-func (p *Planner) updateColumn(c *column) {
-	before := c.agg
-	for k := range c.cells {
-		if !c.dirty[k] {
-			continue
-		}
-		c.dirty[k] = false
-		c.stale--
-		old := c.cells[k].view
-		c.cells[k] = p.decide(c, c.targets[k])
-		now := c.cells[k].view
-		if c.cells[k].Ready {
-			p.fresh = append(p.fresh, p.target(c.task.Name, c.targets[k]))
-		}
-		if old == now {
-			continue
-		}
-		c.count(old, -1)
-		c.count(now, +1)
-		if now.standing == settled || old.standing == settled || now.standing == absent || old.standing == absent {
-			c.agg.generation++
-		}
-		p.wakeSame(c, c.targets[k])
-	}
-	if before != c.agg {
-		p.wakeAll(c, before)
-	}
-}
-
-func (c *column) count(v view, by int) {
-	switch v.standing {
-	case pending:
-		c.agg.pending += by
-	case blocked:
-		c.agg.blocked += by
-	}
-}
-
-// wakeSame taints the dependants that read the instance for node directly.
-func (p *Planner) wakeSame(c *column, node int) {
-	for _, e := range c.wakes {
-		switch {
-		case e.all:
-		case node < 0:
-			e.to.taint()
-		default:
-			if k, ok := e.to.place[node]; ok {
-				e.to.taintAt(k)
-			}
-		}
-	}
-}
-
-// wakeAll taints the readers of `all.T`, which see the instances together: only once all of them are settled, and when
-// that ceases.
-func (p *Planner) wakeAll(c *column, before aggregate) {
-	together := func(a aggregate) standing {
-		switch {
-		case a.blocked > 0:
-			return blocked
-		case a.pending > 0:
-			return pending
-		}
-		return settled
-	}
-	if together(before) == together(c.agg) && together(c.agg) == pending {
-		for _, e := range c.wakes {
-			if e.host {
-				e.to.taint()
-			}
-		}
-		return
-	}
-	for _, e := range c.wakes {
-		if e.all {
-			e.to.taint()
-		}
-	}
-}
-
-// Cell gives the decision about an instance of the goal, or nil if the goal has none of that name.
-func (p *Planner) Cell(t history.Target) *Cell {
-	c := p.byName[t.Task]
-	if c == nil {
-		return nil
-	}
-	node := -1
-	if t.Node != "" {
-		node = p.state.Index(t.Node)
-	}
-	if k, ok := c.place[node]; ok {
-		return &c.cells[k]
+func (p *Planner) roleNodes(name string) []int {
+	if r := p.roles[name]; r != nil {
+		return r.nodes
 	}
 	return nil
 }
 
-// Fresh lists the instances that were decided to be ready since it was last called, in the order of the decisions.
+// rolesOf lists the roles whose nodes a task looks at.
+func rolesOf(t *model.Task) []string {
+	var names []string
+	look := func(a *model.Argument) {
+		for _, r := range a.Refs {
+			if r.Kind == model.RefRole && !slices.Contains(names, r.Name) {
+				names = append(names, r.Name)
+			}
+		}
+	}
+	for i := range t.With {
+		look(&t.With[i])
+	}
+	if t.When != nil {
+		look(t.When)
+	}
+	return names
+}
+
+// Cell gives the decision about an instance of the goal, or nil if the goal has none of that name.
+func (p *Planner) Cell(t history.Target) *Cell {
+	if c := p.byName[t.Task]; c != nil {
+		if k := c.at(p.nodeOf(t)); k >= 0 {
+			return &c.cells[k]
+		}
+	}
+	return nil
+}
+
+// nodeOf gives a target's node index, -1 for a single instance and -2 for a node that was never named.
+func (p *Planner) nodeOf(t history.Target) int {
+	if t.Node == "" {
+		return -1
+	}
+	if i, ok := p.state.Find(t.Node); ok {
+		return i
+	}
+	return len(p.state.Nodes)
+}
+
+// Fresh lists the instances that were decided to be ready, to be removed or to run, since it was last called, in the
+// order of the decisions.
 func (p *Planner) Fresh() []history.Target {
-	fresh := p.fresh
-	p.fresh = nil
+	fresh := append(p.remove.fresh, p.fresh...)
+	p.remove.fresh, p.fresh = nil, nil
 	return fresh
+}
+
+// Done lists the instances that came to be as the goal wants them, or to be gone, since it was last called.
+func (p *Planner) Done() []history.Target {
+	done := p.done
+	p.done = nil
+	return done
 }
 
 // Each calls f for every instance of the goal, tasks in dependency order and nodes by name.
@@ -347,11 +346,16 @@ func (p *Planner) Each(f func(history.Target, *model.Task, *Cell)) {
 	}
 }
 
-// Removals lists what is no longer wanted, or has to be removed before it is applied again, with what it waits for.
-func (p *Planner) Removals() []Removal { return p.removals }
-
 // Model gives the model of the newest goal; it has no tasks if everything is to be destroyed.
 func (p *Planner) Model() *model.Model { return p.model }
+
+// Task gives a task of the newest goal's model, or nil.
+func (p *Planner) Task(name string) *model.Task {
+	if c := p.byName[name]; c != nil {
+		return c.task
+	}
+	return nil
+}
 
 // Above lists the single tasks with `on` that a task depends on, directly or not.
 func (p *Planner) Above(task string) []string { return p.above[task] }
@@ -359,14 +363,48 @@ func (p *Planner) Above(task string) []string { return p.above[task] }
 // Role lists the names of a role's nodes, sorted.
 func (p *Planner) Role(name string) []string {
 	var names []string
-	for _, i := range p.roles[name] {
+	for _, i := range p.roleNodes(name) {
 		names = append(names, p.state.Nodes[i].Name)
 	}
 	return names
 }
 
+// Plays reports whether the goal has a node in a role.
+func (p *Planner) Plays(node, role string) bool {
+	_, found := slices.BinarySearch(p.goal.Roles[role], node)
+	return found
+}
+
 // Wants reports whether the goal has the node.
-func (p *Planner) Wants(node string) bool { return p.wanted[p.state.Index(node)] }
+func (p *Planner) Wants(node string) bool {
+	i, ok := p.state.Find(node)
+	return ok && i < len(p.wanted) && p.wanted[i]
+}
+
+// Progress says how far the goal is.
+type Progress struct {
+	Open     int // instances and removals that are not done
+	Total    int
+	Awaiting int // of those, that wait for nodes to come up, to answer or to be trusted
+	Retrying int // of those, that wait for the time of their next attempt
+	Wiping   int // removals that wait for nodes to be wiped
+}
+
+// Progress counts what is not done. It costs nothing.
+func (p *Planner) Progress() Progress {
+	w, r := p.counts.waits, p.remove.waits
+	n := Progress{
+		Open:     p.counts.open + len(p.remove.all),
+		Total:    len(p.remove.all),
+		Awaiting: w[history.NotUp] + w[history.Offline] + w[history.Distrust] + w[history.Executor] + r[history.Offline] + r[history.Executor],
+		Retrying: w[history.RetryWait] + r[history.RetryWait],
+		Wiping:   r[history.Wiping],
+	}
+	for _, c := range p.tasks {
+		n.Total += len(c.cells)
+	}
+	return n
+}
 
 func (p *Planner) target(task string, node int) history.Target {
 	if node < 0 {

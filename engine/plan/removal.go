@@ -1,11 +1,14 @@
 package plan
 
 import (
-	"maps"
+	"math"
 	"slices"
+	"strings"
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/step"
+	"joist/engine/value"
 )
 
 // Removal is an instance whose effect is to go.
@@ -20,61 +23,389 @@ type Removal struct {
 	Failed    bool // its remove failed for good in this run
 }
 
-// updateRemovals looks at everything that was started and is not wanted as it stands.
-func (p *Planner) updateRemovals() {
-	p.removals = p.removals[:0]
-	gone := map[history.Target]bool{}
-	for _, name := range slices.Sorted(maps.Keys(p.state.Columns)) {
-		for i, row := range p.state.Columns[name].Rows {
-			if row == nil || row.Phase == history.Absent {
-				continue
-			}
-			t := p.target(name, i-1)
-			cell := p.Cell(t)
-			if cell != nil && cell.Verdict != Absent && cell.Verdict != Replace {
-				continue
-			}
-			r := Removal{Target: t, Replaced: cell != nil && cell.Verdict == Replace, Cause: Cause{Kind: history.Unwanted}}
-			if r.Replaced {
-				r.Cause = cell.Cause
-			}
-			if m := p.models(row.Goal); m != nil {
-				r.Task = m.Task(name)
-			}
-			gone[t] = true
-			p.removals = append(p.removals, r)
-		}
-	}
-	for i := range p.removals {
-		p.decideRemoval(&p.removals[i], gone)
+// removal is a Removal with what the planner needs to keep it up to date.
+type removal struct {
+	Removal
+	pool   *pool  // of executors; nil unless a cluster-scope script removes it
+	end    uint64 // event that ended its target; forever if that has not ended
+	marked bool
+	strand bool // no node that stays in its `on` role was alive when its target ended
+}
+
+// forever is the end of a target that has not ended.
+const forever = math.MaxUint64
+
+// removals is everything that was started and is not wanted as it stands, with what decides their order: who uses whom.
+type removals struct {
+	all    map[history.Target]*removal
+	byTask map[string]map[history.Target]*removal
+	byNode map[string]map[history.Target]*removal
+	loose  []history.Target // touched, and not of the goal
+	dirty  []*removal
+	fresh  []history.Target
+	waits  map[history.CauseKind]int
+	uses   map[string][]use    // by task: what may use it, in the model of any goal that matters
+	used   map[string][]string // by task: what it may use
+	tally  map[user]*tally
+	marks  map[history.Target]mark
+	hosts  map[string][]*pool // by task that the goal does not have
+	strand map[string]int     // by task: removals that only leaving nodes can execute
+}
+
+// user is a task in a model: what its instances use follows from the model they were started with.
+type user struct {
+	model value.Digest
+	task  string
+}
+
+// use is an edge, seen from the task that is used.
+type use struct {
+	by   user
+	edge model.Edge
+	once bool
+}
+
+// tally counts the instances of a user that are to go, those of them that wait for nothing but readers, and those that
+// stay and have not succeeded for this goal.
+type tally struct{ leaving, held, unsettled int }
+
+func (n tally) zeros() [3]bool {
+	return [3]bool{n.leaving == 0, n.leaving == n.held, n.unsettled == 0}
+}
+
+// mark is how an instance is counted.
+type mark struct {
+	leaving, held, unsettled bool
+	started, stood           value.Digest // models of the last start, and of the success before it
+}
+
+func (r *removals) init() {
+	*r = removals{
+		all: map[history.Target]*removal{}, byTask: map[string]map[history.Target]*removal{}, byNode: map[string]map[history.Target]*removal{},
+		waits: map[history.CauseKind]int{}, uses: map[string][]use{}, used: map[string][]string{}, tally: map[user]*tally{},
+		marks: map[history.Target]mark{}, hosts: map[string][]*pool{}, strand: map[string]int{},
 	}
 }
 
-func (p *Planner) decideRemoval(r *Removal, gone map[history.Target]bool) {
+// buildRemovals learns who uses whom and takes in everything that the goal does not have. What the goal has is accounted
+// for when it is decided.
+func (p *Planner) buildRemovals() {
+	p.remove.init()
+	for key, o := range p.pools {
+		if o.removal {
+			delete(p.pools, key)
+		}
+	}
+	for _, c := range p.tasks {
+		c.hosts = slices.DeleteFunc(c.hosts, func(o *pool) bool { return o.removal })
+	}
+	seen := map[value.Digest]bool{}
+	for i := range p.state.Goals {
+		digest := p.state.Goals[i].Model
+		if m := p.models(i); m != nil && !seen[digest] {
+			seen[digest] = true
+			p.learn(digest, m)
+		}
+	}
+	for name, rows := range p.state.Columns {
+		c := p.byName[name]
+		for i, row := range rows.Rows {
+			if row != nil && row.Phase != history.Absent && (c == nil || c.at(i-1) < 0) {
+				p.remove.loose = append(p.remove.loose, p.target(name, i-1))
+			}
+		}
+	}
+}
+
+func (p *Planner) learn(digest value.Digest, m *model.Model) {
+	for i := range m.Tasks {
+		t := &m.Tasks[i]
+		for _, e := range t.Edges() {
+			p.remove.uses[e.Task] = append(p.remove.uses[e.Task], use{by: user{digest, t.Name}, edge: e, once: t.Step.Once})
+			if !slices.Contains(p.remove.used[t.Name], e.Task) {
+				p.remove.used[t.Name] = append(p.remove.used[t.Name], e.Task)
+			}
+		}
+	}
+}
+
+// account takes in what was decided about an instance: whether it is to go, and whether it may still use what is to go.
+func (p *Planner) account(task string, node int, cell *Cell) {
+	row := p.state.Columns[task].Row(node)
+	live := row != nil && row.Phase != history.Absent
+	gone := live && (cell == nil || cell.Verdict == Absent || cell.Verdict == Replace)
+	if !live && len(p.remove.marks) == 0 && len(p.remove.all) == 0 {
+		return
+	}
+	t := p.target(task, node)
+	var m mark
+	if gone || live && !cell.Settled() {
+		leaving := gone || p.ending(task, node, row)
+		m = mark{leaving: leaving, unsettled: !leaving, started: p.state.Goals[row.Goal].Model}
+		m.held = gone && p.remove.marks[t].held
+		if row.Phase == history.Dirty {
+			m.stood = p.state.Goals[row.Stood].Model
+		}
+	}
+	p.remark(t, m)
+	switch r := p.remove.all[t]; {
+	case gone:
+		if r == nil {
+			r = p.remove.add(t)
+		}
+		p.remove.mark(r)
+		r.Replaced, r.Cause = false, Cause{Kind: history.Unwanted}
+		if cell != nil && cell.Verdict == Replace {
+			r.Replaced, r.Cause = true, cell.Cause
+		}
+	case r != nil:
+		p.remove.drop(r)
+		p.done = append(p.done, t)
+	}
+}
+
+// ending reports whether something in flight will have to be replaced once it has landed.
+func (p *Planner) ending(task string, node int, row *history.Row) bool {
+	if row.Flight == nil {
+		return false
+	}
+	t := p.byName[task].task
+	return p.mustReplace(t, row, p.lives(t, row, node)).Kind != history.Same
+}
+
+// remark counts an instance differently, and looks again at the removals that this may let go on.
+func (p *Planner) remark(t history.Target, m mark) {
+	old := p.remove.marks[t]
+	if old == m {
+		return
+	}
+	crossed := p.remove.count(t.Task, old, -1)
+	crossed = p.remove.count(t.Task, m, +1) || crossed
+	if m == (mark{}) {
+		delete(p.remove.marks, t)
+	} else {
+		p.remove.marks[t] = m
+	}
+	for _, up := range p.remove.used[t.Task] {
+		if crossed {
+			for _, r := range p.remove.byTask[up] {
+				p.remove.mark(r)
+			}
+		} else if r := p.remove.all[history.Target{Task: up, Node: t.Node}]; r != nil {
+			p.remove.mark(r)
+		}
+	}
+}
+
+// count changes the tallies of an instance. It reports whether one of them began or ceased to be zero.
+func (r *removals) count(task string, m mark, by int) bool {
+	crossed := false
+	one := func(digest value.Digest) {
+		u := user{digest, task}
+		n := r.tally[u]
+		if n == nil {
+			n = &tally{}
+			r.tally[u] = n
+		}
+		before := *n
+		if m.leaving {
+			n.leaving += by
+		}
+		if m.held {
+			n.held += by
+		}
+		if m.unsettled {
+			n.unsettled += by
+		}
+		crossed = crossed || before.zeros() != n.zeros()
+	}
+	if m.leaving || m.unsettled {
+		one(m.started)
+		if m.stood != m.started && m.stood != (value.Digest{}) {
+			one(m.stood)
+		}
+	}
+	return crossed
+}
+
+func (r *removals) mark(x *removal) {
+	if !x.marked {
+		x.marked = true
+		r.dirty = append(r.dirty, x)
+	}
+}
+
+func (r *removals) add(t history.Target) *removal {
+	x := &removal{Removal: Removal{Target: t}, end: forever}
+	r.all[t] = x
+	file := func(by map[string]map[history.Target]*removal, key string) {
+		if by[key] == nil {
+			by[key] = map[history.Target]*removal{}
+		}
+		by[key][t] = x
+	}
+	file(r.byTask, t.Task)
+	file(r.byNode, t.Node)
+	r.waits[x.Wait.Kind]++
+	return x
+}
+
+func (r *removals) drop(x *removal) {
+	delete(r.all, x.Target)
+	delete(r.byTask[x.Target.Task], x.Target)
+	delete(r.byNode[x.Node], x.Target)
+	if x.pool != nil {
+		delete(x.pool.waiting, x.Target)
+	}
+	r.waits[x.Wait.Kind]--
+	r.stranded(x, false)
+	x.marked = true // nobody looks at it again
+}
+
+// stranded notes whether only leaving nodes can execute a removal: until it is done, what they need for that stays.
+func (r *removals) stranded(x *removal, strand bool) {
+	if x.strand == strand {
+		return
+	}
+	x.strand = strand
+	if strand {
+		r.strand[x.Target.Task]++
+	} else {
+		r.strand[x.Target.Task]--
+	}
+	for _, up := range r.used[x.Target.Task] {
+		for _, y := range r.byTask[up] {
+			r.mark(y)
+		}
+	}
+}
+
+func (r *removals) touchNode(p *Planner, name string, node int) {
+	for _, x := range r.byNode[name] {
+		r.mark(x)
+	}
+	for t, x := range r.byNode[""] { // a single one may have lived by the node
+		if row := p.state.Row(t); row != nil {
+			if _, rests := row.Rests[name]; rests {
+				r.mark(x)
+			}
+		}
+	}
+}
+
+// updateRemovals decides again about the removals that something changed for.
+func (p *Planner) updateRemovals() {
+	loose := p.remove.loose
+	p.remove.loose = nil
+	for _, t := range loose {
+		p.account(t.Task, p.nodeOf(t), p.Cell(t))
+	}
+	for len(p.remove.dirty) > 0 { // whether one is stranded may matter to others
+		dirty := p.remove.dirty
+		p.remove.dirty = nil
+		slices.SortFunc(dirty, func(a, b *removal) int { return compareTargets(a.Target, b.Target) })
+		for _, r := range dirty {
+			if p.remove.all[r.Target] != r {
+				continue
+			}
+			r.marked = false
+			p.remove.waits[r.Wait.Kind]--
+			p.decideRemoval(r)
+			p.remove.waits[r.Wait.Kind]++
+			if r.Ready {
+				p.remove.fresh = append(p.remove.fresh, r.Target)
+			}
+		}
+	}
+}
+
+func compareTargets(a, b history.Target) int {
+	if c := strings.Compare(a.Task, b.Task); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Node, b.Node)
+}
+
+// Removals lists what is no longer wanted, or has to be removed before it is applied again, with what it waits for, by
+// task and node.
+func (p *Planner) Removals() []Removal {
+	list := make([]Removal, 0, len(p.remove.all))
+	for _, r := range p.remove.all {
+		list = append(list, r.Removal)
+	}
+	slices.SortFunc(list, func(a, b Removal) int { return compareTargets(a.Target, b.Target) })
+	return list
+}
+
+// Removal gives the removal of an instance, or nil if there is none.
+func (p *Planner) Removal(t history.Target) *Removal {
+	if r := p.remove.all[t]; r != nil {
+		return &r.Removal
+	}
+	return nil
+}
+
+// Burden counts the removals for a node: it is not given back before they are done.
+func (p *Planner) Burden(node string) int { return len(p.remove.byNode[node]) }
+
+func (p *Planner) decideRemoval(r *removal) {
 	row := p.state.Row(r.Target)
+	r.Removal = Removal{Target: r.Target, Replaced: r.Replaced, Cause: r.Cause}
+	if m := p.models(row.Goal); m != nil {
+		r.Task = m.Task(r.Target.Task)
+	}
+	if r.Task == nil {
+		r.Failed, r.Wait = true, Cause{Kind: history.FailedCause, Of: r.Target, Text: "no pack knows how to remove it any more"}
+		return
+	}
+	p.locate(r, row)
 	if row.Flight != nil {
 		r.Wait = Cause{Kind: history.Running}
 		return
 	}
-	if f := row.Failure; f != nil && f.Final && f.Action == "remove" {
+	r.Discharge = p.discharge(r, row)
+	if f := row.Failure; r.Discharge == "" && f != nil && f.Final && f.Action == step.Remove {
 		r.Failed, r.Wait = true, Cause{Kind: history.FailedCause, Of: r.Target, Text: f.Error}
 		return
 	}
-	r.Discharge = p.discharge(r, row)
-	if r.Wait = p.consumer(r, gone); r.Wait.Kind != history.Same {
-		return
-	}
-	if r.Discharge == "" {
+	if r.Wait = p.consumer(r, row); r.Wait.Kind == history.Same && r.Discharge == "" {
 		r.Wait = p.removalHindrance(r, row)
 	}
 	r.Ready = r.Wait.Kind == history.Same
 }
 
-// discharge says why the effect is gone by itself, if it is.
-func (p *Planner) discharge(r *Removal, row *history.Row) string {
-	if r.Task == nil {
-		return "no pack knows how to remove it any more"
+// locate finds out who could execute a cluster-scope removal, and when its target ended.
+func (p *Planner) locate(r *removal, row *history.Row) {
+	r.end = forever
+	if r.Task.Step.Scope != model.Cluster || r.Task.Step.Pure() {
+		return
 	}
+	if r.pool == nil || r.pool.role != r.Task.On {
+		var hosts []string
+		for _, e := range r.Task.Edges() {
+			if e.Host {
+				hosts = append(hosts, e.Task)
+			}
+		}
+		r.pool = p.removalPool(r.Task.On, hosts)
+		r.pool.waiting[r.Target] = r
+	}
+	switch {
+	case r.Node != "":
+		if !p.state.Lives(row.Life) {
+			r.end = p.state.Node(r.Node).EndOf(row.Life.Incarnation)
+		}
+	case len(row.Rests) > 0 && !p.rests(row):
+		r.end = 0
+		for node, incarnation := range row.Rests {
+			r.end = max(r.end, p.state.Node(node).EndOf(incarnation))
+		}
+	}
+	p.remove.stranded(r, r.end != forever && (r.pool.staying == 0 || r.pool.staying > r.end))
+}
+
+// discharge says why the effect is gone by itself, if it is.
+func (p *Planner) discharge(r *removal, row *history.Row) string {
 	s := r.Task.Step
 	switch {
 	case s.Pure():
@@ -94,117 +425,117 @@ func (p *Planner) discharge(r *Removal, row *history.Row) string {
 			return "the root it wrote to ended with the boot"
 		}
 	case model.Cluster:
-		if r.Task.On != "" && len(p.executors(r, row)) == 0 {
-			return "no incarnation of role " + r.Task.On + " is left: what it acted on is gone"
+		if r.pool.oldest == 0 || r.pool.oldest > r.end {
+			return "no incarnation of role " + r.Task.On + " is left that was alive at its end: what it acted on is gone"
 		}
 	}
 	return ""
 }
 
-// executors lists the nodes that could execute a removal if they answered: those of the task's `on` role, now or when it
-// was last started, whose incarnation lives.
-func (p *Planner) executors(r *Removal, row *history.Row) []string {
-	candidates := p.Role(r.Task.On)
-	candidates = append(candidates, p.state.Goals[row.Goal].Roles[r.Task.On]...)
-	candidates = slices.DeleteFunc(candidates, func(name string) bool {
-		n := p.state.Node(name)
-		return n == nil || !n.Alive()
-	})
-	slices.Sort(candidates)
-	return slices.Compact(candidates)
-}
-
-// consumer finds what still uses the effect: a reader of its outputs that is not settled without them, or something that
-// was ordered after it and is to go as well.
-func (p *Planner) consumer(r *Removal, gone map[history.Target]bool) Cause {
-	for _, name := range slices.Sorted(maps.Keys(p.state.Columns)) {
-		for i, row := range p.state.Columns[name].Rows {
-			if row == nil || row.Phase == history.Absent {
-				continue
-			}
-			y := p.target(name, i-1)
-			if y == r.Target {
-				continue
-			}
-			m := p.models(row.Goal)
-			if m == nil {
-				continue
-			}
-			t := m.Task(name)
-			if t == nil {
-				continue
-			}
-			if p.uses(t, y, r, gone[y]) {
-				return Cause{Kind: history.Consumer, Of: y}
+// consumer finds what still uses the effect: a reader of its outputs that has not succeeded without them, or something
+// that was ordered after it and is to go as well. Where the same address is applied again, only what ends with it
+// counts; and what ended with its incarnation cannot be kept for its readers.
+func (p *Planner) consumer(r *removal, row *history.Row) Cause {
+	ended := row.Life.Node != "" && !p.state.Lives(row.Life) && r.Discharge != ""
+	var first Cause
+	readers := true
+	for _, u := range p.remove.uses[r.Target.Task] {
+		if u.edge.Host && (r.Replaced || p.offers(r.Target.Task) && p.remove.strand[u.by.task] == 0) {
+			continue
+		}
+		y := history.Target{Task: u.by.task}
+		var n tally
+		if r.Node != "" && (r.Replaced || !u.edge.All && !u.edge.Host) {
+			y.Node = r.Node
+			n = p.remove.marks[y].as(u.by.model)
+		} else if t := p.remove.tally[u.by]; t != nil {
+			n = *t
+		}
+		if r.Replaced { // readers may need what is applied here again
+			n.leaving -= n.held
+		}
+		if n.leaving > 0 || n.unsettled > 0 && !u.edge.Order && !u.edge.Host && !r.Replaced && !ended && !u.once {
+			readers = readers && (n.leaving == 0 || n.leaving == n.held)
+			if first.Kind == history.Same {
+				first = Cause{Kind: history.Consumer, Of: y}
 			}
 		}
 	}
-	return Cause{}
+	m := p.remove.marks[r.Target]
+	m.held = readers && first.Kind != history.Same
+	p.remark(r.Target, m)
+	return first
 }
 
-func (p *Planner) uses(t *model.Task, y history.Target, r *Removal, leaving bool) bool {
-	for _, e := range t.Edges() {
-		if e.Task != r.Target.Task || e.Host {
-			continue
+// as gives how one instance counts as a user with a model.
+func (m mark) as(digest value.Digest) tally {
+	var n tally
+	if m.started == digest || m.stood == digest {
+		if m.leaving {
+			n.leaving = 1
 		}
-		if !e.All && r.Node != "" && y.Node != r.Node {
-			continue
+		if m.held {
+			n.held = 1
 		}
-		if leaving {
-			return true
-		}
-		if e.Order || r.Replaced || t.Step.Once {
-			continue
-		}
-		if cell := p.Cell(y); cell != nil && !cell.Settled() {
-			return true
+		if m.unsettled {
+			n.unsettled = 1
 		}
 	}
-	return false
+	return n
 }
 
-func (p *Planner) removalHindrance(r *Removal, row *history.Row) Cause {
+// offers reports whether the goal has any instance of a task: one that a removal with a `host.` reference can turn to.
+func (p *Planner) offers(task string) bool {
+	c := p.byName[task]
+	return c != nil && len(c.cells) > 0
+}
+
+func (p *Planner) removalHindrance(r *removal, row *history.Row) Cause {
+	if f := row.Failure; f != nil && !f.Final && f.Action == step.Remove && f.Retry.After(p.now) {
+		return Cause{Kind: history.RetryWait, Text: f.Error}
+	}
 	switch r.Task.Step.Scope {
 	case model.Node:
 		n := p.state.Node(r.Node)
-		if p.goal.Destroy {
-			return Cause{Kind: history.Wiping, Of: history.Target{Node: r.Node}}
-		}
-		if !n.Online {
-			return Cause{Kind: history.Offline, Of: history.Target{Node: r.Node}}
+		of := history.Target{Node: r.Node}
+		switch {
+		case p.goal.Destroy:
+			return Cause{Kind: history.Wiping, Of: of}
+		case !n.Online:
+			return Cause{Kind: history.Offline, Of: of}
+		case !model.Suffices(n.Level, p.model.Trust):
+			return p.distrust(n)
 		}
 	case model.Cluster:
 		if p.goal.Destroy {
 			return Cause{Kind: history.Wiping}
 		}
-		if _, why := p.RemovalExecutor(r, 1); why.Kind != history.Same {
-			return why
+		if p.removalExecutor(r, 1) < 0 {
+			return noExecutor(r.Task.On)
 		}
 	}
 	return Cause{}
 }
 
-// RemovalExecutor chooses the node that executes the remove of a cluster-scope script for an attempt: rather one that
-// the goal keeps, and rather another than the target.
-func (p *Planner) RemovalExecutor(r *Removal, attempt int) (string, Cause) {
-	row := p.state.Row(r.Target)
-	var first, last []string
-	for _, name := range p.executors(r, row) {
-		n := p.state.Node(name)
-		if !n.Online || !p.hostReady(nil, r.Task, p.state.Index(name)) {
-			continue
-		}
-		if name == r.Node || !slices.Contains(p.Role(r.Task.On), name) {
-			last = append(last, name)
-			continue
-		}
-		first = append(first, name)
+// RemovalExecutor chooses the node that executes the remove of a cluster-scope script for an attempt: one that was alive
+// when its target ended, rather one that the goal keeps, and rather another than the target.
+func (p *Planner) RemovalExecutor(t history.Target, attempt int) (string, Cause) {
+	r := p.remove.all[t]
+	if r == nil || r.pool == nil {
+		return "", Cause{Kind: history.Executor, Text: "nothing is to be removed there"}
 	}
-	if len(first) == 0 {
-		first = last
+	if i := p.removalExecutor(r, attempt); i >= 0 {
+		return p.state.Nodes[i].Name, Cause{}
 	}
-	if len(first) == 0 {
-		return "", Cause{Kind: history.Executor, Text: "no node of role " + r.Task.On + " can execute it now"}
+	return "", noExecutor(r.Task.On)
+}
+
+func (p *Planner) removalExecutor(r *removal, attempt int) int {
+	node := p.nodeOf(r.Target)
+	old := func(i int) bool { return p.state.Nodes[i].Born <= r.end }
+	kept := func(i int) bool { return i != node && old(i) && p.plays(i, r.Task.On) }
+	if i := r.pool.choose(node, attempt, kept); i >= 0 {
+		return i
 	}
-	return first[(attempt-1)%len(first)], Cause{}
+	return r.pool.choose(node, attempt, old)
 }

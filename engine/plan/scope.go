@@ -24,21 +24,57 @@ func (s scope) Lookup(r model.Ref) value.Value {
 	case model.RefInput:
 		return p.model.Inputs[r.Name]
 	case model.RefNode:
-		v, _ := p.nodeValue(s.node).Attr(r.Attr)
+		v := p.nodeValue(s.node)
+		if r.Attr != "" {
+			v, _ = v.Attr(r.Attr)
+		}
 		return v
 	case model.RefRole:
 		return p.roleValue(r.Name)
 	case model.RefAll:
-		return p.gatherOf(p.byName[r.Name])
-	case model.RefHost:
-		if s.host == "" {
-			return value.Value{}
+		if c := p.byName[r.Name]; c != nil {
+			return p.gatherOf(c)
 		}
-		return p.outputOf(p.byName[r.Name], p.state.Index(s.host), r.Attr)
+	case model.RefHost:
+		if s.host != "" {
+			return p.hostOutput(r.Name, p.state.Index(s.host), r.Attr)
+		}
 	case model.RefTask:
-		return p.outputOf(p.byName[r.Name], s.node, r.Attr)
+		if c := p.byName[r.Name]; c != nil {
+			return p.outputOf(c, s.node, r.Attr)
+		}
 	}
 	return value.Value{}
+}
+
+// hostOutput gives an output on the node that executes: as it stands there, if a removal needs it.
+func (p *Planner) hostOutput(task string, node int, attr string) value.Value {
+	if c := p.byName[task]; c != nil {
+		if k := c.at(node); k >= 0 && c.cells[k].Settled() {
+			return p.outputOf(c, node, attr)
+		}
+	}
+	row := p.state.Columns[task].Row(node)
+	if row == nil || !p.stands(task, node) {
+		return value.Value{}
+	}
+	m := p.models(row.Goal)
+	if m == nil || m.Task(task) == nil {
+		return value.Value{}
+	}
+	v, err := m.Task(task).Step.OutputType().Parse(row.Outputs)
+	if err != nil {
+		return value.Value{}
+	}
+	return attribute(v, attr)
+}
+
+func attribute(v value.Value, attr string) value.Value {
+	if attr == "" {
+		return v
+	}
+	a, _ := v.Attr(attr)
+	return a
 }
 
 // outputOf gives an output of an instance, null where the instance does not exist, unknown where it has not run.
@@ -46,16 +82,11 @@ func (p *Planner) outputOf(c *column, node int, attr string) value.Value {
 	if len(c.task.Each) == 0 {
 		node = -1
 	}
-	k, ok := c.place[node]
-	if !ok || c.cells[k].view.standing == absent {
+	k := c.at(node)
+	if k < 0 || c.cells[k].view.standing == absent {
 		return value.NullOf(value.Type{})
 	}
-	v := p.outputs(c, k)
-	if attr == "" {
-		return v
-	}
-	a, _ := v.Attr(attr)
-	return a
+	return attribute(p.outputs(c, k), attr)
 }
 
 func (p *Planner) outputs(c *column, k int) value.Value {
@@ -67,7 +98,7 @@ func (p *Planner) outputs(c *column, k int) value.Value {
 	if have, ok := c.values[node]; ok && have.of == cell.view.out {
 		return have.v
 	}
-	row := c.rows.Row(node)
+	row := c.row(p, node)
 	data := row.Outputs
 	if len(data) == 0 {
 		data = json.RawMessage("{}")
@@ -156,7 +187,7 @@ func (p *Planner) roleValue(role string) value.Value {
 		return v
 	}
 	m := map[string]value.Value{}
-	for _, i := range p.roles[role] {
+	for _, i := range p.roleNodes(role) {
 		m[p.state.Nodes[i].Name] = p.nodeValue(i)
 	}
 	v := value.Gather(nodeType, m)
@@ -188,7 +219,7 @@ func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
 			if len(up.task.Each) == 0 {
 				at = -1
 			}
-			if k, ok := up.place[at]; ok {
+			if k := up.at(at); k >= 0 {
 				h.Digest(up.cells[k].view.out)
 			}
 		case model.RefAll:
@@ -196,39 +227,70 @@ func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
 			p.refreshGather(up)
 			h.Digest(up.gather.digest)
 		case model.RefNode:
-			n := p.state.Nodes[node]
-			switch r.Attr {
-			case model.NodeName:
-				h.Text(n.Name)
-			case model.NodeAddress:
-				h.Text(n.Address)
-			case model.NodeIncarnation:
-				h.Text(n.Incarnation)
-			case model.NodeBoot:
-				h.Text(n.Boot)
-			default:
-				h.Bytes(n.Facts)
-			}
+			p.hashNode(h, p.state.Nodes[node], r.Attr)
 		case model.RefRole:
-			for _, i := range p.roles[r.Name] {
-				n := p.state.Nodes[i]
-				for _, s := range []string{n.Name, n.Address, n.Incarnation, n.Boot, fmt.Sprint(n.Ended)} {
-					h.Text(s)
-				}
-				h.Bytes(n.Facts)
+			for _, i := range p.roleNodes(r.Name) {
+				p.hashNode(h, p.state.Nodes[i], "")
 			}
 		case model.RefInput:
-			h.Digest(p.model.Inputs[r.Name].Digest())
+			h.Digest(p.inputDigest(r.Name))
 		}
 	}
 }
 
-// sharedRef is the reference digest of an argument that is the same for every instance of its task, kept until one of
-// the task's instances is decided anew in another state of what it refers to.
+// hashNode adds an attribute of a node, or with none all of them.
+func (p *Planner) hashNode(h value.Hasher, n *history.Node, attr string) {
+	whole := attr == ""
+	if whole || attr == model.NodeName {
+		h.Text(n.Name)
+	}
+	if whole || attr == model.NodeAddress {
+		h.Text(n.Address)
+	}
+	if whole || attr == model.NodeIncarnation {
+		h.Text(n.Incarnation)
+	}
+	if whole || attr == model.NodeBoot {
+		h.Text(n.Boot)
+	}
+	if whole || attr == model.NodeFacts {
+		h.Bytes(n.Facts)
+	}
+	if n.Alive() {
+		h.Text("alive")
+	}
+}
+
+func (p *Planner) inputDigest(name string) value.Digest {
+	d, ok := p.fixed[name]
+	if !ok {
+		d = p.model.Inputs[name].Digest()
+		p.fixed[name] = d
+	}
+	return d
+}
+
+// sharedRef is the reference digest of an argument that is the same for every instance of its task, kept until
+// something that it refers to changes.
 func (p *Planner) sharedRef(c *column, i int) value.Digest {
-	h := value.NewHasher()
-	p.hashRefs(h, &c.task.With[i], -1)
-	return h.Sum()
+	s := &c.shared[i]
+	stamp := uint64(1)
+	for _, r := range c.task.With[i].Refs {
+		switch r.Kind {
+		case model.RefTask, model.RefAll:
+			stamp += p.byName[r.Name].agg.generation
+		case model.RefRole:
+			if r := p.roles[r.Name]; r != nil {
+				stamp += r.generation
+			}
+		}
+	}
+	if s.stamp != stamp {
+		h := value.NewHasher()
+		p.hashRefs(h, &c.task.With[i], -1)
+		s.stamp, s.ref = stamp, h.Sum()
+	}
+	return s.ref
 }
 
 type inputs struct {
@@ -247,37 +309,67 @@ func (p *Planner) inputs(c *column, node int) (inputs, error) {
 			h.Digest(a.Digest)
 			continue
 		}
-		v, digest, err := p.argument(c, i, node)
+		v, err := p.argument(c, i, node)
 		if err != nil {
 			return inputs{}, err
 		}
-		if !v.Known() {
+		if !v.known {
 			return inputs{open: a.Name}, nil
 		}
-		h.Digest(digest)
+		h.Digest(v.digest)
 	}
 	return inputs{known: true, input: h.Sum()}, nil
 }
 
-// argument evaluates one input of an instance and checks it against the declared type.
-func (p *Planner) argument(c *column, i, node int) (value.Value, value.Digest, error) {
+// argument is the value of one input of an instance.
+type argument struct {
+	v      value.Value
+	known  bool
+	digest value.Digest // zero unless known
+}
+
+// argument evaluates one input of an instance and checks it against the declared type. What is the same for every
+// instance is evaluated and looked through once: a gather over n nodes that n nodes read stays linear.
+func (p *Planner) argument(c *column, i, node int) (argument, error) {
 	a := &c.task.With[i]
 	if !a.Shared {
 		v, err := p.evaluate(c, a, scope{p, node, ""})
 		if err != nil || !v.Known() {
-			return v, value.Digest{}, err
+			return argument{v: v}, err
 		}
-		return v, v.Digest(), nil
+		return argument{v, true, v.Digest()}, nil
 	}
 	s := &c.shared[i]
-	if ref := p.sharedRef(c, i); !s.fresh || s.ref != ref {
-		*s = sharedArgument{ref: ref, fresh: true}
+	if ref := p.sharedRef(c, i); !s.fresh || s.of != ref {
+		s.of, s.fresh, s.digest, s.known, s.small = ref, true, value.Digest{}, false, nil
 		s.v, s.err = p.evaluate(c, a, scope{p, -1, ""})
 		if s.err == nil && s.v.Known() {
-			s.digest = s.v.Digest()
+			s.known, s.digest = true, s.v.Digest()
 		}
 	}
-	return s.v, s.digest, s.err
+	return argument{s.v, s.known, s.digest}, s.err
+}
+
+// Kept gives the form in which the journal keeps an input of an instance, given its value. The data of a large one comes
+// with it when it was not asked for before.
+func (p *Planner) Kept(t history.Target, i int, v value.Value) (small json.RawMessage, large []byte, err error) {
+	c := p.byName[t.Task]
+	shared := c.task.With[i].Shared
+	if shared && c.shared[i].small != nil {
+		return c.shared[i].small, nil, nil
+	}
+	data, err := v.MarshalJSON()
+	if err != nil {
+		return nil, nil, err
+	}
+	small = Small(data)
+	if len(small) != len(data) {
+		large = data
+	}
+	if shared {
+		c.shared[i].small = small
+	}
+	return small, large, nil
 }
 
 func (p *Planner) evaluate(c *column, a *model.Argument, s scope) (value.Value, error) {
@@ -301,10 +393,7 @@ func (p *Planner) evaluate(c *column, a *model.Argument, s scope) (value.Value, 
 // that executes, for `host.` references.
 func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value, error) {
 	c := p.byName[t.Task]
-	node := -1
-	if t.Node != "" {
-		node = p.state.Index(t.Node)
-	}
+	node := p.nodeOf(t)
 	given := make(map[string]value.Value, len(c.task.Step.Inputs))
 	for i := range c.task.With {
 		a := &c.task.With[i]
@@ -313,7 +402,9 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 		if a.UsesHost() {
 			v, err = p.evaluate(c, a, scope{p, node, host})
 		} else {
-			v, _, err = p.argument(c, i, node)
+			var known argument
+			known, err = p.argument(c, i, node)
+			v = known.v
 		}
 		if err != nil {
 			return nil, err
@@ -323,14 +414,14 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 	return WithDefaults(c.task.Step, given), nil
 }
 
-// HostInputs evaluates the inputs that look at the node that executes, for a task as it is or as it was.
-func (p *Planner) HostInputs(t *model.Task, host string, into map[string]value.Value) {
-	for i := range t.With {
-		a := &t.With[i]
+// HostInputs evaluates the inputs that look at the node that executes, for an instance of a task as it is or as it was.
+func (p *Planner) HostInputs(t history.Target, task *model.Task, host string, into map[string]value.Value) {
+	for i := range task.With {
+		a := &task.With[i]
 		if !a.UsesHost() {
 			continue
 		}
-		if v, err := a.Expr.Eval(scope{p, -1, host}); err == nil {
+		if v, err := a.Expr.Eval(scope{p, p.nodeOf(t), host}); err == nil && v.Known() {
 			into[a.Name] = v
 		}
 	}
@@ -363,15 +454,33 @@ func (p *Planner) changedInput(c *column, row *history.Row, node int) string {
 		if a.UsesHost() {
 			continue
 		}
-		v, _, err := p.argument(c, i, node)
+		v, err := p.argument(c, i, node)
 		if err != nil {
 			continue
 		}
-		if data, err := v.MarshalJSON(); err == nil && string(Small(data)) != string(was[a.Name]) {
+		data, err := p.smallOf(c, i, v.v)
+		if err == nil && string(data) != string(was[a.Name]) {
 			return a.Name
 		}
 	}
 	return ""
+}
+
+// smallOf gives the journal's form of an input, for comparison only.
+func (p *Planner) smallOf(c *column, i int, v value.Value) (json.RawMessage, error) {
+	s := &c.shared[i]
+	if s.fresh && s.compared != nil && s.comparedOf == s.of {
+		return s.compared, nil
+	}
+	data, err := v.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	data = Small(data)
+	if c.task.With[i].Shared {
+		s.compared, s.comparedOf = data, s.of
+	}
+	return data, nil
 }
 
 // largest is the size in bytes from which an input is kept in the journal by its digest.

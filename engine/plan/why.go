@@ -14,12 +14,9 @@ func (p *Planner) Trigger(t history.Target, cause Cause) Cause {
 	if c == nil || cause.Of != (history.Target{}) {
 		return cause
 	}
-	node := -1
-	if t.Node != "" {
-		node = p.state.Index(t.Node)
-	}
+	node := p.nodeOf(t)
 	var since uint64
-	if row := c.rows.Row(node); row != nil {
+	if row := c.row(p, node); row != nil {
 		since = row.Ended
 	}
 	latest := since
@@ -27,16 +24,44 @@ func (p *Planner) Trigger(t history.Target, cause Cause) Cause {
 		if e.host || cause.Input != "" && !readsIn(c, cause.Input, e.to.task.Name) {
 			continue
 		}
-		for k := range e.to.cells {
-			if !e.all && e.to.targets[k] != node && e.to.targets[k] >= 0 {
-				continue
-			}
-			if row := e.to.rows.Row(e.to.targets[k]); row != nil && row.Phase == history.InPlace && row.Ended > latest {
-				latest, cause.Of = row.Ended, p.target(e.to.task.Name, e.to.targets[k])
-			}
+		up := e.to
+		k := -1
+		switch {
+		case e.all:
+			k = p.lastOf(up)
+		case len(up.task.Each) == 0:
+			k = up.at(-1)
+		default:
+			k = up.at(node)
+		}
+		if k < 0 {
+			continue
+		}
+		if row := up.row(p, up.targets[k]); row != nil && row.Phase == history.InPlace && row.Ended > latest {
+			latest, cause.Of = row.Ended, p.target(up.task.Name, up.targets[k])
 		}
 	}
 	return cause
+}
+
+// lastOf gives the position of the instance that came to be in place last, -1 if none is.
+func (p *Planner) lastOf(c *column) int {
+	ended := func(k int) uint64 {
+		if row := c.row(p, c.targets[k]); row != nil && row.Phase == history.InPlace {
+			return row.Ended
+		}
+		return 0
+	}
+	if c.lastAt > 0 && c.last < len(c.targets) && ended(c.last) == c.lastAt && c.lastGeneration == c.agg.generation {
+		return c.last
+	}
+	c.last, c.lastAt, c.lastGeneration = -1, 0, c.agg.generation
+	for k := range c.targets {
+		if at := ended(k); at > c.lastAt {
+			c.last, c.lastAt = k, at
+		}
+	}
+	return c.last
 }
 
 func readsIn(c *column, input, task string) bool {
@@ -88,7 +113,7 @@ func (p *Planner) fact(t history.Target, row *history.Row) Link {
 	if n := p.state.Node(t.Node); n != nil && n.Up > p.goalAt(row) {
 		return Link{Seq: n.Up, Says: fmt.Sprintf("node %s came up with incarnation %s", n.Name, n.Incarnation)}
 	}
-	g := p.goal
+	g := p.state.Goal()
 	if row != nil && row.Started > 0 && row.Goal >= 0 && row.Goal < len(p.state.Goals) {
 		g = &p.state.Goals[row.Goal]
 	}
@@ -138,8 +163,7 @@ func (p *Planner) Items() []Item {
 			items = append(items, p.item(c, k))
 		}
 	}
-	for i := range p.removals {
-		r := &p.removals[i]
+	for _, r := range p.Removals() {
 		if r.Replaced {
 			continue
 		}

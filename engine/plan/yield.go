@@ -11,7 +11,7 @@ import (
 // to value. What is not known yet, or cannot be evaluated, is unknown.
 func (p *Planner) Yield() map[string]value.Value {
 	yield := map[string]value.Value{}
-	if p.goal == nil || p.goal.Destroy {
+	if p.goal.Seq == 0 || p.goal.Destroy {
 		return yield
 	}
 	for i := range p.model.Outputs {

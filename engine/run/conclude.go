@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,7 +37,7 @@ func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.E
 func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Event {
 	row := m.state.Row(t)
 	f := row.Flight
-	if r.Excused {
+	if r.Excused || r.Error != "" && f.Aborted {
 		return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Excused: true}
 	}
 	was := m.model(row.Goal)
@@ -47,10 +48,13 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 	if task == nil {
 		return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Final: true, Error: "its step is not known any more"}
 	}
+	if r.Error == "" && !r.ValidUntil.IsZero() && !r.ValidUntil.After(now) {
+		r.Error = fmt.Sprintf("its success has expired already, at %s", r.ValidUntil.UTC().Format(time.RFC3339))
+	}
 	if r.Error == "" && f.Action == step.Apply {
 		outputs, err := CheckOutputs(task.Step, r.Outputs)
 		if err == nil {
-			s := m.success(t, history.Started{Incarnation: row.Life.Incarnation, Attempt: f.Attempt}, outputs)
+			s := m.success(t, history.Started{Incarnation: row.Life.Incarnation, Attempt: f.Attempt, Agent: f.Agent}, outputs)
 			if !r.ValidUntil.IsZero() {
 				s.ValidUntil = &r.ValidUntil
 			}
@@ -103,6 +107,9 @@ func CheckOutputs(s *model.Step, data json.RawMessage) (json.RawMessage, error) 
 			return nil, fmt.Errorf("step %s did not yield its output %q; write it to outputs.json", s.Name, f.Name)
 		}
 		v, err := f.Type.Parse(part)
+		if err == nil && v.Null() && !f.Optional && f.Type.Kind != value.Any {
+			err = errors.New("it is null; give it a value or leave it out of an optional one")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("step %s: output %s: %w", s.Name, f.Name, err)
 		}
@@ -127,21 +134,27 @@ func CheckOutputs(s *model.Step, data json.RawMessage) (json.RawMessage, error) 
 
 func (m *Machine) success(t history.Target, started history.Started, outputs json.RawMessage) history.Succeeded {
 	s := history.Succeeded{Target: t, Action: step.Apply, Attempt: started.Attempt, Outputs: outputs, Output: value.Sum(outputs)}
-	task := m.plan.Model().Task(t.Task)
+	task := m.plan.Task(t.Task)
 	if task == nil {
 		return s
 	}
 	if t.Node == "" && task.On != "" {
-		for _, name := range m.plan.Role(task.On) {
+		rest := func(name string) {
 			if n := m.state.Node(name); n.Alive() {
 				s.RestsOn = append(s.RestsOn, history.Rest{Node: name, Incarnation: n.Incarnation})
 			}
 		}
+		for _, name := range m.plan.Role(task.On) {
+			rest(name)
+		}
+		if started.Agent != "" && !m.plan.Plays(started.Agent, task.On) {
+			rest(started.Agent)
+		}
 	}
 	if t.Node != "" {
 		for _, single := range m.plan.Above(t.Task) {
-			on := m.plan.Model().Task(single).On
-			if slices.Contains(m.plan.Role(on), t.Node) {
+			row := m.state.Row(history.Target{Task: single})
+			if row != nil && m.plan.Plays(t.Node, m.plan.Task(single).On) && row.Rests[t.Node] != started.Incarnation {
 				s.Joins = append(s.Joins, history.Join{Task: single, Rest: history.Rest{Node: t.Node, Incarnation: started.Incarnation}})
 			}
 		}

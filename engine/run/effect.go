@@ -22,6 +22,7 @@ type Dispatch struct {
 	ID          uint64 // event that started it; with the cluster, the request's identity
 	Agent       string // node that performs it
 	Incarnation string // of that node, which must still be the same
+	Boot        string // likewise: on another root the effect would be where nobody looks for it
 	Action      step.Action
 	Attempt     int
 	Step        *model.Step

@@ -1,6 +1,8 @@
 package run
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"joist/engine/history"
@@ -15,15 +17,20 @@ type Machine struct {
 	plan    *plan.Planner
 	library Library
 
-	queue   []history.Target            // ready, not yet looked at
-	held    map[string][]history.Target // ready, but refused a place, by rollout
-	timers  timers
-	groups  map[string]*model.Rollout // by task
-	asked   map[string]asked          // what was last asked of nodes
-	nextAsk time.Time                 // when to look at them again; zero for when something happens
-	flights int                       // attempts in flight
-	events  []history.Event
-	effects []Effect
+	queue    []history.Target        // ready, not yet looked at
+	begun    map[history.Target]bool // in the current step
+	timers   timers
+	rollouts []*group
+	groups   map[string]*group                  // by task
+	flights  map[string]map[history.Target]bool // attempts in flight, by the node that performs them; "" for services
+	flying   int                                // how many
+	asked    map[string]asked                   // what was last asked of nodes
+	restless map[string]bool                    // nodes to look at, whether something has to be asked of them
+	needs    map[string]Effect                  // what has to be asked of nodes, until it is done
+	urgent   int                                // needs other than power
+	asks     timers                             // when to ask again
+	events   []history.Event
+	effects  []Effect
 }
 
 type asked struct {
@@ -50,9 +57,14 @@ type Outcome struct {
 
 // New takes up a journal where it stands. Call Resume before the first Advance.
 func New(state *history.State, library Library) *Machine {
-	m := &Machine{state: state, library: library, held: map[string][]history.Target{}, groups: map[string]*model.Rollout{}, asked: map[string]asked{}}
+	m := &Machine{
+		state: state, library: library, groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
+		flights: map[string]map[history.Target]bool{},
+	}
+	m.eachRow(func(t history.Target, row *history.Row) {
+		m.note(t, nil, row.Flight)
+	})
 	m.replan()
-	m.flights = len(m.flying())
 	return m
 }
 
@@ -63,16 +75,22 @@ func (m *Machine) State() *history.State { return m.state }
 func (m *Machine) Plan() *plan.Planner { return m.plan }
 
 func (m *Machine) replan() {
-	m.plan = plan.New(m.state, m.model)
-	clear(m.groups)
-	clear(m.held)
-	rollouts := m.plan.Model().Rollouts
-	for i := range rollouts {
-		for _, task := range rollouts[i].Tasks {
-			m.groups[task] = &rollouts[i]
+	if m.plan == nil || !m.plan.Retarget() {
+		m.plan = plan.New(m.state, m.model)
+		m.queue = nil
+	}
+	var waiting []history.Target
+	for _, g := range m.rollouts {
+		waiting = append(waiting, g.ready...)
+		for _, node := range slices.Sorted(maps.Keys(g.waiting)) {
+			waiting = append(waiting, g.waiting[node]...)
 		}
 	}
-	m.queue = m.plan.Fresh()
+	m.groupsOf()
+	m.queue = append(m.queue, waiting...)
+	for _, n := range m.state.Nodes {
+		m.restless[n.Name] = true
+	}
 }
 
 func (m *Machine) model(goal int) *model.Model {
@@ -82,11 +100,32 @@ func (m *Machine) model(goal int) *model.Model {
 	return m.library.Model(m.state.Goals[goal])
 }
 
+// resumeGrace is how long after a start of the engine results may still come of what was in flight before.
+const resumeGrace = 2 * time.Minute
+
 // Resume repeats the effects of everything in flight, after a restart. Whoever receives them knows the identity of
 // each, and does nothing twice.
 func (m *Machine) Resume(now time.Time) Outcome {
-	for name, c := range m.state.Columns {
-		for i, row := range c.Rows {
+	m.events = nil
+	if m.flying > 0 {
+		m.take(now, history.Resumed{})
+	}
+	m.eachRow(func(t history.Target, row *history.Row) {
+		if row.Flight != nil {
+			m.perform(t, row)
+			if row.Flight.Aborted {
+				m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
+			}
+		}
+		m.remind(now, t, row)
+	})
+	return m.advance(now)
+}
+
+// eachRow calls f for every row that there is, by task and node.
+func (m *Machine) eachRow(f func(history.Target, *history.Row)) {
+	for _, name := range slices.Sorted(maps.Keys(m.state.Columns)) {
+		for i, row := range m.state.Columns[name].Rows {
 			if row == nil {
 				continue
 			}
@@ -94,45 +133,68 @@ func (m *Machine) Resume(now time.Time) Outcome {
 			if i > 0 {
 				t.Node = m.state.Nodes[i-1].Name
 			}
-			if row.Flight != nil {
-				m.timers.add(row.Flight.Deadline, t)
-				m.perform(t, row)
-			}
-			m.remind(t, row)
+			f(t, row)
 		}
 	}
-	return m.Advance(now)
 }
 
-// remind sets the timers that a row asks for: the next attempt, and the renewal of a success with a limited life.
-func (m *Machine) remind(t history.Target, row *history.Row) {
-	if f := row.Failure; f != nil && !f.Final {
-		m.timers.add(f.Retry, t)
-	}
-	if !row.Due.IsZero() && !row.Expired {
+// remind sets the timer that a row asks for: the end of an attempt, the next one, or the renewal of a success with a
+// limited life.
+func (m *Machine) remind(now time.Time, t history.Target, row *history.Row) {
+	switch {
+	case row.Flight != nil:
+		m.timers.add(m.deadline(row), t)
+	case row.Failure != nil && !row.Failure.Final && row.Failure.Retry.After(now):
+		m.timers.add(row.Failure.Retry, t)
+	case row.Failure != nil && !row.Failure.Final:
+		m.plan.Touch(t)
+	case !row.Due.IsZero() && !row.Expired && row.Phase == history.InPlace:
 		m.timers.add(renewal(t, row), t)
 	}
 }
 
-// Advance folds what happened and decides what follows. The events given stand first in the outcome.
+// deadline is when an attempt is given up. What ended while the engine was down has time to say so.
+func (m *Machine) deadline(row *history.Row) time.Time {
+	at := row.Flight.Deadline
+	if grace := m.state.Resumed.Add(resumeGrace); row.Begun.Before(m.state.Resumed) && at.Before(grace) {
+		return grace
+	}
+	return at
+}
+
+// Advance folds what happened and decides what follows. The events given stand first in the outcome, but for those that
+// answer a question nobody asks any more.
 func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
 	m.events = nil
 	for _, e := range happened {
-		m.take(now, e)
+		if !m.stale(e) {
+			m.take(now, e)
+		}
 	}
-	due := m.timers.until(now)
-	for _, t := range due {
+	return m.advance(now)
+}
+
+// stale reports whether an event answers what the machine would not ask any more: the release of a node that the goal
+// has again, or that something stands on.
+func (m *Machine) stale(e history.Event) bool {
+	r, ok := e.(history.NodeReleased)
+	return ok && (m.plan.Wants(r.Node) || m.plan.Burden(r.Node) > 0 || len(m.flights[r.Node]) > 0)
+}
+
+func (m *Machine) advance(now time.Time) Outcome {
+	m.plan.At(now)
+	for _, t := range m.timers.until(now) {
 		m.ring(now, t)
 	}
 	m.plan.Update()
-	for m.step(now) {
+	for m.step(now) || m.lend(now) {
 		m.plan.Update()
 	}
 	m.tend(now)
 	m.rest(now)
 	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: m.timers.next()}
-	if !m.nextAsk.IsZero() && (out.Wake.IsZero() || m.nextAsk.Before(out.Wake)) {
-		out.Wake = m.nextAsk
+	if again := m.asks.next(); !again.IsZero() && m.state.Outcome != history.OutcomeCancelled && (out.Wake.IsZero() || again.Before(out.Wake)) {
+		out.Wake = again
 	}
 	m.events, m.effects = nil, nil
 	return out
@@ -140,83 +202,86 @@ func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
 
 // take makes an event part of the journal and of everything derived from it.
 func (m *Machine) take(now time.Time, e history.Event) {
-	before := m.endedBy(e)
-	m.flights += flightChange(m.state, e)
+	m.plan.At(now)
+	t, aimed := history.TargetOf(e)
+	var before *history.Flight
+	if aimed {
+		before = m.flight(t)
+	}
+	node := m.endedBy(e)
 	m.state.Fold(m.state.Seq+1, now, e)
 	m.events = append(m.events, e)
+	if aimed {
+		m.note(t, before, m.flight(t))
+		m.touch(now, t)
+	}
 	switch e := e.(type) {
 	case history.Goal:
 		m.replan()
 		clear(m.asked)
 	case history.NodeSeen:
-		m.plan.TouchNode(e.Node)
-		m.excuse(now, e.Node, before)
+		m.touchNode(now, e.Node, node)
 	case history.NodeEnded:
-		m.plan.TouchNode(e.Node)
-		m.excuse(now, e.Node, before)
+		m.touchNode(now, e.Node, node)
 	case history.NodeReleased:
-		m.plan.TouchNode(e.Node)
+		m.touchNode(now, e.Node, node)
 	case history.Cancelled:
 		m.abortAll()
-	case history.BreakerClosed:
-		m.recall(e.Rollout)
-	case history.PlaceReturned:
-		m.recall(e.Rollout)
 	case history.Succeeded:
-		m.touch(e.Target)
 		for _, j := range e.Joins {
-			m.touch(history.Target{Task: j.Task})
+			m.plan.Touch(history.Target{Task: j.Task})
 		}
-	case history.Started:
-		m.touch(e.Target)
-	case history.Failed:
-		m.touch(e.Target)
-	case history.Discharged:
-		m.touch(e.Target)
-	case history.Forced:
-		m.touch(e.Target)
-	case history.Drifted:
-		m.touch(e.Target)
-	case history.Expired:
-		m.touch(e.Target)
+		if g := m.groups[t.Task]; g != nil && g.Together && g.founder == "" && m.completed(g, t.Node) {
+			g.founder = t.Node
+		}
 	}
 }
 
-func (m *Machine) touch(t history.Target) {
+func (m *Machine) touch(now time.Time, t history.Target) {
 	m.plan.Touch(t)
 	if row := m.state.Row(t); row != nil {
-		m.remind(t, row)
+		m.remind(now, t, row)
 	}
-	if g := m.groups[t.Task]; g != nil {
-		m.recall(g.Name)
+	if t.Node != "" {
+		m.restless[t.Node] = true
 	}
 }
 
-// flightChange is by how much an event changes the number of attempts in flight.
-func flightChange(s *history.State, e history.Event) int {
-	flying := func(t history.Target) int {
-		if row := s.Row(t); row != nil && row.Flight != nil {
-			return 1
+func (m *Machine) touchNode(now time.Time, name string, before history.Node) {
+	m.plan.TouchNode(name)
+	m.restless[name] = true
+	m.excuse(now, name, before)
+}
+
+// flight gives the attempt of an instance that is in flight, or nil.
+func (m *Machine) flight(t history.Target) *history.Flight {
+	if row := m.state.Row(t); row != nil {
+		return row.Flight
+	}
+	return nil
+}
+
+// note keeps count of what is in flight, and where.
+func (m *Machine) note(t history.Target, before, after *history.Flight) {
+	if before != nil {
+		delete(m.flights[before.Agent], t)
+		m.flying--
+		m.restless[before.Agent] = true
+	}
+	if after != nil {
+		if m.flights[after.Agent] == nil {
+			m.flights[after.Agent] = map[history.Target]bool{}
 		}
-		return 0
+		m.flights[after.Agent][t] = true
+		m.flying++
 	}
-	switch e := e.(type) {
-	case history.Started:
-		return 1 - flying(e.Target)
-	case history.Succeeded:
-		return -flying(e.Target)
-	case history.Failed:
-		return -flying(e.Target)
-	case history.Discharged:
-		return -flying(e.Target)
-	}
-	return 0
 }
 
-// recall lets everything that was refused a place ask again.
-func (m *Machine) recall(rollout string) {
-	m.queue = append(m.queue, m.held[rollout]...)
-	delete(m.held, rollout)
+// airborne lists what a node has in flight, in a fixed order.
+func (m *Machine) airborne(agent string) []history.Target {
+	list := slices.Collect(maps.Keys(m.flights[agent]))
+	sortTargets(list)
+	return list
 }
 
 // endedBy gives the incarnation and boot that an event may be about to end.
@@ -242,32 +307,10 @@ func (m *Machine) excuse(now time.Time, name string, before history.Node) {
 	if before.Incarnation == "" || before.Incarnation == n.Incarnation && before.Boot == n.Boot && !n.Ended {
 		return
 	}
-	for _, t := range m.flying() {
+	for _, t := range m.airborne(name) {
 		row := m.state.Row(t)
-		if row.Flight.Agent != name {
-			continue
-		}
 		m.take(now, history.Failed{Target: t, Action: row.Flight.Action, Attempt: row.Flight.Attempt, Error: "the node's boot or incarnation ended", Excused: true})
 	}
-}
-
-// flying lists what is in flight, in a fixed order.
-func (m *Machine) flying() []history.Target {
-	var list []history.Target
-	for name, c := range m.state.Columns {
-		for i, row := range c.Rows {
-			if row == nil || row.Flight == nil {
-				continue
-			}
-			t := history.Target{Task: name}
-			if i > 0 {
-				t.Node = m.state.Nodes[i-1].Name
-			}
-			list = append(list, t)
-		}
-	}
-	sortTargets(list)
-	return list
 }
 
 // ring is the time that something was waiting for.
@@ -277,12 +320,25 @@ func (m *Machine) ring(now time.Time, t history.Target) {
 		return
 	}
 	switch {
-	case row.Flight != nil && !row.Flight.Deadline.After(now):
+	case row.Flight != nil && !m.deadline(row).After(now):
 		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
 		m.take(now, m.conclude(now, t, Report{ID: row.Started, Error: "no result within its time; the node or service may be cut off"}))
 	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !renewal(t, row).After(now):
 		m.take(now, history.Expired{Target: t})
-	case row.Flight == nil && row.Failure != nil && !row.Failure.Final:
+	default:
 		m.plan.Touch(t)
+		m.remind(now, t, row)
 	}
+}
+
+// Replanned plans the same goal from scratch, for whoever wants to compare. It changes nothing.
+func (m *Machine) Replanned() *plan.Planner {
+	p := plan.New(m.state, m.model)
+	p.At(m.plan.Now())
+	for _, r := range m.plan.Removals() {
+		p.Touch(r.Target)
+	}
+	p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) { p.Touch(t) })
+	p.Update()
+	return p
 }

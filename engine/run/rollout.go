@@ -1,6 +1,8 @@
 package run
 
 import (
+	"container/heap"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,181 +30,305 @@ func Places(c model.Count, total int) int {
 	return max(n, 1)
 }
 
-// budget is what a rollout allows now.
-type budget struct {
-	open     bool // the breaker has not opened
-	together bool // founding: no living node has completed the group
-	limit    int  // places that may be taken at once
+// group is a rollout in pursuit: who waits for a place, in the order in which they are to have one.
+type group struct {
+	*model.Rollout
+	total   int                         // nodes before the change
+	ready   []history.Target            // of nodes that hold a place
+	waiting map[string][]history.Target // of nodes that hold none, by node
+	queue   nodeQueue                   // those nodes
+	touched map[string]bool             // nodes that may be done
+	founder string                      // a node that has completed the group; empty if none is known
 }
 
-func (m *Machine) budgetOf(g *model.Rollout) budget {
-	total := 0
-	for _, role := range m.rolesBefore() {
-		for name, nodes := range role {
-			if slices.Contains(g.Roles, name) {
-				total += len(nodes)
+// groupsOf makes the groups of the plan's model.
+func (m *Machine) groupsOf() {
+	clear(m.groups)
+	m.rollouts = nil
+	rollouts := m.plan.Model().Rollouts
+	for i := range rollouts {
+		g := &group{Rollout: &rollouts[i], waiting: map[string][]history.Target{}, touched: map[string]bool{}}
+		g.total = count(g.Roles, m.state.Before)
+		if g.total == 0 {
+			g.total = count(g.Roles, m.state.Goal().Roles)
+		}
+		if spent := m.state.Budgets[g.Name]; spent != nil {
+			for node := range spent.Places {
+				g.touched[node] = true
 			}
 		}
-		if total > 0 {
-			break
+		for _, task := range g.Tasks {
+			m.groups[task] = g
+		}
+		m.rollouts = append(m.rollouts, g)
+		m.findFounder(g)
+	}
+}
+
+// count counts the nodes of some roles, each once.
+func count(roles []string, given map[string][]string) int {
+	nodes := map[string]bool{}
+	for _, role := range roles {
+		for _, name := range given[role] {
+			nodes[name] = true
 		}
 	}
-	spent := m.state.Budgets[g.Name]
-	if spent == nil {
-		spent = &history.Budget{}
-	}
-	b := budget{open: spent.Failures < Places(g.StopAfter, total), limit: Places(g.MaxInFlight, total)}
-	if g.Canaries > 0 && len(spent.Proven) < g.Canaries {
-		b.limit = min(g.Canaries-len(spent.Proven), b.limit)
-	}
-	b.together = g.Together && !m.founded(g)
-	return b
+	return len(nodes)
 }
 
-// rolesBefore gives the roles' nodes before the change, then those of the change.
-func (m *Machine) rolesBefore() []map[string][]string {
-	n := len(m.state.Goals)
-	var list []map[string][]string
-	if n > 1 {
-		list = append(list, m.state.Goals[n-2].Roles)
+func (m *Machine) findFounder(g *group) {
+	g.founder = ""
+	if !g.Together {
+		return
 	}
-	return append(list, m.state.Goals[n-1].Roles)
-}
-
-// founded reports whether any living node has completed the group.
-func (m *Machine) founded(g *model.Rollout) bool {
 	for _, n := range m.state.Nodes {
-		if n.Alive() && !n.Released && m.completed(g, n.Name) {
-			return true
+		if m.completed(g, n.Name) {
+			g.founder = n.Name
+			return
 		}
 	}
-	return false
 }
 
-// completed reports whether everything of the group stands on a living node.
-func (m *Machine) completed(g *model.Rollout, node string) bool {
-	any := false
-	for _, task := range g.Tasks {
-		row := m.state.Row(history.Target{Task: task, Node: node})
-		if row == nil || row.Phase != history.InPlace || !m.state.Lives(row.Life) {
-			return false
-		}
-		any = true
-	}
-	return any
-}
-
-// admit asks for a place for an instance that is to start. It gives the rollout whose place the instance holds, empty
-// without one. What is refused is asked again when a place comes back.
-func (m *Machine) admit(t history.Target) (string, bool) {
-	g := m.groups[t.Task]
-	if g == nil || t.Node == "" {
-		return "", true
-	}
-	if m.mayEnter(g, t.Node) {
-		return g.Name, true
-	}
-	m.held[g.Name] = append(m.held[g.Name], t)
-	return "", false
-}
-
-func (m *Machine) admitRemoval(r plan.Removal) (string, bool) {
-	g := m.groups[r.Target.Task]
-	if g == nil || r.Node == "" {
-		return "", true
-	}
-	return g.Name, m.mayEnter(g, r.Node)
-}
-
-func (m *Machine) mayEnter(g *model.Rollout, node string) bool {
-	b := m.budgetOf(g)
-	if !b.open {
+// completed reports whether a living node has, or had in its life, everything of the group that it is to have.
+func (m *Machine) completed(g *group, node string) bool {
+	if n := m.state.Node(node); n == nil || !n.Alive() {
 		return false
 	}
+	some := false
+	for _, task := range g.Tasks {
+		t := history.Target{Task: task, Node: node}
+		row := m.state.Row(t)
+		if row == nil || row.Phase == history.Absent {
+			if cell := m.plan.Cell(t); cell == nil || cell.Verdict == plan.Absent {
+				continue
+			}
+			return false
+		}
+		if row.Done.IsZero() || !m.state.Lives(row.Life) {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
+// together reports whether the group starts at once, because no living node has completed it.
+func (m *Machine) together(g *group) bool {
+	if !g.Together {
+		return false
+	}
+	if g.founder != "" && !m.completed(g, g.founder) {
+		m.findFounder(g)
+	}
+	return g.founder == ""
+}
+
+// open reports whether the rollout's breaker lets anything start.
+func (m *Machine) open(g *group) bool {
 	spent := m.state.Budgets[g.Name]
-	if b.together || spent != nil && spent.Places[node] {
+	return spent == nil || spent.Failures < Places(g.StopAfter, g.total)
+}
+
+// free counts the places that may be taken now.
+func (m *Machine) free(g *group) int {
+	limit, taken := Places(g.MaxInFlight, g.total), 0
+	proven := 0
+	if spent := m.state.Budgets[g.Name]; spent != nil {
+		taken, proven = len(spent.Places), len(spent.Proven)
+	}
+	if proven < g.Canaries {
+		limit = min(g.Canaries-proven, limit)
+	}
+	return limit - taken
+}
+
+func (m *Machine) holds(g *group, node string) bool {
+	spent := m.state.Budgets[g.Name]
+	return spent != nil && spent.Places[node]
+}
+
+// line puts an instance that is ready in its group's line. It reports false if the instance needs no place.
+func (m *Machine) line(t history.Target) bool {
+	g := m.groups[t.Task]
+	if g == nil || t.Node == "" {
+		return false
+	}
+	if r := m.plan.Removal(t); r != nil && r.Ready && r.Discharge != "" {
+		return false
+	}
+	if m.holds(g, t.Node) {
+		g.ready = append(g.ready, t)
 		return true
 	}
-	return spent == nil || len(spent.Places) < b.limit
+	if len(g.waiting[t.Node]) == 0 {
+		heap.Push(&g.queue, queued{m.class(g, t.Node), t.Node})
+	}
+	if !slices.Contains(g.waiting[t.Node], t) {
+		g.waiting[t.Node] = append(g.waiting[t.Node], t)
+	}
+	return true
 }
 
-// order sorts what is ready by the order in which nodes take places, so that the first asked is the first to go.
-func (m *Machine) order(queue []history.Target) []history.Target {
-	slices.SortStableFunc(queue, func(a, b history.Target) int {
-		if m.groups[a.Task] == nil || m.groups[b.Task] == nil {
-			return 0
+// admit starts what has a place, or may take one, the first in order first. It reports whether anything happened.
+func (m *Machine) admit(now time.Time, g *group) bool {
+	did := false
+	for {
+		for len(g.ready) > 0 && m.open(g) {
+			t := g.ready[0]
+			g.ready = g.ready[1:]
+			did = m.start(now, t, g.Name) || did
 		}
-		if d := m.class(a.Node) - m.class(b.Node); d != 0 {
-			return int(d)
+		if len(g.queue) == 0 || !m.open(g) {
+			return did
 		}
-		if a.Node < b.Node {
-			return -1
+		q := g.queue[0]
+		if c := m.class(g, q.node); c != q.class {
+			g.queue[0].class = c
+			heap.Fix(&g.queue, 0)
+			continue
 		}
-		if a.Node > b.Node {
-			return 1
+		if !m.holds(g, q.node) && !m.together(g) && m.free(g) <= 0 {
+			return did
 		}
-		return 0
-	})
-	return slices.Compact(queue)
+		heap.Pop(&g.queue)
+		g.ready = g.waiting[q.node]
+		delete(g.waiting, q.node)
+	}
 }
 
-func (m *Machine) class(node string) class {
+func (m *Machine) class(g *group, node string) class {
 	n := m.state.Node(node)
-	switch {
-	case n == nil:
-		return classNew
-	case !m.plan.Wants(node):
+	if !m.plan.Wants(node) {
 		if n.Alive() && n.Online {
 			return classLeaving
 		}
 		return classEnded
 	}
-	for task := range m.groups {
-		if row := m.state.Row(history.Target{Task: task, Node: node}); row != nil && row.Phase != history.Absent {
-			return classChanged
+	class := classNew
+	for _, task := range g.Tasks {
+		t := history.Target{Task: task, Node: node}
+		row := m.state.Row(t)
+		if row == nil || row.Phase == history.Absent {
+			continue
 		}
+		if m.plan.Removal(t) != nil && !m.state.Lives(row.Life) {
+			return classEnded
+		}
+		class = classChanged
 	}
-	return classNew
+	return class
 }
 
-// returnPlaces gives back the places of nodes whose whole group is in place, or gone.
+// returnPlaces gives back the places of nodes whose whole group is in place, or gone. A leaving node whose next removal
+// has to wait for others gives its place back too, because those may need it.
 func (m *Machine) returnPlaces(now time.Time) bool {
 	did := false
-	rollouts := m.plan.Model().Rollouts
-	for i := range rollouts {
-		g := &rollouts[i]
-		spent := m.state.Budgets[g.Name]
-		if spent == nil {
+	for _, g := range m.rollouts {
+		if len(g.touched) == 0 {
 			continue
 		}
 		var done []string
-		for node := range spent.Places {
-			if m.groupDone(g, node) {
+		for node := range g.touched {
+			if m.holds(g, node) && m.groupDone(g, node) {
 				done = append(done, node)
 			}
 		}
+		clear(g.touched)
 		slices.Sort(done)
 		for _, node := range done {
-			m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node})
+			m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node, Proven: m.proven(g, node)})
 			did = true
 		}
 	}
 	return did
 }
 
-func (m *Machine) groupDone(g *model.Rollout, node string) bool {
-	for _, task := range g.Tasks {
-		t := history.Target{Task: task, Node: node}
-		row := m.state.Row(t)
-		if cell := m.plan.Cell(t); cell != nil {
-			if !cell.Settled() && cell.Verdict != plan.Absent {
-				return false
-			}
+// lend gives back the places of nodes that wait for others, if nothing else can go on and somebody asks for a place: the
+// others may be who they wait for. Where something failed the place is kept.
+func (m *Machine) lend(now time.Time) bool {
+	if m.state.Outcome == history.OutcomeCancelled || m.flying > 0 || m.plan.Progress().Retrying > 0 {
+		return false
+	}
+	did := false
+	for _, g := range m.rollouts {
+		spent := m.state.Budgets[g.Name]
+		if spent == nil || len(g.queue) == 0 || !m.open(g) {
 			continue
 		}
-		if row != nil && row.Phase != history.Absent {
+		for _, node := range slices.Sorted(maps.Keys(spent.Places)) {
+			if m.waits(g, node) {
+				m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node})
+				did = true
+			}
+		}
+	}
+	return did
+}
+
+// waits reports whether everything of the group that a node has yet to do waits for other instances.
+func (m *Machine) waits(g *group, node string) bool {
+	for _, task := range g.Tasks {
+		t := history.Target{Task: task, Node: node}
+		wait := plan.Cause{}
+		if r := m.plan.Removal(t); r != nil {
+			wait = r.Wait
+		} else if cell := m.plan.Cell(t); cell != nil && !cell.Settled() && cell.Verdict != plan.Absent {
+			wait = cell.Wait
+		} else {
+			continue
+		}
+		if k := wait.Kind; k != history.Upstream && k != history.Order && k != history.Consumer {
 			return false
 		}
 	}
 	return true
+}
+
+func (m *Machine) groupDone(g *group, node string) bool {
+	for _, task := range g.Tasks {
+		t := history.Target{Task: task, Node: node}
+		if cell := m.plan.Cell(t); cell != nil && cell.Verdict != plan.Absent {
+			if !cell.Settled() {
+				return false
+			}
+			continue
+		}
+		row := m.state.Row(t)
+		if row == nil || row.Phase == history.Absent {
+			continue
+		}
+		if r := m.plan.Removal(t); r == nil || r.Wait.Kind != history.Consumer || r.Replaced {
+			return false
+		}
+	}
+	return true
+}
+
+// proven reports whether a node that gives its place back has something of the group.
+func (m *Machine) proven(g *group, node string) bool {
+	return slices.ContainsFunc(g.Tasks, func(task string) bool {
+		cell := m.plan.Cell(history.Target{Task: task, Node: node})
+		return cell != nil && cell.Settled()
+	})
+}
+
+// queued is a node in a group's line.
+type queued struct {
+	class class
+	node  string
+}
+
+type nodeQueue []queued
+
+func (q nodeQueue) Len() int { return len(q) }
+func (q nodeQueue) Less(i, j int) bool {
+	return q[i].class < q[j].class || q[i].class == q[j].class && q[i].node < q[j].node
+}
+func (q nodeQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *nodeQueue) Push(x any)   { *q = append(*q, x.(queued)) }
+func (q *nodeQueue) Pop() any {
+	last := len(*q) - 1
+	x := (*q)[last]
+	*q = (*q)[:last]
+	return x
 }

@@ -3,6 +3,8 @@ package run
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"joist/engine/history"
@@ -14,77 +16,80 @@ import (
 
 // step starts what is ready now. It reports whether it did anything, so that decisions have to be looked at again.
 func (m *Machine) step(now time.Time) bool {
-	if m.state.Outcome == "cancelled" {
-		return false
-	}
-	did := m.returnPlaces(now)
-	removals := m.plan.Removals()
-	for i := range removals {
-		did = m.startRemoval(now, removals[i]) || did
+	for _, t := range m.plan.Done() {
+		if g := m.groups[t.Task]; g != nil && t.Node != "" {
+			g.touched[t.Node] = true
+		}
+		m.restless[t.Node] = true
 	}
 	m.queue = append(m.queue, m.plan.Fresh()...)
+	if m.state.Outcome == history.OutcomeCancelled {
+		return false
+	}
+	clear(m.begun)
+	did := m.returnPlaces(now)
 	queue := m.queue
 	m.queue = nil
-	for _, t := range m.order(queue) {
-		did = m.start(now, t) || did
+	for _, t := range queue {
+		if !m.line(t) {
+			did = m.start(now, t, "") || did
+		}
+	}
+	for _, g := range m.rollouts {
+		did = m.admit(now, g) || did
 	}
 	return did
 }
 
-func (m *Machine) start(now time.Time, t history.Target) bool {
+// start starts an instance's apply or remove, if that is ready still, in a place of a rollout or outside any.
+func (m *Machine) start(now time.Time, t history.Target, place string) bool {
+	if m.flight(t) != nil || m.begun[t] { // what began in this step is decided about anew only after it
+		return false
+	}
+	if r := m.plan.Removal(t); r != nil {
+		m.begun[t] = r.Ready
+		return r.Ready && m.startRemoval(now, *r, place)
+	}
 	cell := m.plan.Cell(t)
-	row := m.state.Row(t)
-	if cell == nil || !cell.Ready || row != nil && row.Flight != nil {
+	if cell == nil || !cell.Ready {
 		return false
 	}
-	task := m.plan.Model().Task(t.Task)
-	attempt := 1
-	if row != nil && row.Failure != nil && !row.Failure.Final {
-		if row.Failure.Retry.After(now) {
-			m.timers.add(row.Failure.Retry, t)
-			return false
-		}
-		if row.Failure.Action == step.Apply {
-			attempt = row.Failure.Attempt + 1
-		}
-	}
-	place, ok := m.admit(t)
-	if !ok {
-		return false
+	m.begun[t] = true
+	task, attempt := m.plan.Task(t.Task), 1
+	if row := m.state.Row(t); row != nil && row.Failure.Of(task.Step.Digest, cell.Digests().Input) {
+		attempt = row.Failure.Attempt + 1
 	}
 	started, inputs, err := m.prepare(now, t, attempt)
+	started.Place = place
 	if err != nil {
-		m.take(now, history.Failed{Target: t, Action: step.Apply, Attempt: attempt, Error: err.Error(), Final: true})
+		input := cell.Digests().Input
+		m.take(now, history.Failed{Target: t, Action: step.Apply, Attempt: attempt, Error: err.Error(), Final: true, Step: started.Step, Input: &input})
 		return true
 	}
-	started.Place = place
 	if task.Step.Pure() {
 		m.take(now, m.compute(now, task, started, inputs))
 		return true
 	}
 	m.take(now, started)
-	m.timers.add(started.Deadline, t)
 	m.emit(t, inputs)
 	return true
 }
 
 // prepare makes the intent of an apply.
 func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history.Started, map[string]value.Value, error) {
-	cell, task := m.plan.Cell(t), m.plan.Model().Task(t.Task)
+	cell, task := m.plan.Cell(t), m.plan.Task(t.Task)
 	s := history.Started{Target: t, Action: step.Apply, Attempt: attempt, Step: task.Step.Digest, Deadline: deadline(now, &task.Step.Apply)}
 	s.Ref, s.Input = cell.Digests().Ref, cell.Digests().Input
 	s.Cause = m.plan.Trigger(t, cell.Cause)
-	node := -1
 	if t.Node != "" {
-		node = m.state.Index(t.Node)
-		n := m.state.Nodes[node]
+		n := m.state.Node(t.Node)
 		s.Incarnation, s.Boot = n.Incarnation, n.Boot
 		if task.Step.Scope == model.Node {
 			s.Agent = t.Node
 		}
 	}
 	if task.Step.Scope == model.Cluster && !task.Step.Pure() {
-		executor, why := m.plan.Executor(task, node, attempt)
+		executor, why := m.plan.Executor(t, attempt)
 		if why.Kind != history.Same {
 			return s, nil, fmt.Errorf("cannot choose a node to execute it: %s", why.Text)
 		}
@@ -94,25 +99,24 @@ func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history
 	if err != nil {
 		return s, nil, err
 	}
-	s.Inputs, err = m.record(task, inputs)
+	s.Inputs, err = m.record(t, task, inputs)
 	return s, inputs, err
 }
 
 // record gives inputs the form in which the journal keeps them: without those from `host.`, large ones by digest.
-func (m *Machine) record(task *model.Task, inputs map[string]value.Value) (json.RawMessage, error) {
+func (m *Machine) record(t history.Target, task *model.Task, inputs map[string]value.Value) (json.RawMessage, error) {
 	kept := make(map[string]json.RawMessage, len(task.With))
 	for i := range task.With {
 		a := &task.With[i]
 		if a.UsesHost() {
 			continue
 		}
-		data, err := inputs[a.Name].MarshalJSON()
+		small, large, err := m.plan.Kept(t, i, inputs[a.Name])
 		if err != nil {
 			return nil, fmt.Errorf("input %s: %w", a.Name, err)
 		}
-		small := plan.Small(data)
-		if d, large := plan.Large(small); large && len(data) > len(small) {
-			m.effects = append(m.effects, Keep{Digest: d, Data: data})
+		if d, ok := plan.Large(small); ok && large != nil {
+			m.effects = append(m.effects, Keep{Digest: d, Data: large})
 		}
 		kept[a.Name] = small
 	}
@@ -127,6 +131,9 @@ func deadline(now time.Time, a *model.Action) time.Time {
 // compute performs a pure step: a value, or a gate.
 func (m *Machine) compute(now time.Time, task *model.Task, started history.Started, inputs map[string]value.Value) history.Event {
 	outputs, err := Compute(task.Step, inputs)
+	if err == nil {
+		outputs, err = CheckOutputs(task.Step, outputs)
+	}
 	if err != nil {
 		started.Deadline = time.Time{}
 		m.take(now, started)
@@ -166,10 +173,7 @@ type bodyScope map[string]value.Value
 // Lookup implements model.Scope.
 func (b bodyScope) Lookup(r model.Ref) value.Value { return b[r.Name] }
 
-func (m *Machine) startRemoval(now time.Time, r plan.Removal) bool {
-	if !r.Ready {
-		return false
-	}
+func (m *Machine) startRemoval(now time.Time, r plan.Removal, place string) bool {
 	if r.Discharge != "" {
 		m.take(now, history.Discharged{Target: r.Target, Why: r.Discharge})
 		return true
@@ -177,25 +181,20 @@ func (m *Machine) startRemoval(now time.Time, r plan.Removal) bool {
 	row := m.state.Row(r.Target)
 	attempt := 1
 	if f := row.Failure; f != nil && f.Action == step.Remove && !f.Final {
-		if f.Retry.After(now) {
-			return false
-		}
 		attempt = f.Attempt + 1
-	}
-	place, ok := m.admitRemoval(r)
-	if !ok {
-		return false
 	}
 	s := history.Started{Target: r.Target, Action: step.Remove, Attempt: attempt, Step: row.Step, Input: row.Input, Place: place,
 		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause}
 	switch r.Task.Step.Scope {
 	case model.Cluster:
-		s.Agent, _ = m.plan.RemovalExecutor(&r, attempt)
+		var why plan.Cause
+		if s.Agent, why = m.plan.RemovalExecutor(r.Target, attempt); why.Kind != history.Same {
+			return false
+		}
 	case model.Node:
 		s.Agent = r.Node
 	}
 	m.take(now, s)
-	m.timers.add(s.Deadline, r.Target)
 	m.perform(r.Target, m.state.Row(r.Target))
 	return true
 }
@@ -222,7 +221,7 @@ func (m *Machine) perform(t history.Target, row *history.Row) {
 }
 
 func (m *Machine) emit(t history.Target, inputs map[string]value.Value) {
-	m.dispatch(t, m.state.Row(t), m.plan.Model().Task(t.Task), inputs, "")
+	m.dispatch(t, m.state.Row(t), m.plan.Task(t.Task), inputs, "")
 }
 
 func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task, inputs map[string]value.Value, broken string) {
@@ -232,16 +231,16 @@ func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task,
 		if f.Action == step.Remove && task.Step.Remove != nil && task.Step.Remove.Call != "" {
 			name = task.Step.Remove.Call
 		}
-		m.effects = append(m.effects, Call{Target: t, ID: row.Started, Name: name, Action: f.Action, Attempt: f.Attempt, Inputs: inputs, Deadline: f.Deadline, Broken: broken})
+		m.effects = append(m.effects, Call{Target: t, ID: row.Started, Name: name, Action: f.Action, Attempt: f.Attempt, Inputs: inputs, Deadline: m.deadline(row), Broken: broken})
 		return
 	}
 	agent := f.Agent
-	incarnation := ""
+	incarnation, boot := "", ""
 	if n := m.state.Node(agent); n != nil {
-		incarnation = n.Incarnation
+		incarnation, boot = n.Incarnation, n.Boot
 	}
-	m.effects = append(m.effects, Dispatch{Target: t, ID: row.Started, Agent: agent, Incarnation: incarnation, Action: f.Action, Attempt: f.Attempt,
-		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: f.Deadline, Broken: broken})
+	m.effects = append(m.effects, Dispatch{Target: t, ID: row.Started, Agent: agent, Incarnation: incarnation, Boot: boot, Action: f.Action, Attempt: f.Attempt,
+		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: m.deadline(row), Broken: broken})
 }
 
 // recorded gives the inputs of the last start of an apply from the journal, `host.` ones resolved anew.
@@ -280,14 +279,15 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 		inputs[f.Name] = v
 	}
 	if row.Flight != nil && row.Flight.Agent != "" && task.Step.Scope == model.Cluster {
-		m.plan.HostInputs(task, row.Flight.Agent, inputs)
+		m.plan.HostInputs(t, task, row.Flight.Agent, inputs)
 	}
 	return plan.WithDefaults(task.Step, inputs), task, broken
 }
 
 func (m *Machine) abortAll() {
-	for _, t := range m.flying() {
-		row := m.state.Row(t)
-		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
+	for _, agent := range slices.Sorted(maps.Keys(m.flights)) {
+		for _, t := range m.airborne(agent) {
+			m.effects = append(m.effects, Abort{Target: t, ID: m.state.Row(t).Started, Agent: agent})
+		}
 	}
 }

@@ -2,13 +2,13 @@ package run
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
-	"joist/engine/step"
 )
 
 // Times of what the machine asks of nodes.
@@ -22,157 +22,123 @@ const (
 // not answer, release for those that have nothing of the cluster on them any more.
 func (m *Machine) tend(now time.Time) {
 	goal := m.state.Goal()
-	if goal == nil || m.state.Outcome == "cancelled" {
+	if goal == nil || m.state.Outcome == history.OutcomeCancelled {
 		return
 	}
-	m.nextAsk = time.Time{}
-	busy := m.rowsByNode()
-	for _, n := range m.state.Nodes {
-		switch {
-		case m.plan.Wants(n.Name):
-			if !n.Online {
-				m.ask(now, n.Name, "raise", Raise{Node: n.Name})
-			} else {
-				delete(m.asked, n.Name)
-			}
-		case n.Released || !m.everWanted(n.Name):
-		case goal.Destroy && n.Alive():
-			m.ask(now, n.Name, "wipe", Wipe{Node: n.Name, Incarnation: n.Incarnation})
-		case busy[n.Name] == 0:
-			m.ask(now, n.Name, "release", Release{Node: n.Name})
-		case n.Alive() && !n.Online:
-			if since := now.Sub(n.Since); since < silentAfter {
-				m.askAt(n.Since.Add(silentAfter))
+	for _, t := range m.asks.until(now) {
+		m.restless[t.Node] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.restless)) {
+		var what Effect
+		n := m.state.Node(name)
+		if n != nil {
+			what = m.need(goal, n)
+		}
+		m.settle(name, what)
+		if fence, ok := what.(Fence); ok {
+			if silent := n.Since.Add(silentAfter); silent.After(now) {
+				m.asks.add(silent, history.Target{Node: fence.Node})
 				continue
 			}
-			m.ask(now, n.Name, "fence", Fence{Node: n.Name, Incarnation: n.Incarnation})
+		}
+		if what != nil {
+			m.ask(now, name, what)
 		}
 	}
+	clear(m.restless)
 }
 
-func (m *Machine) everWanted(node string) bool {
-	for i := range m.state.Goals {
-		for _, nodes := range m.state.Goals[i].Roles {
-			if slices.Contains(nodes, node) {
-				return true
-			}
+// settle notes what has to be asked of a node now.
+func (m *Machine) settle(name string, what Effect) {
+	urgent := func(e Effect) int {
+		if _, power := e.(Raise); e == nil || power {
+			return 0
 		}
+		return 1
 	}
-	return false
+	m.urgent += urgent(what) - urgent(m.needs[name])
+	if what == nil {
+		delete(m.needs, name)
+		delete(m.asked, name)
+		return
+	}
+	m.needs[name] = what
 }
 
-func (m *Machine) ask(now time.Time, node, what string, e Effect) {
-	a := m.asked[node]
+// need is what has to be asked of a node, if anything.
+func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
+	switch {
+	case m.plan.Wants(n.Name):
+		if !n.Online {
+			return Raise{Node: n.Name}
+		}
+	case !leaving(n):
+	case goal.Destroy && n.Alive():
+		return Wipe{Node: n.Name, Incarnation: n.Incarnation}
+	case m.plan.Burden(n.Name) == 0 && len(m.flights[n.Name]) == 0:
+		return Release{Node: n.Name}
+	case n.Alive() && !n.Online:
+		return Fence{Node: n.Name, Incarnation: n.Incarnation}
+	}
+	return nil
+}
+
+// leaving reports whether a node that the goal does not have is still the cluster's.
+func leaving(n *history.Node) bool { return len(n.Played) > 0 && !n.Released }
+
+func (m *Machine) ask(now time.Time, node string, e Effect) {
+	a, what := m.asked[node], fmt.Sprintf("%T", e)
 	if a.what != what {
 		a = asked{what: what}
 	}
 	if next := a.at.Add(a.next); !a.at.IsZero() && next.After(now) {
-		m.askAt(next)
+		m.asks.add(next, history.Target{Node: node})
 		return
 	}
 	a.at, a.next = now, min(max(2*a.next, askAgain), askAtMost)
 	m.asked[node] = a
 	m.effects = append(m.effects, e)
-	m.askAt(now.Add(a.next))
+	m.asks.add(now.Add(a.next), history.Target{Node: node})
 }
 
-// askAt makes the machine look at its nodes again at a time.
-func (m *Machine) askAt(at time.Time) {
-	if m.nextAsk.IsZero() || at.Before(m.nextAsk) {
-		m.nextAsk = at
-	}
-}
-
-// rowsByNode counts the live rows of each node.
-func (m *Machine) rowsByNode() map[string]int {
-	counts := map[string]int{}
-	for _, r := range m.plan.Removals() {
-		if r.Node != "" {
-			counts[r.Node]++
-		}
-	}
-	return counts
-}
-
-// rest notes that nothing more happens by itself: everything is as it should be, or the rest is blocked.
+// rest notes that nothing more happens by itself: everything is as it should be, or the rest is blocked. It notes also
+// when that ceases.
 func (m *Machine) rest(now time.Time) {
 	goal := m.state.Goal()
-	if goal == nil || m.state.Outcome != "" || m.flights > 0 {
+	if goal == nil || m.state.Outcome == history.OutcomeCancelled {
 		return
 	}
-	s := m.survey()
-	if s.moving > 0 {
+	p := m.plan.Progress()
+	if m.moving(p) {
+		if m.state.Outcome != "" {
+			m.take(now, history.Stirred{})
+		}
 		return
 	}
-	outcome, detail := "converged", ""
+	outcome, detail := history.OutcomeConverged, ""
 	switch {
-	case s.stuck > 0:
-		outcome, detail = "stopped", fmt.Sprintf("%d of %d instances are blocked or stopped", s.stuck, s.total)
+	case p.Open > 0:
+		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d of %d instances are blocked or stopped", p.Open, p.Total)
 	case goal.Destroy:
-		outcome = "destroyed"
+		outcome = history.OutcomeDestroyed
 	}
-	m.take(now, history.Rested{Outcome: outcome, Detail: detail})
+	if outcome != m.state.Outcome || detail != m.state.Detail {
+		m.take(now, history.Rested{Outcome: outcome, Detail: detail})
+	}
 }
 
-type survey struct{ total, moving, stuck int }
+// moving reports whether anything is under way by itself: an attempt, the time of the next one, or a node that is
+// awaited. Everything else that is open waits for one of these, or for a person.
+func (m *Machine) moving(p plan.Progress) bool {
+	return m.flying > 0 || p.Retrying > 0 || m.urgent > 0 || p.Awaiting > 0 && m.awaited()
+}
 
-// survey counts what is still under way, by itself or because a node is awaited, and what is not.
-func (m *Machine) survey() survey {
-	var s survey
+// awaited reports whether a node of the goal has yet to come up, to answer or to be trusted.
+func (m *Machine) awaited() bool {
 	for _, n := range m.state.Nodes {
-		if !m.plan.Wants(n.Name) && !n.Released && m.everWanted(n.Name) {
-			s.moving++
-		}
-	}
-	for _, r := range m.plan.Removals() {
-		s.total++
-		switch {
-		case r.Failed || m.stopped(r.Target):
-			s.stuck++
-		case r.Wait.Kind == history.Consumer && m.stuck(r.Wait.Of):
-			s.stuck++
-		default:
-			s.moving++
-		}
-	}
-	m.plan.Each(func(t history.Target, _ *model.Task, c *plan.Cell) {
-		s.total++
-		switch {
-		case c.Settled() || c.Verdict == plan.Absent:
-		case c.Verdict == plan.Replace:
-		case m.stuck(t):
-			s.stuck++
-		default:
-			s.moving++
-		}
-	})
-	return s
-}
-
-// stuck reports whether an instance cannot go on by itself: it is blocked, waits for one that is, or for a breaker.
-func (m *Machine) stuck(t history.Target) bool {
-	for range 1000 { // chains are as long as the graph is deep
-		c := m.plan.Cell(t)
-		if c == nil {
-			row := m.state.Row(t)
-			return row != nil && row.Failure != nil && row.Failure.Final && row.Failure.Action == step.Remove
-		}
-		if c.Verdict == plan.Blocked || c.Ready && m.stopped(t) {
+		if m.plan.Wants(n.Name) && !(n.Alive() && n.Online && model.Suffices(n.Level, m.plan.Model().Trust)) {
 			return true
 		}
-		if row := m.state.Row(t); row != nil && row.Flight != nil {
-			return false
-		}
-		if c.Wait.Of.Task == "" || c.Wait.Of == t {
-			return false
-		}
-		t = c.Wait.Of
 	}
 	return false
-}
-
-// stopped reports whether an instance's rollout has its breaker open.
-func (m *Machine) stopped(t history.Target) bool {
-	g := m.groups[t.Task]
-	return g != nil && t.Node != "" && !m.budgetOf(g).open
 }

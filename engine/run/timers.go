@@ -10,7 +10,10 @@ import (
 )
 
 // timers is what waits for a time: a heap with the earliest first. An entry may be stale; whoever is rung looks again.
-type timers struct{ heap timerHeap }
+type timers struct {
+	heap timerHeap
+	set  map[history.Target]time.Time // the earliest of each, so that none is set twice
+}
 
 type timer struct {
 	at time.Time
@@ -18,16 +21,28 @@ type timer struct {
 }
 
 func (ts *timers) add(at time.Time, t history.Target) {
-	if !at.IsZero() {
-		heap.Push(&ts.heap, timer{at, t})
+	if at.IsZero() {
+		return
 	}
+	if set, ok := ts.set[t]; ok && !at.Before(set) {
+		return
+	}
+	if ts.set == nil {
+		ts.set = map[history.Target]time.Time{}
+	}
+	ts.set[t] = at
+	heap.Push(&ts.heap, timer{at, t})
 }
 
 // until takes out everything due by now, in a fixed order.
 func (ts *timers) until(now time.Time) []history.Target {
 	var due []history.Target
 	for len(ts.heap) > 0 && !ts.heap[0].at.After(now) {
-		due = append(due, heap.Pop(&ts.heap).(timer).t)
+		t := heap.Pop(&ts.heap).(timer)
+		if ts.set[t.t].Equal(t.at) {
+			delete(ts.set, t.t)
+			due = append(due, t.t)
+		}
 	}
 	sortTargets(due)
 	return slices.Compact(due)
@@ -69,6 +84,16 @@ func sortTargets(list []history.Target) {
 	})
 }
 
+// shortestLife is how soon after a success it is renewed at the earliest, whatever its life.
+const shortestLife = 10 * time.Second
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // renewal is when a success with a limited life expires: when a third of that life is left, less a jitter of up to a
 // tenth of it hashed from the address, so that what was issued together is not renewed together.
 func renewal(t history.Target, row *history.Row) time.Time {
@@ -76,5 +101,5 @@ func renewal(t history.Target, row *history.Row) time.Time {
 	h := fnv.New32a()
 	h.Write([]byte(t.Task + "\x00" + t.Node))
 	jitter := time.Duration(float64(life) / 10 * float64(h.Sum32()%1000) / 1000)
-	return row.Due.Add(-life/3 - jitter)
+	return later(row.Due.Add(-life/3-jitter), row.Done.Add(shortestLife))
 }

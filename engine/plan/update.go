@@ -1,0 +1,230 @@
+package plan
+
+import (
+	"slices"
+
+	"joist/engine/history"
+	"joist/engine/model"
+)
+
+// taint marks every instance of the task for a new decision.
+func (c *column) taint() {
+	if c.stale == len(c.dirty) {
+		return
+	}
+	for k := range c.dirty {
+		c.dirty[k] = true
+	}
+	c.stale = len(c.dirty)
+}
+
+func (c *column) taintAt(k int) {
+	if k >= 0 && !c.dirty[k] {
+		c.dirty[k] = true
+		c.stale++
+	}
+}
+
+// Touch marks an instance for a new decision: its history has changed.
+func (p *Planner) Touch(t history.Target) {
+	node := p.nodeOf(t)
+	if c := p.byName[t.Task]; c != nil {
+		if k := c.at(node); k >= 0 {
+			c.taintAt(k)
+			return
+		}
+	}
+	p.remove.loose = append(p.remove.loose, t)
+	p.touchHost(t.Task, node)
+}
+
+// TouchNode marks everything that looks at a node for a new decision: its incarnation, address, facts or connection
+// have changed.
+func (p *Planner) TouchNode(name string) {
+	node := p.state.Index(name)
+	delete(p.known, model.Ref{Kind: model.RefNode, Name: name})
+	changed := map[string]bool{}
+	for role, r := range p.roles {
+		if p.plays(node, role) {
+			r.generation++
+			changed[role] = true
+			delete(p.known, model.Ref{Kind: model.RefRole, Name: role})
+		}
+	}
+	for _, c := range p.tasks {
+		c.taintAt(c.at(node))
+		if len(c.task.Each) == 0 && c.task.On != "" {
+			c.taint()
+		}
+		if slices.ContainsFunc(c.looks, func(role string) bool { return changed[role] }) {
+			c.taint()
+		}
+	}
+	for _, pool := range p.pools {
+		p.examine(pool, node)
+	}
+	p.remove.touchNode(p, name, node)
+}
+
+func (p *Planner) plays(node int, role string) bool {
+	return p.Plays(p.state.Nodes[node].Name, role)
+}
+
+// Update brings every decision up to date, upstream first.
+func (p *Planner) Update() {
+	for _, c := range p.tasks {
+		if c.stale > 0 {
+			p.updateColumn(c)
+		}
+	}
+	p.updateRemovals()
+}
+
+func (p *Planner) updateColumn(c *column) {
+	before := c.agg
+	for k := range c.cells {
+		if !c.dirty[k] {
+			continue
+		}
+		c.dirty[k] = false
+		c.stale--
+		old := c.cells[k]
+		now := p.decide(c, c.targets[k])
+		c.cells[k] = now
+		p.counts.add(&old, -1)
+		p.counts.add(&now, +1)
+		if now.Ready {
+			p.fresh = append(p.fresh, p.target(c.task.Name, c.targets[k]))
+		}
+		p.account(c.task.Name, c.targets[k], &now)
+		p.touchHost(c.task.Name, c.targets[k])
+		if old.view != now.view {
+			c.count(old.view, -1)
+			c.count(now.view, +1)
+			if old.view.standing == settled || now.view.standing == settled || old.view.standing == absent || now.view.standing == absent {
+				c.agg.generation++
+			}
+			if now.view.standing == settled || now.view.standing == absent {
+				p.done = append(p.done, p.target(c.task.Name, c.targets[k]))
+			}
+		}
+		if old.view != now.view || now.view.standing == blocked && old.Cause != now.Cause {
+			p.wakeSame(c, c.targets[k])
+		}
+	}
+	if before != c.agg {
+		p.wakeAll(c, before)
+	}
+}
+
+func (c *column) count(v view, by int) {
+	switch v.standing {
+	case pending:
+		c.agg.pending += by
+	case blocked:
+		c.agg.blocked += by
+	}
+}
+
+// wakeSame taints the dependants that read the instance for node directly.
+func (p *Planner) wakeSame(c *column, node int) {
+	for _, e := range c.wakes {
+		switch {
+		case e.all || e.host:
+		case node < 0:
+			e.to.taint()
+		default:
+			e.to.taintAt(e.to.at(node))
+		}
+	}
+}
+
+// together is the standing of all instances of a task as one.
+func (a aggregate) together() standing {
+	switch {
+	case a.blocked > 0:
+		return blocked
+	case a.pending > 0:
+		return pending
+	}
+	return settled
+}
+
+// wakeAll taints the readers of `all.T`, which see the instances together: only once all of them are settled, and when
+// that ceases.
+func (p *Planner) wakeAll(c *column, before aggregate) {
+	if now := c.agg.together(); before.together() == now && now != settled {
+		return
+	}
+	for _, e := range c.wakes {
+		if e.all {
+			e.to.taint()
+		}
+	}
+}
+
+// Retarget plans the newest goal, if that has the model of the one before, by what is different: its nodes, and that
+// failures are forgotten. It reports false, and has done nothing, for a goal that has to be planned from scratch.
+func (p *Planner) Retarget() bool {
+	goal := p.state.Goal()
+	if goal == nil || goal.Destroy || p.goal.Destroy || goal.Model != p.goal.Model || p.models(len(p.state.Goals)-1) != p.model {
+		return false
+	}
+	p.goal = *goal
+	changed := p.assign()
+	for role := range changed {
+		delete(p.known, model.Ref{Kind: model.RefRole, Name: role})
+	}
+	for _, c := range p.tasks {
+		touched := slices.ContainsFunc(c.task.Each, func(r string) bool { return changed[r] })
+		if touched {
+			p.reaim(c)
+		}
+		if slices.ContainsFunc(c.looks, func(r string) bool { return changed[r] }) {
+			c.taint()
+		}
+		if len(c.task.Each) == 0 && c.task.On != "" {
+			c.taint()
+		}
+		for k := range c.cells {
+			if v := c.cells[k].Verdict; v != Unchanged || c.cells[k].view.standing != settled {
+				c.taintAt(k)
+			}
+		}
+	}
+	p.rebuildPools()
+	p.buildRemovals()
+	return true
+}
+
+// reaim gives a task the instances of the new goal, and keeps the decisions about those that it had.
+func (p *Planner) reaim(c *column) {
+	targets := p.targetsOf(c.task)
+	had := c.cells
+	was := c.place
+	before := c.agg
+	for k := range had {
+		p.counts.add(&had[k], -1)
+	}
+	dirty := c.dirty
+	c.aim(targets, map[history.CauseKind]int{})
+	c.agg = aggregate{generation: before.generation + 1}
+	for k, node := range targets {
+		if node+1 < len(was) && was[node+1] > 0 {
+			c.cells[k] = had[was[node+1]-1]
+			if dirty[was[node+1]-1] {
+				c.taintAt(k)
+			}
+		} else {
+			c.taintAt(k)
+		}
+		c.count(c.cells[k].view, +1)
+		p.counts.add(&c.cells[k], +1)
+	}
+	c.lastAt = 0
+	for _, e := range c.wakes {
+		if e.all {
+			e.to.taint()
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+// Perform takes in an effect of the engine.
+func (w *World) Perform(e run.Effect) {
+	switch e := e.(type) {
+	case run.Dispatch:
+		w.dispatch(e)
+	case run.Call:
+		w.call(e)
+	case run.Abort:
+		w.abort(e)
+	case run.Raise:
+		w.after(time.Second, func() { w.PowerOn(e.Node) })
+	case run.Fence:
+		w.end(e.Node, e.Incarnation, "fenced: power off was read back", false)
+	case run.Wipe:
+		w.end(e.Node, e.Incarnation, "wiped", true)
+	case run.Release:
+		w.after(w.delay(time.Second, 5*time.Second), func() {
+			w.notice(Notice{Event: history.NodeReleased{Node: e.Node}})
+		})
+	}
+}
+
+// end takes a machine's power, and its disk if asked, and says that the incarnation will never act again.
+func (w *World) end(name, incarnation, why string, wipe bool) {
+	w.after(w.delay(time.Second, 20*time.Second), func() {
+		n := w.nodes[name]
+		w.PowerOff(name)
+		if wipe && n.disk {
+			n.Incarnation = ""
+		}
+		w.notice(Notice{Event: history.NodeEnded{Node: name, Incarnation: incarnation, Why: why}})
+	})
+}
+
+func (w *World) dispatch(e run.Dispatch) {
+	n := w.nodes[e.Agent]
+	if n == nil || w.chance(w.Faults.Vanish) {
+		return
+	}
+	d := w.delay(time.Millisecond, time.Second)
+	if w.chance(w.Faults.Lose) {
+		d += time.Minute
+	}
+	arrive := func() { w.arrive(n, e) }
+	w.after(d, arrive)
+	if w.chance(w.Faults.Duplicate) {
+		w.after(d+w.delay(0, 20*time.Second), arrive)
+	}
+}
+
+// arrive is an order that reaches its node, or waits for the node to be reached.
+func (w *World) arrive(n *Node, e run.Dispatch) {
+	switch {
+	case !n.On || n.Boot != e.Boot || n.Incarnation != e.Incarnation || w.now.After(e.Deadline):
+		return
+	case n.Silent:
+		n.waiting = append(n.waiting, func() { w.arrive(n, e) })
+		return
+	case n.running[e.ID]:
+		return
+	}
+	if _, done := n.spool[e.ID]; done {
+		w.send(n, e.ID)
+		return
+	}
+	n.running[e.ID] = true
+	w.after(w.duration(), func() {
+		if !n.On || n.Boot != e.Boot || !n.running[e.ID] {
+			return
+		}
+		delete(n.running, e.ID)
+		if w.now.After(e.Deadline.Add(-grace)) { // the agent keeps the time itself, so that nothing works on unnoticed
+			n.spool[e.ID] = run.Report{ID: e.ID, Error: "timed out"}
+			w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: "timeout", Agent: n.Name, Boot: n.Boot})
+		} else {
+			n.spool[e.ID] = w.execute(n, e)
+		}
+		w.send(n, e.ID)
+	})
+}
+
+// grace is how long before the engine gives an attempt up its agent has done so.
+const grace = 10 * time.Second
+
+func (w *World) duration() time.Duration {
+	d := w.delay(100*time.Millisecond, 5*time.Second)
+	if w.chance(w.Faults.Slow) {
+		d *= 10
+	}
+	return d
+}
+
+func (w *World) execute(n *Node, e run.Dispatch) run.Report {
+	inputs, err := Visible(e.Inputs)
+	if err != nil {
+		return run.Report{ID: e.ID, Error: err.Error()}
+	}
+	effects := n.Effects
+	if e.Step.Scope == model.Cluster {
+		effects = w.fabric
+	}
+	fail := w.broken[e.Target] || w.chance(w.Faults.Fail)
+	if e.Action == step.Remove {
+		if !fail || w.chance(0.5) {
+			delete(effects, e.Target)
+		}
+	} else if !fail || w.chance(0.5) {
+		effects[e.Target] = inputs
+	}
+	w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Agent: n.Name, Boot: n.Boot, Inputs: string(inputs), Good: !fail})
+	return w.report(e.ID, e.Action, e.Step.Name, inputs, fail)
+}
+
+func (w *World) call(e run.Call) {
+	var inputs json.RawMessage
+	fail := false
+	do := func() {
+		var err error
+		inputs, err = Visible(e.Inputs)
+		fail = err != nil || w.broken[e.Target] || w.chance(w.Faults.Fail)
+		if !fail || w.chance(0.5) {
+			if e.Action == step.Remove {
+				delete(w.tables, e.Target)
+			} else {
+				w.tables[e.Target] = inputs
+			}
+		}
+		w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Inputs: string(inputs), Good: !fail})
+	}
+	w.calls[e.ID] = do
+	w.after(w.duration(), func() {
+		if w.calls[e.ID] == nil {
+			return
+		}
+		delete(w.calls, e.ID)
+		do()
+		w.notice(Notice{Target: e.Target, Report: w.report(e.ID, e.Action, e.Name, inputs, fail)})
+	})
+}
+
+func (w *World) report(id uint64, action step.Action, name string, inputs json.RawMessage, fail bool) run.Report {
+	r := run.Report{ID: id}
+	switch {
+	case fail:
+		r.Error = "simulated failure"
+	case action == step.Apply:
+		r.Outputs = Outputs(name, inputs)
+		if w.chance(w.Faults.Lie) {
+			r.Outputs = []json.RawMessage{[]byte(`{}`), []byte(`{"out":"x","same":"y","extra":1}`), []byte(`{"out":{},"same":[]}`), []byte(`[`)}[w.rng.IntN(4)]
+		}
+		if d := w.cfg.Validity[name]; d > 0 {
+			r.ValidUntil = w.now.Add(d)
+		}
+	}
+	return r
+}
+
+func (w *World) abort(e run.Abort) {
+	n := w.nodes[e.Agent]
+	if n == nil {
+		delete(w.calls, e.ID)
+		return
+	}
+	boot := n.Boot
+	w.after(w.delay(time.Millisecond, time.Second), func() {
+		if n.On && n.Boot == boot && n.running[e.ID] {
+			delete(n.running, e.ID)
+			n.spool[e.ID] = run.Report{ID: e.ID, Error: "aborted"}
+			w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: "abort", Agent: n.Name, Boot: n.Boot})
+			w.send(n, e.ID)
+		}
+	})
+}
+
+// HostPrefix begins the names of inputs that a simulated step's outputs do not depend on.
+const HostPrefix = "host"
+
+// Visible gives the inputs that a simulated step's outputs depend on, as JSON with sorted keys.
+func Visible(inputs map[string]value.Value) (json.RawMessage, error) {
+	seen := make(map[string]value.Value, len(inputs))
+	for name, v := range inputs {
+		if !strings.HasPrefix(name, HostPrefix) {
+			seen[name] = v
+		}
+	}
+	return value.Dict(seen).MarshalJSON()
+}
+
+// Outputs are what every simulated step yields from its inputs: `out` takes one of four values, so that changes often
+// end there, and `same` is always the same.
+func Outputs(name string, inputs json.RawMessage) json.RawMessage {
+	h := fnv.New32a()
+	h.Write(inputs)
+	return json.RawMessage(fmt.Sprintf(`{"out":"%d","same":"s"}`, h.Sum32()%4))
+}
+
+// Count gives how often an action of an instance really ran to its end and went well, by (agent's boot, inputs).
+func (w *World) Count(t history.Target, action step.Action) int {
+	n := 0
+	for _, r := range w.Runs {
+		if r.Target == t && r.Action == string(action) && r.Good {
+			n++
+		}
+	}
+	return n
+}
+
+// Idle reports whether nothing is under way.
+func (w *World) Idle() bool {
+	return len(w.queue) == 0 && !slices.ContainsFunc(w.heard, func(Notice) bool { return true })
+}

@@ -1,0 +1,193 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/run"
+)
+
+// Node is a simulated machine with its agent.
+type Node struct {
+	Name        string
+	Incarnation string
+	Boot        string
+	Level       string
+	Facts       json.RawMessage
+	On          bool
+	Silent      bool // cut off from the engine, and working on
+	Dead        bool // does not power on any more
+
+	Effects map[history.Target]json.RawMessage // of node-scope steps, on its root: gone with the boot
+	spool   map[uint64]run.Report              // results not acknowledged yet, or kept to answer from
+	running map[uint64]bool
+	waiting []func() // orders that could not be delivered yet
+	boots   int
+	lives   int
+	disk    bool
+	told    bool // the engine was told of this boot
+}
+
+// Add gives the world a machine that is off.
+func (w *World) Add(name string) *Node {
+	n := &Node{Name: name, Level: "vouched", Facts: json.RawMessage(`{"size":"small"}`), disk: w.cfg.Disk != nil && w.cfg.Disk(name)}
+	w.nodes[name] = n
+	return n
+}
+
+// Node gives a machine by name, or nil.
+func (w *World) Node(name string) *Node { return w.nodes[name] }
+
+// Nodes lists the machines by name.
+func (w *World) Nodes() []*Node {
+	var list []*Node
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		list = append(list, w.nodes[name])
+	}
+	return list
+}
+
+// PowerOn boots a machine that is off.
+func (w *World) PowerOn(name string) {
+	n := w.nodes[name]
+	if n.On || n.Dead {
+		return
+	}
+	n.On, n.told = true, false
+	n.boots++
+	n.Boot = fmt.Sprintf("%s-boot%d", name, n.boots)
+	if !n.disk || n.Incarnation == "" {
+		w.rebirth(n)
+	}
+	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[uint64]run.Report{}, map[uint64]bool{}
+	n.waiting = nil
+	boot := n.Boot
+	w.after(w.delay(5*time.Second, 40*time.Second), func() {
+		if n.Boot == boot && n.On {
+			n.told = true
+			w.Reconnect(name)
+		}
+	})
+}
+
+func (w *World) rebirth(n *Node) {
+	n.lives++
+	n.Incarnation = fmt.Sprintf("%s-life%d", n.Name, n.lives)
+}
+
+// PowerOff takes a machine's power: whatever its root held is gone. The engine notices after a while.
+func (w *World) PowerOff(name string) {
+	n := w.nodes[name]
+	if !n.On {
+		return
+	}
+	n.On = false
+	n.Effects, n.spool, n.running, n.waiting = nil, nil, nil, nil
+	w.lost(n)
+}
+
+// Kill is PowerOff for good.
+func (w *World) Kill(name string) {
+	w.nodes[name].Dead = true
+	w.PowerOff(name)
+}
+
+// Cut separates a machine from the engine; it works on.
+func (w *World) Cut(name string) {
+	n := w.nodes[name]
+	n.Silent = true
+	w.lost(n)
+}
+
+func (w *World) lost(n *Node) {
+	boot := n.Boot
+	w.after(w.delay(time.Second, 20*time.Second), func() {
+		if n.Boot == boot && (!n.On || n.Silent) {
+			w.notice(Notice{Event: history.NodeSeen{Node: n.Name, Online: false}})
+		}
+	})
+}
+
+// Reconnect lets a machine that is on speak to the engine: it says who it is, sends the results it kept, and receives
+// what it was sent.
+func (w *World) Reconnect(name string) {
+	n := w.nodes[name]
+	n.Silent = false
+	if !n.On || !n.told {
+		return
+	}
+	w.notice(Notice{Event: w.seen(n)})
+	for _, id := range slices.Sorted(maps.Keys(n.spool)) {
+		w.send(n, id)
+	}
+	waiting := n.waiting
+	n.waiting = nil
+	for _, deliver := range waiting {
+		deliver()
+	}
+}
+
+// Announce tells the engine again of every machine that is on, as after a start of the engine.
+func (w *World) Announce() {
+	for _, n := range w.Nodes() {
+		switch {
+		case n.On && n.told && !n.Silent:
+			w.Reconnect(n.Name)
+		case n.Incarnation != "":
+			w.notice(Notice{Event: history.NodeSeen{Node: n.Name, Online: false}})
+		}
+	}
+}
+
+// Seen gives what the engine can know of a machine that speaks to it.
+func (w *World) Seen(name string) (history.NodeSeen, bool) {
+	n := w.nodes[name]
+	return w.seen(n), n.On && n.told && !n.Silent
+}
+
+func (w *World) seen(n *Node) history.NodeSeen {
+	return history.NodeSeen{Node: n.Name, Incarnation: n.Incarnation, Boot: n.Boot, Address: address(n.Name), Facts: n.Facts, Level: n.Level, Online: true}
+}
+
+func address(name string) string {
+	var sum int
+	for _, c := range name {
+		sum = (sum*31 + int(c)) % 250
+	}
+	return fmt.Sprintf("10.0.0.%d", sum+1)
+}
+
+// send sends a result from the spool, now and then again until the boot ends: at least once.
+func (w *World) send(n *Node, id uint64) {
+	boot := n.Boot
+	r, ok := n.spool[id]
+	if !ok {
+		return
+	}
+	deliver := func() {
+		if n.Boot == boot && n.On && !n.Silent {
+			w.notice(Notice{Target: targetOf(w.Runs, id), Report: r, Agent: n.Name})
+		}
+	}
+	d := w.delay(time.Millisecond, 2*time.Second)
+	if w.chance(w.Faults.Lose) {
+		d += time.Minute
+	}
+	w.after(d, deliver)
+	if w.chance(w.Faults.Duplicate) {
+		w.after(d+w.delay(0, 30*time.Second), deliver)
+	}
+}
+
+func targetOf(runs []Run, id uint64) history.Target {
+	for i := len(runs) - 1; i >= 0; i-- {
+		if runs[i].ID == id {
+			return runs[i].Target
+		}
+	}
+	return history.Target{}
+}

@@ -1,0 +1,627 @@
+package sim_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/journal"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/run"
+	"joist/engine/value"
+	"joist/providers/sim"
+)
+
+var (
+	seedsFlag = flag.Int("sim.seeds", 0, "number of seeds for each property; 0 for its default, or JOIST_SIM_SEEDS")
+	firstFlag = flag.Uint64("sim.first", 1, "first seed")
+)
+
+func seeds(usual int) int {
+	if *seedsFlag > 0 {
+		return *seedsFlag
+	}
+	if n, err := strconv.Atoi(os.Getenv("JOIST_SIM_SEEDS")); err == nil && n > 0 {
+		return n
+	}
+	return usual
+}
+
+// fault is a planted mistake, so that every property is seen to fail.
+type fault struct {
+	skew   func(model.Model) *model.Model          // what the machine takes the model to be
+	tamper func(*lab, history.Event) history.Event // what is written down in place of an event
+	meddle func(*lab)                              // done before every step
+	early  bool                                    // effects are performed before they are durable
+}
+
+// lab runs one cluster on simulated nodes, with the machine driven directly: no goroutine, virtual time.
+type lab struct {
+	seed    uint64
+	rng     *rand.Rand
+	gen     *generator
+	world   *sim.World
+	models  map[value.Digest]*model.Model
+	blobs   map[value.Digest][]byte
+	machine *run.Machine
+	journal []journal.Record
+	ledger  *ledger
+	wake    time.Time
+	crash   float64 // probability that the engine crashes at a write
+	crashes int
+	trace   []string
+	sketch  *sketch
+	roles   map[string][]string
+	destroy bool
+	err     error
+	steps   int
+	fault   fault
+	skewed  map[value.Digest]*model.Model
+	checks  int // plans compared with one from scratch: every so many advances; 0 for never
+}
+
+func (l *lab) Model(g history.Goal) *model.Model {
+	m := l.models[g.Model]
+	if l.fault.skew == nil || m == nil {
+		return m
+	}
+	if l.skewed[g.Model] == nil {
+		l.skewed[g.Model] = l.fault.skew(*m)
+	}
+	return l.skewed[g.Model]
+}
+func (l *lab) Blob(d value.Digest) []byte { return l.blobs[d] }
+
+func newLab(seed uint64, sh shape) *lab {
+	l := &lab{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), models: map[value.Digest]*model.Model{}, blobs: map[value.Digest][]byte{}, skewed: map[value.Digest]*model.Model{}, roles: map[string][]string{}, checks: 3}
+	l.gen = &generator{rng: l.rng, shape: sh}
+	validity := map[string]time.Duration{}
+	if sh.valid {
+		for i := range 20 {
+			if l.rng.IntN(4) == 0 {
+				validity[fmt.Sprintf("p.t%d", i)], validity[fmt.Sprintf("sim.p.t%d", i)] = time.Hour, time.Hour
+			}
+		}
+	}
+	disks := seed%3 == 0
+	l.world = sim.New(sim.Config{Seed: seed, Start: time.Unix(1_700_000_000, 0).UTC(), Validity: validity, Disk: func(string) bool { return disks }})
+	l.ledger = newLedger(l.models)
+	l.machine = run.New(history.New(), l)
+	return l
+}
+
+func (l *lab) logf(format string, args ...any) {
+	l.trace = append(l.trace, fmt.Sprintf("%8.1fs ", l.world.Now().Sub(time.Unix(1_700_000_000, 0)).Seconds())+fmt.Sprintf(format, args...))
+}
+
+func (l *lab) fail(err error) {
+	if err != nil && l.err == nil {
+		l.err = err
+		l.logf("FAILED: %v", err)
+	}
+}
+
+// report is the failure of a seed: what broke, and a short trace.
+func (l *lab) report() string {
+	tail := l.trace
+	if len(tail) > 60 && os.Getenv("JOIST_SIM_TRACE") == "" {
+		tail = tail[len(tail)-60:]
+	}
+	sk := ""
+	if l.sketch != nil {
+		sk = l.sketch.String()
+	}
+	return fmt.Sprintf("seed %d: %v\n%sroles %v\n%s", l.seed, l.err, sk, l.roles, strings.Join(tail, "\n"))
+}
+
+// advance lets the machine decide, makes that durable and performs it; the engine may crash on the way.
+func (l *lab) advance(events ...history.Event) {
+	if l.err != nil {
+		return
+	}
+	if l.fault.meddle != nil {
+		l.fault.meddle(l)
+	}
+	l.commit(l.machine.Advance(l.world.Now(), events...))
+}
+
+func (l *lab) commit(out run.Outcome) {
+	l.steps++
+	if l.fault.early {
+		for _, e := range out.Effects {
+			l.world.Perform(e)
+		}
+	}
+	if len(out.Events) > 0 && l.crash > 0 && l.rng.Float64() < l.crash {
+		l.logf("crash before a write")
+		l.restart()
+		return
+	}
+	if !out.Wake.IsZero() && !out.Wake.After(l.world.Now()) {
+		l.fail(fmt.Errorf("wake: asked to be woken at %v, which is not after now", out.Wake))
+	}
+	for _, e := range out.Events {
+		l.write(e, out.Now)
+	}
+	for _, e := range out.Effects {
+		if k, ok := e.(run.Keep); ok {
+			l.blobs[k.Digest] = k.Data
+		}
+	}
+	if len(out.Events) > 0 && l.crash > 0 && l.rng.Float64() < l.crash {
+		l.logf("crash after a write")
+		l.restart()
+		return
+	}
+	for _, e := range out.Effects {
+		l.world.Perform(e)
+	}
+	l.wake = out.Wake
+	l.check()
+}
+
+func (l *lab) write(e history.Event, now time.Time) {
+	if l.fault.tamper != nil {
+		e = l.fault.tamper(l, e)
+	}
+	r, err := history.Encode(e, now)
+	l.fail(err)
+	l.journal = append(l.journal, r)
+	again, err := history.Decode(r)
+	l.fail(err)
+	l.logf("#%d %s", len(l.journal), describe(e))
+	l.fail(l.ledger.take(again))
+}
+
+func describe(e history.Event) string {
+	switch e := e.(type) {
+	case history.Started:
+		return fmt.Sprintf("%s %s agent=%s attempt=%d place=%q %s: %s", e.Action, e.Target, e.Agent, e.Attempt, e.Place, e.Inputs, e.Cause.Because())
+	case history.Succeeded:
+		return fmt.Sprintf("done %s %s silent=%v %s rests=%v", e.Action, e.Target, e.Silent != nil, e.Outputs, e.RestsOn)
+	case history.Failed:
+		return fmt.Sprintf("failed %s %s attempt=%d final=%v excused=%v %s", e.Action, e.Target, e.Attempt, e.Final, e.Excused, e.Error)
+	case history.NodeSeen:
+		return fmt.Sprintf("seen %s %s %s online=%v %s %s", e.Node, e.Incarnation, e.Boot, e.Online, e.Level, e.Facts)
+	case history.Goal:
+		return fmt.Sprintf("GOAL %s %v destroy=%v changed=%v", e.Model.Short(), e.Roles, e.Destroy, e.Changed)
+	}
+	return fmt.Sprintf("%T%+v", e, e)
+}
+
+// restart is a crash of the engine and its start from the journal, from a snapshot or from the beginning.
+func (l *lab) restart() {
+	l.crashes++
+	l.world.Forget()
+	state := l.fold(l.rng.IntN(2) == 0)
+	l.machine = run.New(state, l)
+	crash := l.crash
+	l.crash /= 2
+	l.commit(l.machine.Resume(l.world.Now()))
+	l.crash = crash
+	l.world.Announce()
+}
+
+// fold reads the journal, by way of a snapshot if asked.
+func (l *lab) fold(snapshot bool) *history.State {
+	state := history.New()
+	at := -1
+	if snapshot && len(l.journal) > 0 {
+		at = l.rng.IntN(len(l.journal))
+	}
+	for i, r := range l.journal {
+		e, err := history.Decode(r)
+		l.fail(err)
+		state.Fold(uint64(i+1), r.Time, e)
+		if i == at {
+			version, data, err := state.Snapshot()
+			l.fail(err)
+			restored, err := history.Restore(version, data)
+			l.fail(err)
+			state = restored
+		}
+	}
+	return state
+}
+
+// check holds the incremental plan against one from scratch, and the state against the journal.
+func (l *lab) check() {
+	if l.err != nil || l.checks == 0 || l.steps%l.checks != 0 {
+		return
+	}
+	l.fail(comparePlans(l.machine))
+	l.fail(l.orphans())
+	if l.steps%(l.checks*16) == 0 {
+		l.fail(l.compareStates())
+	}
+}
+
+func (l *lab) compareStates() error {
+	replayed, err := json.Marshal(l.fold(true))
+	if err != nil {
+		return err
+	}
+	live, err := json.Marshal(l.machine.State())
+	if err != nil {
+		return err
+	}
+	if string(live) != string(replayed) {
+		at := 0
+		for at < min(len(live), len(replayed)) && live[at] == replayed[at] {
+			at++
+		}
+		from := max(at-150, 0)
+		return fmt.Errorf("law 3: replaying the journal gives another state\nlive     …%s\nreplayed …%s", live[from:min(at+100, len(live))], replayed[from:min(at+100, len(replayed))])
+	}
+	return nil
+}
+
+// orphans is law 11: whatever may stand is in the plan or among its removals.
+func (l *lab) orphans() error {
+	removals := map[target]bool{}
+	for _, r := range l.machine.Plan().Removals() {
+		removals[r.Target] = true
+	}
+	for _, t := range l.ledger.targets() {
+		if !l.ledger.rows[t].there || removals[t] {
+			continue
+		}
+		if c := l.machine.Plan().Cell(t); c == nil || c.Verdict == plan.Absent {
+			return fmt.Errorf("law 11: %s was started, and neither the plan nor its removals have it", t)
+		}
+	}
+	return nil
+}
+
+func comparePlans(m *run.Machine) error {
+	fresh := m.Replanned()
+	var err error
+	fresh.Each(func(t target, _ *model.Task, want *plan.Cell) {
+		if got := m.Plan().Cell(t); err == nil && (got == nil || *got != *want) {
+			err = fmt.Errorf("law 3: the incremental plan has for %s\n  %+v\nfrom scratch it is\n  %+v", t, got, want)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	a, b := m.Plan().Removals(), fresh.Removals()
+	if len(a) != len(b) {
+		return fmt.Errorf("law 3: %d removals, from scratch %d", len(a), len(b))
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			show := func(r plan.Removal) string {
+				return fmt.Sprintf("%s replaced=%v discharge=%q ready=%v failed=%v wait=%s cause=%s", r.Target, r.Replaced, r.Discharge, r.Ready, r.Failed, r.Wait.Because(), r.Cause.Because())
+			}
+			return fmt.Errorf("law 3: removal\n  %s\nfrom scratch\n  %s", show(a[i]), show(b[i]))
+		}
+	}
+	return nil
+}
+
+// pump lets time pass until done says so or nothing happens by itself any more. It gives up after a while.
+func (l *lab) pump(limit int, done func() bool) {
+	for range limit {
+		if l.err != nil || done() {
+			return
+		}
+		if heard := l.world.Hear(); len(heard) > 0 {
+			for i, n := range heard {
+				l.hear(n)
+				if l.err != nil {
+					return
+				}
+				_ = i
+			}
+			continue
+		}
+		next, ok := l.world.Next()
+		if !l.wake.IsZero() && (!ok || l.wake.Before(next)) {
+			next, ok = l.wake, true
+		}
+		if !ok {
+			return
+		}
+		l.world.Until(next)
+		if !l.wake.IsZero() && !l.wake.After(l.world.Now()) {
+			l.advance()
+		}
+	}
+}
+
+func (l *lab) hear(n sim.Notice) {
+	if n.Event != nil {
+		l.advance(n.Event)
+		return
+	}
+	if e, ok := l.machine.Conclude(l.world.Now(), n.Target, n.Report); ok {
+		l.advance(e)
+	}
+}
+
+func (l *lab) goal(changed bool) {
+	m := l.sketch.build()
+	if l.models[m.Digest] == nil {
+		l.models[m.Digest] = m
+	}
+	roles := map[string][]string{}
+	for r, names := range l.roles {
+		roles[r] = slices.Sorted(slices.Values(names))
+	}
+	g := history.Goal{Model: m.Digest, Roles: roles, By: "sim", Changed: changed, Destroy: l.destroy}
+	if l.destroy {
+		g.Roles = nil
+	}
+	l.logf("model\n%s", l.sketch)
+	for _, n := range l.world.Nodes() {
+		if seen, ok := l.world.Seen(n.Name); ok {
+			l.advance(seen)
+		}
+	}
+	l.advance(g)
+}
+
+// act is one thing that somebody does to the cluster or that befalls it.
+func (l *lab) act() {
+	nodes := l.world.Nodes()
+	n := nodes[l.rng.IntN(len(nodes))]
+	switch k := l.rng.IntN(20); k {
+	case 0, 1:
+		l.sketch = l.gen.change(l.sketch)
+		l.destroy = false
+		l.goal(true)
+	case 2, 3, 4:
+		l.reshuffle()
+		l.destroy = false
+		l.goal(true)
+	case 5:
+		l.goal(false)
+	case 6:
+		if l.rng.IntN(3) == 0 {
+			l.destroy = true
+			l.goal(true)
+		}
+	case 7, 8:
+		l.logf("power cut of %s", n.Name)
+		l.world.PowerOff(n.Name)
+	case 9:
+		l.logf("%s dies", n.Name)
+		l.world.Kill(n.Name)
+	case 10:
+		l.world.Cut(n.Name)
+	case 11:
+		if n.On {
+			l.world.Reconnect(n.Name)
+		} else {
+			n.Dead = false
+			l.world.PowerOn(n.Name)
+		}
+	case 12:
+		n.Facts = json.RawMessage(`{"size":"` + pick(l.rng, []string{"small", "large"}) + `"}`)
+		if n.On && !n.Silent {
+			l.world.Reconnect(n.Name)
+		}
+	case 13:
+		n.Level = pick(l.rng, []string{model.Claimed, model.Vouched, model.Vouched})
+		if n.On && !n.Silent {
+			l.world.Reconnect(n.Name)
+		}
+	case 14, 15:
+		if ts := l.ledger.instances(); len(ts) > 0 {
+			t := ts[l.rng.IntN(len(ts))]
+			switch k {
+			case 14:
+				l.logf("%s is broken from now on", t)
+				l.world.Break(t)
+			default:
+				if l.ledger.rows[t] != nil && l.ledger.rows[t].there {
+					l.advance(history.Forced{Target: t, By: "sim"})
+				}
+			}
+		}
+	case 16:
+		if l.rng.IntN(3) == 0 {
+			l.advance(history.Cancelled{By: "sim"})
+		}
+	case 17:
+		l.advance(history.BreakerClosed{Rollout: "r", By: "sim"})
+	case 18:
+		l.world.Until(l.world.Now().Add(time.Duration(l.rng.IntN(120)) * time.Minute))
+		l.advance()
+	case 19:
+		l.restart()
+	}
+}
+
+func (l *lab) reshuffle() {
+	for _, role := range l.gen.shape.roles {
+		l.roles[role] = nil
+		for _, n := range l.world.Nodes() {
+			if l.rng.Float64() < 0.6 {
+				l.roles[role] = append(l.roles[role], n.Name)
+			}
+		}
+	}
+}
+
+// begin sets the first goal on a few machines that are off.
+func (l *lab) begin(nodes int) {
+	for i := range nodes {
+		l.world.Add(fmt.Sprintf("n%d", i+1))
+	}
+	l.sketch = l.gen.sketch()
+	l.reshuffle()
+	l.goal(true)
+}
+
+// chaos lets many things happen at once.
+func (l *lab) chaos(acts int, faults sim.Faults) {
+	l.world.Faults = faults
+	for range acts {
+		if l.err != nil {
+			return
+		}
+		n := l.rng.IntN(40)
+		l.pump(n, func() bool { return false })
+		l.act()
+	}
+}
+
+// calm ends everything bad, asks once more for the goal and lets it come to rest.
+func (l *lab) calm() {
+	if l.err != nil {
+		return
+	}
+	l.logf("calm")
+	l.world.Faults, l.crash = sim.Faults{}, 0
+	l.world.Mend()
+	for _, n := range l.world.Nodes() {
+		n.Dead, n.Level = false, model.Vouched
+		if n.On {
+			l.world.Reconnect(n.Name)
+		}
+	}
+	end := l.world.Now().Add(20 * time.Minute) // what is in flight may still end badly
+	l.pump(3000, func() bool { return l.world.Now().After(end) })
+	for _, role := range l.gen.shape.roles { // a role without nodes has nobody to execute its scripts
+		if len(l.roles[role]) == 0 {
+			l.roles[role] = []string{l.world.Nodes()[0].Name}
+		}
+	}
+	l.goal(true)
+	l.settle()
+}
+
+// settle lets the cluster come to rest and fails if it does not.
+func (l *lab) settle() {
+	end := l.world.Now().Add(6 * time.Hour)
+	quiet := func() bool {
+		return l.machine.State().Outcome != "" && l.world.Idle() || l.world.Now().After(end)
+	}
+	l.pump(20000, quiet)
+	want := "converged"
+	if l.destroy {
+		want = "destroyed"
+	}
+	if got := l.machine.State().Outcome; l.err == nil && got != want {
+		l.fail(fmt.Errorf("rest: outcome %q (%s), want %q; %s\n%s", got, l.machine.State().Detail, want, l.ledger.open(), l.open()))
+	}
+	if l.err == nil {
+		l.fail(l.ledger.takeRested(history.Rested{Outcome: want}))
+		l.fail(l.real())
+		l.fail(comparePlans(l.machine))
+		l.fail(l.compareStates())
+	}
+}
+
+// open lists what the plan says is not done.
+func (l *lab) open() string {
+	var b strings.Builder
+	for _, it := range l.machine.Plan().Items() {
+		if it.State != "in place" && it.State != "absent" {
+			fmt.Fprintf(&b, "  %s %s %s: %s; waits: %s\n", it.Target, it.Verdict, it.State, it.Cause.Because(), it.Wait.Because())
+		}
+	}
+	for _, r := range l.machine.Plan().Removals() {
+		fmt.Fprintf(&b, "  remove %s replaced=%v failed=%v ready=%v discharge=%q waits: %s\n", r.Target, r.Replaced, r.Failed, r.Ready, r.Discharge, r.Wait.Because())
+	}
+	return b.String()
+}
+
+// real compares what the engine believes with what is there.
+func (l *lab) real() error {
+	for _, r := range l.world.Runs {
+		if int(r.ID) > len(l.journal) {
+			return fmt.Errorf("law 4: %s ran without being in the journal", r)
+		}
+		if s, ok := l.event(r.ID).(history.Started); !ok || s.Target != r.Target {
+			return fmt.Errorf("law 4: %s ran, but the journal has %T there", r, l.event(r.ID))
+		}
+	}
+	want := map[string]map[target]bool{"tables": {}, "fabric": {}}
+	for _, n := range l.world.Nodes() {
+		want[n.Name] = map[target]bool{}
+	}
+	for _, t := range l.ledger.instances() {
+		task := l.ledger.model().Task(t.Task)
+		if exists, _ := l.ledger.exists(t); !exists || task.Step.Pure() {
+			continue
+		}
+		where := map[model.StepScope]string{model.Node: t.Node, model.Service: "tables", model.Cluster: "fabric"}[task.Step.Scope]
+		want[where][t] = true
+	}
+	have := map[string]map[target]json.RawMessage{"tables": l.world.Tables(), "fabric": l.world.Fabric()}
+	for _, n := range l.world.Nodes() {
+		have[n.Name] = n.Effects
+	}
+	for where, targets := range want {
+		for t := range targets {
+			if have[where][t] == nil {
+				return fmt.Errorf("real: %s says it is in place, but there is nothing in %s", t, where)
+			}
+		}
+		for t := range have[where] {
+			if !targets[t] && !(where == "fabric" && l.ledger.gone[t]) {
+				return fmt.Errorf("law 11: %s is an orphan in %s", t, where)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *lab) event(seq uint64) history.Event {
+	e, err := history.Decode(l.journal[seq-1])
+	l.fail(err)
+	return e
+}
+
+var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true}
+
+func chaosSeed(seed uint64, f fault) *lab {
+	l := newLab(seed, full)
+	l.fault = f
+	rough := seed%4 != 0
+	if seed%2 == 0 {
+		l.crash = 0.02
+	}
+	l.begin(2 + int(seed%4))
+	faults := sim.Faults{}
+	if rough {
+		faults = sim.Faults{Fail: 0.1, Lie: 0.02, Lose: 0.05, Vanish: 0.01, Duplicate: 0.1, Slow: 0.1}
+	}
+	l.chaos(8, faults)
+	l.calm()
+	return l
+}
+
+// TestChaos holds every law at once while everything goes wrong, and convergence once that ends.
+func TestChaos(t *testing.T) {
+	n := seeds(1000)
+	failed := 0
+	for seed := *firstFlag; seed < *firstFlag+uint64(n); seed++ {
+		if l := guarded(seed); l.err != nil {
+			t.Errorf("%s", l.report())
+			if failed++; failed >= 3 {
+				t.Fatalf("stopped after 3 of %d seeds", seed-*firstFlag+1)
+			}
+		}
+	}
+}
+
+func guarded(seed uint64) (l *lab) {
+	defer func() {
+		if r := recover(); r != nil {
+			panic(fmt.Sprintf("seed %d: %v", seed, r))
+		}
+	}()
+	return chaosSeed(seed, fault{})
+}

@@ -1,0 +1,805 @@
+package sim_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/step"
+	"joist/engine/value"
+)
+
+type target = history.Target
+
+// ledger is a second, deliberately dumb reading of the journal. It shares no code with history, plan and run: it keeps
+// what was written down, computes everything from scratch whenever it is asked, and says which law an event breaks.
+type ledger struct {
+	models map[value.Digest]*model.Model
+	goals  []history.Goal
+	seqs   []uint64
+	seq    uint64
+	nodes  map[string]*lnode
+	rows   map[target]*lrow
+	places map[string]map[string]bool
+	fails  map[string]int
+	proven map[string]map[string]bool
+	halted bool // cancelled
+	rested string
+	memo   map[target]bool
+	ends   map[history.Rest]bool
+	gone   map[target]bool // ever discharged as a cluster-scope effect
+	starts int
+}
+
+type lnode struct {
+	inc, boot, address, level string
+	facts                     json.RawMessage
+	factsAt                   uint64
+	ended, online, released   bool
+}
+
+func (n *lnode) alive() bool { return n != nil && n.inc != "" && !n.ended && !n.released }
+
+type lrow struct {
+	there, dirty             bool // there: something may stand
+	flight                   *history.Started
+	id                       uint64
+	start                    history.Started // last start of an apply
+	outputs                  json.RawMessage
+	goal, stood, since       int // goals of the last start, of the success that stood before it, and of the first start
+	inc, boot                string
+	rests                    map[history.Rest]bool
+	expired, forced, drifted bool
+}
+
+func newLedger(models map[value.Digest]*model.Model) *ledger {
+	return &ledger{models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}}
+}
+
+func (l *ledger) goal() *history.Goal {
+	if len(l.goals) == 0 {
+		return nil
+	}
+	return &l.goals[len(l.goals)-1]
+}
+
+func (l *ledger) wants(node string) bool {
+	for _, names := range l.goal().Roles {
+		if slices.Contains(names, node) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *ledger) model() *model.Model {
+	if g := l.goal(); g != nil && !g.Destroy {
+		return l.models[g.Model]
+	}
+	return &model.Model{}
+}
+
+func (l *ledger) node(name string) *lnode {
+	if l.nodes[name] == nil {
+		l.nodes[name] = &lnode{}
+	}
+	return l.nodes[name]
+}
+
+func (l *ledger) row(t target) *lrow {
+	if l.rows[t] == nil {
+		l.rows[t] = &lrow{}
+	}
+	return l.rows[t]
+}
+
+// take checks an event against the laws and writes it down.
+func (l *ledger) take(e history.Event) error {
+	l.seq++
+	l.memo = map[target]bool{}
+	defer func() { l.memo = map[target]bool{} }()
+	switch e := e.(type) {
+	case history.Goal:
+		l.takeGoal(e)
+	case history.NodeSeen:
+		l.takeSeen(e)
+	case history.NodeEnded:
+		if n := l.node(e.Node); n.inc == e.Incarnation {
+			n.ended, n.online = true, false
+			l.ends[history.Rest{Node: e.Node, Incarnation: e.Incarnation}] = true
+		}
+	case history.NodeReleased:
+		if l.wants(e.Node) {
+			return nil
+		}
+		n := l.node(e.Node)
+		n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
+		for _, r := range l.rows {
+			for rest := range r.rests {
+				if rest.Node == e.Node {
+					delete(r.rests, rest)
+				}
+			}
+		}
+		for _, p := range l.places {
+			delete(p, e.Node)
+		}
+		for t, r := range l.rows {
+			if r.there && t.Node == e.Node || r.flight != nil && r.flight.Agent == e.Node {
+				return fmt.Errorf("law 11: node %s was released while %s was there", e.Node, t)
+			}
+		}
+	case history.Started:
+		return l.takeStarted(e)
+	case history.Succeeded:
+		return l.takeSucceeded(e)
+	case history.Failed:
+		r := l.row(e.Target)
+		if r.flight != nil && r.flight.Place != "" && e.Final && !e.Excused {
+			l.fails[r.flight.Place]++
+		}
+		r.flight = nil
+	case history.Discharged:
+		return l.takeDischarged(e)
+	case history.PlaceReturned:
+		if !l.groupDone(e.Rollout, e.Node) && l.flying() {
+			return fmt.Errorf("law 8: %s gave its place in %s back before its group was in place", e.Node, e.Rollout)
+		}
+		delete(l.places[e.Rollout], e.Node)
+		if l.proven[e.Rollout] == nil {
+			l.proven[e.Rollout] = map[string]bool{}
+		}
+		if g := l.rolloutNamed(e.Rollout); g != nil && slices.ContainsFunc(g.Tasks, func(task string) bool { return l.current(target{Task: task, Node: e.Node}) }) {
+			l.proven[e.Rollout][e.Node] = true
+		}
+	case history.BreakerClosed:
+		l.fails[e.Rollout] = 0
+	case history.Forced:
+		l.row(e.Target).forced = true
+	case history.Drifted:
+		l.row(e.Target).drifted = true
+	case history.Expired:
+		l.row(e.Target).expired = true
+	case history.Cancelled:
+		l.halted = true
+	case history.Rested:
+		return l.takeRested(e)
+	}
+	return nil
+}
+
+func (l *ledger) takeGoal(e history.Goal) {
+	l.goals, l.seqs, l.halted, l.rested = append(l.goals, e), append(l.seqs, l.seq), false, ""
+	for _, names := range e.Roles {
+		for _, name := range names {
+			l.node(name).released = false
+		}
+	}
+	if e.Changed {
+		l.fails, l.proven = map[string]int{}, map[string]map[string]bool{}
+	}
+}
+
+func (l *ledger) takeSeen(e history.NodeSeen) {
+	n := l.node(e.Node)
+	if e.Incarnation != "" && e.Incarnation != n.inc {
+		if n.inc != "" {
+			l.ends[history.Rest{Node: e.Node, Incarnation: n.inc}] = true
+		}
+		n.inc, n.ended = e.Incarnation, false
+		delete(l.ends, history.Rest{Node: e.Node, Incarnation: n.inc})
+	}
+	if n.ended && e.Incarnation != "" && e.Boot != "" && e.Boot != n.boot {
+		n.ended = false
+		delete(l.ends, history.Rest{Node: e.Node, Incarnation: n.inc})
+	}
+	if e.Boot != "" {
+		n.boot = e.Boot
+	}
+	if e.Address != "" {
+		n.address = e.Address
+	}
+	if e.Facts != nil && string(e.Facts) != string(n.facts) {
+		n.facts, n.factsAt = e.Facts, l.seq
+	}
+	if e.Level != "" {
+		n.level = e.Level
+	}
+	n.online = e.Online && !n.ended
+}
+
+func (l *ledger) takeStarted(e history.Started) error {
+	r := l.row(e.Target)
+	if l.halted {
+		return fmt.Errorf("cancel: %s %s started after a person cancelled", e.Action, e.Target)
+	}
+	if r.flight != nil {
+		return fmt.Errorf("law 5: %s started while an attempt of it is in flight", e.Target)
+	}
+	var err error
+	if e.Action == step.Apply {
+		err = l.mayApply(e)
+	} else {
+		err = l.mayRemove(e.Target, "")
+	}
+	if err == nil {
+		err = l.mayEnter(e)
+	}
+	l.starts++
+	r.flight, r.id = &e, l.seq
+	if e.Action == step.Apply {
+		if !r.there {
+			r.since, r.stood = len(l.goals)-1, len(l.goals)-1
+		} else if !r.dirty {
+			r.stood = r.goal
+		}
+		r.start, r.goal, r.inc, r.boot = e, len(l.goals)-1, e.Incarnation, e.Boot
+	}
+	r.dirty, r.there = true, true
+	if e.Place != "" && e.Node != "" {
+		if l.places[e.Place] == nil {
+			l.places[e.Place] = map[string]bool{}
+		}
+		l.places[e.Place][e.Node] = true
+	}
+	return err
+}
+
+func (l *ledger) takeSucceeded(e history.Succeeded) error {
+	r := l.row(e.Target)
+	var err error
+	if e.Silent != nil {
+		err = l.takeStarted(*e.Silent)
+	}
+	if r.flight == nil {
+		return fmt.Errorf("law 4: %s ended without having been started", e.Target)
+	}
+	r.flight = nil
+	if e.Action == step.Remove {
+		delete(l.rows, e.Target)
+		return err
+	}
+	r.dirty, r.outputs, r.expired, r.forced, r.drifted, r.stood = false, e.Outputs, false, false, false, r.goal
+	if m := l.models[l.goals[r.goal].Model]; err == nil && m != nil {
+		if task := m.Task(e.Task); task != nil {
+			err = declared(task.Step, e.Outputs)
+		}
+	}
+	r.rests = nil
+	for _, rest := range e.RestsOn {
+		if r.rests == nil {
+			r.rests = map[history.Rest]bool{}
+		}
+		r.rests[rest] = true
+	}
+	for _, j := range e.Joins {
+		if single := l.rows[target{Task: j.Task}]; single != nil && single.there {
+			if single.rests == nil {
+				single.rests = map[history.Rest]bool{}
+			}
+			single.rests[j.Rest] = true
+		}
+	}
+	return err
+}
+
+// declared is law 1: what a step yields is what it declares.
+func declared(s *model.Step, outputs json.RawMessage) error {
+	var given map[string]any
+	if err := json.Unmarshal(outputs, &given); err != nil {
+		return fmt.Errorf("law 1: %s yielded %s", s.Name, outputs)
+	}
+	for _, f := range s.Outputs {
+		if _, ok := given[f.Name].(string); !ok {
+			return fmt.Errorf("law 1: %s yielded %s without a string %q", s.Name, outputs, f.Name)
+		}
+		delete(given, f.Name)
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("law 1: %s yielded undeclared %v", s.Name, given)
+	}
+	return nil
+}
+
+func (l *ledger) takeDischarged(e history.Discharged) error {
+	err := l.mayRemove(e.Target, e.Why)
+	if r := l.rows[e.Target]; r != nil {
+		if m := l.models[l.goals[r.goal].Model]; m != nil && m.Task(e.Task).Step.Scope == model.Cluster {
+			l.gone[e.Target] = true
+		}
+	}
+	delete(l.rows, e.Target)
+	return err
+}
+
+func (l *ledger) takeRested(e history.Rested) error {
+	l.rested = e.Outcome
+	open := l.open()
+	switch e.Outcome {
+	case "converged", "destroyed":
+		if open != "" {
+			return fmt.Errorf("rest: %s although %s", e.Outcome, open)
+		}
+	case "stopped":
+		if open == "" {
+			return fmt.Errorf("rest: stopped (%s) although everything is as it should be", e.Detail)
+		}
+	}
+	return nil
+}
+
+// open names something that is not as the goal wants it, if there is anything.
+func (l *ledger) open() string {
+	for _, t := range l.instances() {
+		if exists, known := l.exists(t); !known || exists && !l.current(t) {
+			return t.String() + " is not in place"
+		}
+	}
+	for _, t := range l.targets() {
+		if !l.wanted(t) && l.rows[t].there {
+			return t.String() + " is still there"
+		}
+	}
+	return ""
+}
+
+func (l *ledger) targets() []target {
+	list := slices.Collect(maps.Keys(l.rows))
+	sort.Slice(list, func(i, j int) bool { return list[i].String() < list[j].String() })
+	return list
+}
+
+// instances lists what the goal may have, `when` aside.
+func (l *ledger) instances() []target {
+	var list []target
+	for i := range l.model().Tasks {
+		list = append(list, l.instancesOf(&l.model().Tasks[i])...)
+	}
+	return list
+}
+
+func (l *ledger) instancesOf(t *model.Task) []target {
+	if len(t.Each) == 0 {
+		return []target{{Task: t.Name}}
+	}
+	names := map[string]bool{}
+	for _, role := range t.Each {
+		for _, name := range l.goal().Roles[role] {
+			names[name] = true
+		}
+	}
+	var list []target
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, target{Task: t.Name, Node: name})
+	}
+	return list
+}
+
+// exists says whether `when` has the instance, and whether that is known. What a changed fact would remove stays until a
+// person accepts it.
+func (l *ledger) exists(t target) (exists, known bool) {
+	task := l.model().Task(t.Task)
+	if task == nil || !slices.Contains(l.instancesOf(task), t) {
+		return false, true
+	}
+	if task.When == nil {
+		return true, true
+	}
+	v, err := task.When.Expr.Eval(lscope{l, t.Node})
+	if err != nil || !v.Known() {
+		return false, false
+	}
+	if !v.True() && t.Node != "" && l.rows[t] != nil && l.rows[t].there && l.lives(task, t) && l.node(t.Node).factsAt > l.seqs[len(l.seqs)-1] {
+		return true, true
+	}
+	return v.True(), true
+}
+
+func (l *ledger) wanted(t target) bool {
+	exists, known := l.exists(t)
+	return exists || !known
+}
+
+func (l *ledger) lives(task *model.Task, t target) bool {
+	r := l.rows[t]
+	if t.Node != "" {
+		n := l.node(t.Node)
+		return n.alive() && r.inc == n.inc && (task.Step.Scope != model.Node || r.boot == n.boot)
+	}
+	if task.On == "" || r.rests == nil {
+		return true
+	}
+	for rest := range r.rests {
+		if !l.ends[rest] {
+			return true
+		}
+	}
+	return false
+}
+
+// replaced reports whether what stands is another thing than what is wanted there.
+func (l *ledger) replaced(t target) bool {
+	r, task := l.rows[t], l.model().Task(t.Task)
+	if !l.wanted(t) || r == nil || !r.there {
+		return false
+	}
+	if was := l.models[l.goals[r.goal].Model]; was != nil && was.Task(t.Task) != nil && was.Task(t.Task).Step.Name != task.Step.Name {
+		return true
+	}
+	if task.Step.Pure() {
+		return false
+	}
+	if t.Node != "" {
+		n := l.node(t.Node)
+		return !n.alive() || n.inc != r.inc
+	}
+	return !l.lives(task, t)
+}
+
+// current reports whether an instance is in place for the goal: law 5 and law 2, computed by brute force.
+func (l *ledger) current(t target) bool {
+	if known, ok := l.memo[t]; ok {
+		return known
+	}
+	l.memo[t] = false // graphs have no cycles
+	ok := l.computeCurrent(t)
+	l.memo[t] = ok
+	return ok
+}
+
+func (l *ledger) computeCurrent(t target) bool {
+	r, task := l.rows[t], l.model().Task(t.Task)
+	if task == nil || r == nil || !r.there || r.dirty || r.flight != nil || r.forced || !l.wanted(t) || !l.lives(task, t) || l.replaced(t) {
+		return false
+	}
+	if task.Step.Once {
+		return true
+	}
+	if r.expired || r.drifted || r.start.Step != task.Step.Digest || l.waitsFor(task, t, false) != "" {
+		return false
+	}
+	inputs, known := l.inputs(task, t.Node)
+	return known && inputs == string(r.start.Inputs)
+}
+
+// waitsFor names something that an instance reads, or is ordered after, and that is not in place.
+func (l *ledger) waitsFor(task *model.Task, t target, order bool) string {
+	for _, e := range task.Edges() {
+		if e.Host || e.Order && !order {
+			continue
+		}
+		for _, up := range l.reach(l.model(), e, t.Node) {
+			if exists, known := l.exists(up); !known || exists && !l.current(up) {
+				return up.String()
+			}
+		}
+	}
+	return ""
+}
+
+func (l *ledger) reach(m *model.Model, e model.Edge, node string) []target {
+	up := m.Task(e.Task)
+	switch {
+	case up == nil:
+		return nil
+	case e.All:
+		return l.instancesOf(up)
+	case len(up.Each) == 0:
+		return []target{{Task: e.Task}}
+	}
+	return []target{{Task: e.Task, Node: node}}
+}
+
+// inputs gives the arguments of an instance as the journal has them.
+func (l *ledger) inputs(task *model.Task, node string) (string, bool) {
+	kept := map[string]json.RawMessage{}
+	for _, a := range task.With {
+		if a.UsesHost() {
+			continue
+		}
+		v, err := a.Expr.Eval(lscope{l, node})
+		if err != nil || !v.Known() {
+			return "", false
+		}
+		data, err := v.MarshalJSON()
+		if err != nil {
+			return "", false
+		}
+		kept[a.Name] = plan.Small(data)
+	}
+	data, err := json.Marshal(kept)
+	return string(data), err == nil
+}
+
+func (l *ledger) mayApply(e history.Started) error {
+	task := l.model().Task(e.Task)
+	switch exists, known := l.exists(e.Target); {
+	case !known || !exists:
+		return fmt.Errorf("law 2: %s started although the goal has none", e.Target)
+	case l.current(e.Target):
+		return fmt.Errorf("law 5: %s started although it is in place", e.Target)
+	case l.replaced(e.Target):
+		return fmt.Errorf("removal: %s started although something else stands there", e.Target)
+	}
+	if up := l.waitsFor(task, e.Target, true); up != "" {
+		return fmt.Errorf("law 2: %s started before %s was in place", e.Target, up)
+	}
+	if want, _ := l.inputs(task, e.Node); want != string(e.Inputs) {
+		return fmt.Errorf("law 2: %s started with %s, want %s", e.Target, e.Inputs, want)
+	}
+	for _, name := range []string{e.Node, e.Agent} {
+		if n := l.nodes[name]; name != "" && (!n.alive() || !model.Suffices(n.level, l.model().Trust) || name == e.Agent && !n.online) {
+			return fmt.Errorf("law 9: %s started on %s, which is not alive, trusted and online", e.Target, name)
+		}
+	}
+	if n := l.nodes[e.Node]; e.Node != "" && (e.Incarnation != n.inc || e.Boot != n.boot) {
+		return fmt.Errorf("lifetime: %s started with incarnation %s boot %s, its node has %s %s", e.Target, e.Incarnation, e.Boot, n.inc, n.boot)
+	}
+	return nil
+}
+
+// mayRemove is the order of removals. discharged is why no remove runs, if none does.
+func (l *ledger) mayRemove(t target, discharged string) error {
+	r := l.rows[t]
+	if r == nil || !r.there {
+		return fmt.Errorf("removal: %s was removed, but nothing is there", t)
+	}
+	replaced := l.replaced(t)
+	if l.wanted(t) && !replaced {
+		return fmt.Errorf("law 11: %s was removed (%s) although it is wanted", t, discharged)
+	}
+	ended := discharged != "" && t.Node != "" && (!l.node(t.Node).alive() || l.node(t.Node).inc != r.inc)
+	return l.users(t, func(y target, e model.Edge, once bool) error {
+		leaving := !l.wanted(y) || l.replaced(y)
+		switch {
+		case leaving && replaced && (t.Node != "" && y.Node != t.Node || l.heldByReaders(y)):
+		case leaving:
+			return fmt.Errorf("removal: %s was removed (%q) before %s, which depends on it", t, discharged, y)
+		case e.Order || replaced || ended || once || l.rows[y].since == len(l.goals)-1: // the last never saw what the goal does not have
+		case !l.current(y):
+			return fmt.Errorf("removal: %s was removed (%q) before %s had succeeded without it", t, discharged, y)
+		}
+		return nil
+	})
+}
+
+// users calls f for everything that stands and depends on an instance, by the models it was started with.
+func (l *ledger) users(t target, f func(y target, e model.Edge, once bool) error) error {
+	for _, y := range l.targets() {
+		yr := l.rows[y]
+		if y == t || !yr.there {
+			continue
+		}
+		goals := []int{yr.goal}
+		if yr.dirty {
+			goals = append(goals, yr.stood)
+		}
+		for _, g := range goals {
+			m := l.models[l.goals[g].Model]
+			if m == nil || m.Task(y.Task) == nil {
+				continue
+			}
+			task := m.Task(y.Task)
+			for _, e := range task.Edges() {
+				if e.Task != t.Task || e.Host || !e.All && t.Node != "" && y.Node != t.Node {
+					continue
+				}
+				if err := f(y, e, task.Step.Once); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// heldByReaders reports whether a removal waits for readers of its outputs, directly or through other removals: these
+// readers may need what is removed and applied again elsewhere.
+func (l *ledger) heldByReaders(t target) bool {
+	held := fmt.Errorf("held")
+	return l.users(t, func(y target, e model.Edge, once bool) error {
+		if leaving := !l.wanted(y) || l.replaced(y); leaving && l.heldByReaders(y) || !leaving && !e.Order && !once && !l.current(y) {
+			return held
+		}
+		return nil
+	}) != nil
+}
+
+func (l *ledger) rollout(task string) *model.Rollout {
+	m := l.model()
+	for i := range m.Rollouts {
+		if slices.Contains(m.Rollouts[i].Tasks, task) {
+			return &m.Rollouts[i]
+		}
+	}
+	return nil
+}
+
+// mayEnter is law 8.
+func (l *ledger) mayEnter(e history.Started) error {
+	g := l.rollout(e.Task)
+	if g == nil || e.Node == "" {
+		return nil
+	}
+	before := l.goal().Roles
+	if len(l.goals) > 1 && l.count(g, l.goals[len(l.goals)-2].Roles) > 0 {
+		before = l.goals[len(l.goals)-2].Roles
+	}
+	total := l.count(g, before)
+	if l.fails[g.Name] >= places(g.StopAfter, total) {
+		return fmt.Errorf("law 8: %s started after %d failures", e.Target, l.fails[g.Name])
+	}
+	if l.places[g.Name][e.Node] || g.Together && !l.founded(g) {
+		return nil
+	}
+	limit := places(g.MaxInFlight, total)
+	if proven := len(l.proven[g.Name]); proven < g.Canaries {
+		limit = min(limit, g.Canaries-proven)
+	}
+	if len(l.places[g.Name]) >= limit {
+		return fmt.Errorf("law 8: %s started while %v hold all %d places", e.Target, l.places[g.Name], limit)
+	}
+	return nil
+}
+
+func (l *ledger) count(g *model.Rollout, roles map[string][]string) int {
+	names := map[string]bool{}
+	for _, role := range g.Roles {
+		for _, name := range roles[role] {
+			names[name] = true
+		}
+	}
+	return len(names)
+}
+
+func places(c model.Count, total int) int {
+	if c.Percent {
+		c.N = total * c.N / 100
+	}
+	return max(c.N, 1)
+}
+
+// founded reports whether a living node has the whole group, or had it in its life.
+func (l *ledger) founded(g *model.Rollout) bool {
+	for name, n := range l.nodes {
+		if !n.alive() {
+			continue
+		}
+		some, all := false, true
+		for _, task := range g.Tasks {
+			t := target{Task: task, Node: name}
+			if exists, known := l.exists(t); known && !exists && (l.rows[t] == nil || !l.rows[t].there) {
+				continue
+			}
+			r := l.rows[t]
+			if r == nil || !r.there || r.outputs == nil || r.inc != n.inc {
+				all = false
+				break
+			}
+			some = true
+		}
+		if some && all {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *ledger) rolloutNamed(name string) *model.Rollout {
+	m := l.model()
+	for i := range m.Rollouts {
+		if m.Rollouts[i].Name == name {
+			return &m.Rollouts[i]
+		}
+	}
+	return nil
+}
+
+// flying reports whether anything is in flight; a place is lent only while nothing is.
+func (l *ledger) flying() bool {
+	for _, r := range l.rows {
+		if r.flight != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *ledger) groupDone(rollout, node string) bool {
+	if g := l.rolloutNamed(rollout); g != nil {
+		for _, task := range g.Tasks {
+			t := target{Task: task, Node: node}
+			if l.wanted(t) {
+				if !l.current(t) {
+					return false
+				}
+			} else if r := l.rows[t]; r != nil && r.there && r.flight != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// lscope evaluates expressions over the ledger.
+type lscope struct {
+	l    *ledger
+	node string
+}
+
+func (s lscope) Lookup(r model.Ref) value.Value {
+	l := s.l
+	switch r.Kind {
+	case model.RefInput:
+		return l.model().Inputs[r.Name]
+	case model.RefNode:
+		v, _ := s.nodeValue(s.node).Attr(r.Attr)
+		return v
+	case model.RefRole:
+		m := map[string]value.Value{}
+		for _, name := range l.goal().Roles[r.Name] {
+			m[name] = s.nodeValue(name)
+		}
+		return value.Gather(plan.NodeType(), m)
+	case model.RefTask:
+		task := l.model().Task(r.Name)
+		t := target{Task: r.Name}
+		if len(task.Each) > 0 {
+			t.Node = s.node
+		}
+		v, _ := s.outputs(task, t).Attr(r.Attr)
+		if s.outputs(task, t).Null() {
+			return value.NullOf(value.Type{})
+		}
+		return v
+	case model.RefAll:
+		task := l.model().Task(r.Name)
+		m := map[string]value.Value{}
+		for _, t := range l.instancesOf(task) {
+			if v := s.outputs(task, t); !v.Null() {
+				m[t.Node] = v
+			}
+		}
+		return value.Gather(task.Step.OutputType(), m)
+	}
+	return value.Value{}
+}
+
+func (s lscope) nodeValue(name string) value.Value {
+	n := s.l.node(name)
+	text := func(s string) value.Value {
+		if s == "" {
+			return value.Unknown(value.Type{Kind: value.String})
+		}
+		return value.Text(s)
+	}
+	attrs := map[string]value.Value{model.NodeName: text(name), model.NodeAddress: text(n.address), model.NodeIncarnation: text(""), model.NodeBoot: text(""), model.NodeFacts: {}}
+	if n.alive() {
+		attrs[model.NodeIncarnation], attrs[model.NodeBoot] = text(n.inc), text(n.boot)
+	}
+	var facts value.Value
+	if n.facts != nil && facts.UnmarshalJSON(n.facts) == nil {
+		attrs[model.NodeFacts] = facts
+	}
+	return value.Dict(attrs)
+}
+
+func (s lscope) outputs(task *model.Task, t target) value.Value {
+	switch exists, known := s.l.exists(t); {
+	case known && !exists:
+		return value.NullOf(value.Type{})
+	case !known || !s.l.current(t):
+		return value.Unknown(task.Step.OutputType())
+	}
+	v, err := task.Step.OutputType().Parse(s.l.rows[t].outputs)
+	if err != nil {
+		return value.Unknown(task.Step.OutputType())
+	}
+	return v
+}

@@ -1,0 +1,385 @@
+package sim_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"joist/engine/model"
+	"joist/engine/value"
+)
+
+// record is an expression that yields everything it refers to as one object.
+type record []model.Ref
+
+func (e record) Refs() []model.Ref { return e }
+
+func (e record) Eval(s model.Scope) (value.Value, error) {
+	m := map[string]value.Value{"of": value.Text("record")}
+	for i, r := range e {
+		m[fmt.Sprintf("v%d", i)] = s.Lookup(r)
+	}
+	return value.Dict(m), nil
+}
+
+// is compares what it refers to with a text, part by part.
+type is struct {
+	of   model.Ref
+	part string
+	want string
+}
+
+func (e is) Refs() []model.Ref { return []model.Ref{e.of} }
+
+func (e is) Eval(s model.Scope) (value.Value, error) {
+	v := s.Lookup(e.of)
+	if e.part != "" {
+		v, _ = v.Attr(e.part)
+	}
+	if !v.Known() {
+		return value.Unknown(value.Type{Kind: value.Bool}), nil
+	}
+	return value.Truth(v.Equal(value.Text(e.want))), nil
+}
+
+func argument(name string, e model.Expr) model.Argument {
+	refs := e.Refs()
+	shared := !slices.ContainsFunc(refs, func(r model.Ref) bool {
+		return r.Kind == model.RefNode || r.Kind == model.RefTask || r.Kind == model.RefHost
+	})
+	return model.Argument{Name: name, Expr: e, Refs: refs, Digest: value.Sum([]byte(fmt.Sprintf("%#v", e))), Shared: shared}
+}
+
+// shape says what may be in a generated model. A property that is about one thing leaves out what would hide it.
+type shape struct {
+	tasks    int
+	roles    []string
+	rollouts bool
+	when     bool
+	valid    bool // successes that expire
+}
+
+// generator makes random models, and random changes of them.
+type generator struct {
+	rng    *rand.Rand
+	shape  shape
+	serial int
+}
+
+// sketch is a model before it is checked: what a change changes.
+type sketch struct {
+	tasks    []draft
+	inputs   map[string]string
+	rollouts []model.Rollout
+}
+
+type draft struct {
+	name     string
+	kind     string // node, service, script, value, gate
+	each     []string
+	on       string
+	once     bool
+	version  int
+	stepName string
+	attempts int
+	args     []model.Expr
+	hosts    []model.Ref
+	after    []model.After
+	when     model.Expr
+}
+
+func (g *generator) chance(p float64) bool { return g.rng.Float64() < p }
+
+func pick[T any](rng *rand.Rand, list []T) T { return list[rng.IntN(len(list))] }
+
+func (g *generator) sketch() *sketch {
+	s := &sketch{inputs: map[string]string{"x": "1", "y": "1"}}
+	for range 2 + g.rng.IntN(g.shape.tasks) {
+		s.tasks = append(s.tasks, g.draft(s.tasks))
+	}
+	if g.shape.rollouts {
+		g.addRollout(s)
+	}
+	return s
+}
+
+func (g *generator) draft(before []draft) draft {
+	g.serial++
+	d := draft{name: fmt.Sprintf("t%d", g.serial), kind: pick(g.rng, []string{"node", "node", "node", "service", "service", "script", "value", "gate"}), attempts: 1 + g.rng.IntN(2)}
+	d.stepName = "p." + d.name
+	if d.kind == "node" || g.chance(0.6) {
+		d.each = []string{pick(g.rng, g.shape.roles)}
+		if g.chance(0.1) {
+			d.each = slices.Clone(g.shape.roles)
+		}
+	}
+	if d.kind == "script" || d.kind == "value" && len(d.each) == 0 && g.chance(0.4) {
+		d.on = pick(g.rng, g.shape.roles)
+	}
+	d.once = g.chance(0.15)
+	for range g.rng.IntN(3) {
+		d.args = append(d.args, g.expr(&d, before))
+	}
+	if len(before) > 0 && g.chance(0.3) {
+		if up := pick(g.rng, before); len(up.each) == 0 || meets(&d, &up) || g.chance(0.5) {
+			d.after = append(d.after, model.After{Task: up.name, All: len(up.each) > 0 && !meets(&d, &up)})
+		}
+	}
+	if d.kind == "script" && g.chance(0.5) {
+		for _, up := range before {
+			if up.kind == "node" && len(up.each) == 1 && up.each[0] == d.on && !d.once && up.when == nil {
+				d.hosts = append(d.hosts, model.Ref{Kind: model.RefHost, Name: up.name, Attr: "out"})
+				break
+			}
+		}
+	}
+	if g.shape.when && g.chance(0.25) {
+		switch {
+		case len(d.each) > 0 && g.chance(0.5):
+			d.when = is{of: model.Ref{Kind: model.RefNode, Attr: model.NodeFacts}, part: "size", want: "small"}
+		default:
+			d.when = is{of: model.Ref{Kind: model.RefInput, Name: "y"}, want: "1"}
+		}
+	}
+	return d
+}
+
+// meets reports whether every instance of d has one of up for the same node.
+func meets(d, up *draft) bool {
+	return len(d.each) > 0 && len(up.each) > 0 && !slices.ContainsFunc(d.each, func(r string) bool { return !slices.Contains(up.each, r) })
+}
+
+func (g *generator) expr(d *draft, before []draft) model.Expr {
+	var refs record
+	for range 1 + g.rng.IntN(2) {
+		switch n := g.rng.IntN(10); {
+		case n < 2:
+			refs = append(refs, model.Ref{Kind: model.RefInput, Name: pick(g.rng, []string{"x", "y"})})
+		case n < 3 && len(d.each) > 0:
+			refs = append(refs, model.Ref{Kind: model.RefNode, Attr: pick(g.rng, []string{model.NodeName, model.NodeAddress, model.NodeIncarnation, model.NodeFacts})})
+		case n < 4:
+			refs = append(refs, model.Ref{Kind: model.RefRole, Name: pick(g.rng, g.shape.roles)})
+		case len(before) > 0:
+			up := pick(g.rng, before)
+			switch {
+			case up.kind == "gate":
+			case len(up.each) == 0 || meets(d, &up) && g.chance(0.7):
+				refs = append(refs, model.Ref{Kind: model.RefTask, Name: up.name, Attr: pick(g.rng, []string{"out", "out", "same"})})
+			case len(up.each) > 0:
+				refs = append(refs, model.Ref{Kind: model.RefAll, Name: up.name})
+			}
+		}
+	}
+	return refs
+}
+
+func (g *generator) addRollout(s *sketch) {
+	role := pick(g.rng, g.shape.roles)
+	r := model.Rollout{Name: "r", Roles: []string{role}, Canaries: g.rng.IntN(2), Together: g.chance(0.5)}
+	if g.chance(0.7) {
+		r.MaxInFlight = model.Count{N: 1 + g.rng.IntN(2)}
+	} else {
+		r.MaxInFlight = model.Count{N: 50, Percent: true}
+	}
+	r.StopAfter = model.Count{N: 1 + g.rng.IntN(2)}
+	for i := range s.tasks {
+		if d := &s.tasks[i]; len(d.each) == 1 && d.each[0] == role && g.chance(0.6) && !g.gathersGroup(s, d, r.Tasks) {
+			r.Tasks = append(r.Tasks, d.name)
+		}
+	}
+	s.rollouts = nil
+	if len(r.Tasks) > 0 {
+		s.rollouts = []model.Rollout{r}
+	}
+}
+
+// gathersGroup reports whether d waits, directly or not, for every node's instance of a task of the group: such a group
+// can never go node by node.
+func (g *generator) gathersGroup(s *sketch, d *draft, group []string) bool {
+	tainted := map[string]bool{} // waits for all of the group
+	for i := range s.tasks {
+		t := &s.tasks[i]
+		for _, e := range t.edges() {
+			if tainted[e.name] || (e.all || len(t.each) == 0) && s.below(e.name, group) {
+				tainted[t.name] = true
+			}
+		}
+	}
+	return tainted[d.name]
+}
+
+// below reports whether a task is in the group or waits for a task of it.
+func (s *sketch) below(name string, group []string) bool {
+	if slices.Contains(group, name) {
+		return true
+	}
+	for i := range s.tasks {
+		if s.tasks[i].name == name {
+			return slices.ContainsFunc(s.tasks[i].edges(), func(e upEdge) bool { return s.below(e.name, group) })
+		}
+	}
+	return false
+}
+
+type upEdge struct {
+	name string
+	all  bool
+}
+
+func (d *draft) edges() []upEdge {
+	var list []upEdge
+	for _, e := range d.args {
+		for _, r := range e.Refs() {
+			if r.Kind == model.RefTask || r.Kind == model.RefAll {
+				list = append(list, upEdge{r.Name, r.Kind == model.RefAll})
+			}
+		}
+	}
+	for _, a := range d.after {
+		list = append(list, upEdge{a.Task, a.All})
+	}
+	for _, r := range d.hosts {
+		list = append(list, upEdge{r.Name, true})
+	}
+	return list
+}
+
+// change gives a sketch that differs in one thing.
+func (g *generator) change(s *sketch) *sketch {
+	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts}
+	switch g.rng.IntN(6) {
+	case 0, 1:
+		n.inputs[pick(g.rng, []string{"x", "y"})] = fmt.Sprint(g.rng.IntN(3))
+	case 2: // a new version of a step
+		n.tasks[g.rng.IntN(len(n.tasks))].version++
+	case 3: // another step at the same address
+		d := &n.tasks[g.rng.IntN(len(n.tasks))]
+		g.serial++
+		d.stepName = fmt.Sprintf("p.other%d", g.serial)
+	case 4: // a task goes, with everything that refers to it
+		n.drop(n.tasks[g.rng.IntN(len(n.tasks))].name)
+		if len(n.tasks) == 0 {
+			n.tasks = append(n.tasks, g.draft(nil))
+		}
+	case 5:
+		n.tasks = append(n.tasks, g.draft(n.tasks))
+	}
+	if g.shape.rollouts {
+		g.addRollout(n)
+	}
+	return n
+}
+
+func (s *sketch) drop(name string) {
+	gone := map[string]bool{name: true}
+	var kept []draft
+	for _, d := range s.tasks {
+		if gone[d.name] || slices.ContainsFunc(d.edges(), func(e upEdge) bool { return gone[e.name] }) {
+			gone[d.name] = true
+			continue
+		}
+		kept = append(kept, d)
+	}
+	s.tasks = kept
+}
+
+const validity = 30 * time.Minute
+
+// build makes the model of a sketch.
+func (s *sketch) build() *model.Model {
+	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts}
+	for name, text := range s.inputs {
+		m.Inputs[name] = value.Text(text)
+	}
+	for i := range s.tasks {
+		m.Tasks = append(m.Tasks, s.tasks[i].build())
+	}
+	m.Digest = value.Sum([]byte(s.String()))
+	return m
+}
+
+func (d *draft) build() model.Task {
+	st := &model.Step{
+		Name: d.stepName, Once: d.once, Digest: value.Sum([]byte(fmt.Sprint(d.stepName, d.version, d.kind))),
+		Outputs: []model.Field{{Name: "out", Type: value.Type{Kind: value.String}}, {Name: "same", Type: value.Type{Kind: value.String}}},
+	}
+	script := model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: d.attempts, Backoff: 5 * time.Second}
+	st.Apply = script
+	remove := script
+	remove.Attempts = 3
+	switch d.kind {
+	case "node":
+		st.Scope, st.Remove = model.Node, &remove
+	case "service":
+		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.stepName
+	case "script":
+		st.Scope, st.Remove = model.Cluster, &remove
+	case "value":
+		st.Scope, st.Apply.Script = model.Cluster, nil
+		var e hashed
+		for i := range d.args {
+			e = append(e, fmt.Sprintf("i%d", i))
+		}
+		st.Apply.Outputs = map[string]model.Argument{"out": argument("out", e), "same": argument("same", constant{value.Text("s")})}
+	case "gate":
+		st.Scope, st.Apply.Script, st.Outputs = model.Cluster, nil, nil
+		open := argument("when", constant{value.Truth(true)})
+		st.Apply.When = &open
+	}
+	t := model.Task{Name: d.name, Step: st, Each: d.each, On: d.on, After: d.after}
+	for i, e := range d.args {
+		t.With = append(t.With, argument(fmt.Sprintf("i%d", i), e))
+	}
+	for i, r := range d.hosts {
+		t.With = append(t.With, argument(fmt.Sprintf("host%d", i), record{r}))
+	}
+	for _, a := range t.With {
+		st.Inputs = append(st.Inputs, model.Field{Name: a.Name})
+	}
+	if d.when != nil {
+		a := argument("when", d.when)
+		t.When = &a
+	}
+	return t
+}
+
+// constant is always the same.
+type constant struct{ v value.Value }
+
+func (constant) Refs() []model.Ref                       { return nil }
+func (c constant) Eval(model.Scope) (value.Value, error) { return c.v, nil }
+
+// hashed is one of four texts, by the step's inputs.
+type hashed []string
+
+func (e hashed) Refs() []model.Ref {
+	var refs []model.Ref
+	for _, name := range e {
+		refs = append(refs, model.Ref{Kind: model.RefStep, Name: name})
+	}
+	return refs
+}
+
+func (e hashed) Eval(s model.Scope) (value.Value, error) {
+	h := value.NewHasher()
+	for _, r := range e.Refs() {
+		h.Digest(s.Lookup(r).Digest())
+	}
+	return value.Text(fmt.Sprint(h.Sum()[0] % 4)), nil
+}
+
+// String is the whole sketch, for digests and for people.
+func (s *sketch) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "inputs %v\n", s.inputs)
+	for i := range s.tasks {
+		d := &s.tasks[i]
+		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d args=%v hosts=%v after=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.args, d.hosts, d.after, d.when)
+	}
+	for _, r := range s.rollouts {
+		fmt.Fprintf(&b, "  rollout %+v\n", r)
+	}
+	return b.String()
+}
