@@ -63,8 +63,11 @@ fuzz: ## every fuzz test for FUZZTIME
 	  done; \
 	done
 
-bench: ## JSON lines of what is promised about speed
-	@go test -count=1 -timeout 30m -run '^$$' -bench . ./tests/bench/...
+BENCH ?=
+bench: ## JSON lines of what is promised about speed; BENCH="-only dns" for a part
+	@mkdir -p build/bench
+	@CGO_ENABLED=0 go build -o build/bench/bench ./tests/bench
+	@build/bench/bench -out build/bench $(BENCH)
 
 demo: deps-demo build ## three machines become an etcd cluster
 	@tests/demo/demo.sh up

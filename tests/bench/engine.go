@@ -117,6 +117,7 @@ func planned(ctx context.Context, s *suite, a arguments, size string) error {
 		return errors.New("nothing was planned again")
 	}
 	s.out.value("replan_node_joined"+size, 1000*median(again.Joined), "ms")
+	s.out.value("replan_node_joined_same_model"+size, 1000*median(again.Grown), "ms")
 	s.out.value("replan_input_changed"+size, 1000*median(again.Changed), "ms")
 	return nil
 }

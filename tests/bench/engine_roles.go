@@ -231,7 +231,7 @@ func modelsOf(state *history.State, l library) func(int) *model.Model {
 }
 
 // replanning is what replan found out, in seconds.
-type replanning struct{ Joined, Changed []float64 }
+type replanning struct{ Joined, Grown, Changed []float64 }
 
 // shelf implements run.Library.
 type shelf struct{ library }
@@ -241,8 +241,9 @@ func (s shelf) Model(g history.Goal) *model.Model { return s.find(g) }
 // Blob gives nothing: no attempt is in flight.
 func (shelf) Blob(value.Digest) []byte { return nil }
 
-// replan changes the goal of a converged cluster: by a node that joins, and by an input that the last task of every node
-// has. The models are compiled before.
+// replan changes the goal of a converged cluster: by a node that joins through an edited cluster file, by one that joins
+// while the model stays the same (Grown), and by an input that the last task of every node has. The models are compiled
+// before.
 func replan(ctx context.Context, a arguments) error {
 	w := workload{nodes: a.Nodes, gather: a.Gather, knob: "one"}
 	more, other := w, w
@@ -274,6 +275,17 @@ func replan(ctx context.Context, a arguments) error {
 		if counts := count(machine.Plan()); counts["unchanged"] < a.Nodes*(tasksPerNode-2) || counts["run"]+counts["run if changed"] < tasksPerNode {
 			return fmt.Errorf("with one node more, the plan says %v", counts)
 		}
+		if state, db, err = load(ctx, a, func(string) {}); err != nil {
+			return err
+		}
+		if err := db.Close(); err != nil {
+			return err
+		}
+		grown := more.goal(models[0])
+		machine = run.New(state, shelf{all})
+		begun = time.Now()
+		machine.Advance(now, grown)
+		got.Grown = append(got.Grown, time.Since(begun).Seconds())
 		runs, err := changed(state, other.goal(models[2]), all)
 		if err != nil {
 			return err

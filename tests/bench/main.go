@@ -108,7 +108,7 @@ func measure(ctx context.Context, only, results string, limit time.Duration) (er
 		}
 		timed, cancel := context.WithDeadline(ctx, until)
 		failed := part.run(timed, s)
-		if timed.Err() != nil && ctx.Err() == nil {
+		if failed != nil && timed.Err() != nil && ctx.Err() == nil {
 			failed = errors.Join(errors.New("cut short: it took longer than its share of the time"), failed)
 		}
 		cancel()
