@@ -46,8 +46,9 @@ type column struct {
 	targets []int   // node indexes, sorted by name; -1 for the single instance
 	place   []int32 // by node index + 1: position in targets + 1, 0 for none
 	cells   []Cell
-	dirty   []bool
-	stale   int // how many are dirty
+	all     bool   // every instance is marked for a new decision
+	dirty   []bool // those that are marked
+	stale   []int  // their positions
 
 	waits                  []edge // what it waits for
 	wakes                  []edge // what waits for it: to is the dependant
@@ -237,7 +238,6 @@ func (c *column) aim(targets []int, waits map[history.CauseKind]int) {
 	waits[history.Same] += len(c.cells)
 	c.agg.pending = len(c.cells)
 	c.dirty = make([]bool, len(targets))
-	c.stale = 0
 	c.index()
 }
 

@@ -8,21 +8,32 @@ import (
 )
 
 // taint marks every instance of the task for a new decision.
-func (c *column) taint() {
-	if c.stale == len(c.dirty) {
-		return
-	}
-	for k := range c.dirty {
+func (c *column) taint() { c.all = true }
+
+// taintAt marks one instance; a position below 0 stands for none.
+func (c *column) taintAt(k int) {
+	if k >= 0 && !c.all && !c.dirty[k] {
 		c.dirty[k] = true
+		c.stale = append(c.stale, k)
 	}
-	c.stale = len(c.dirty)
 }
 
-func (c *column) taintAt(k int) {
-	if k >= 0 && !c.dirty[k] {
-		c.dirty[k] = true
-		c.stale++
+// takeStale gives the positions marked since the last time, in order, and unmarks them.
+func (c *column) takeStale() []int {
+	stale := c.stale
+	c.stale = nil
+	if c.all {
+		c.all = false
+		stale = make([]int, len(c.cells))
+		for k := range stale {
+			stale[k] = k
+		}
 	}
+	slices.Sort(stale)
+	for _, k := range stale {
+		c.dirty[k] = false
+	}
+	return stale
 }
 
 // Touch marks an instance for a new decision: its history has changed.
@@ -73,7 +84,7 @@ func (p *Planner) plays(node int, role string) bool {
 // Update brings every decision up to date, upstream first.
 func (p *Planner) Update() {
 	for _, c := range p.tasks {
-		if c.stale > 0 {
+		if c.all || len(c.stale) > 0 {
 			p.updateColumn(c)
 		}
 	}
@@ -82,12 +93,7 @@ func (p *Planner) Update() {
 
 func (p *Planner) updateColumn(c *column) {
 	before := c.agg
-	for k := range c.cells {
-		if !c.dirty[k] {
-			continue
-		}
-		c.dirty[k] = false
-		c.stale--
+	for _, k := range c.takeStale() {
 		old := c.cells[k]
 		now := p.decide(c, c.targets[k])
 		c.cells[k] = now
@@ -200,27 +206,46 @@ func (p *Planner) Retarget() bool {
 // reaim gives a task the instances of the new goal, and keeps the decisions about those that it had.
 func (p *Planner) reaim(c *column) {
 	targets := p.targetsOf(c.task)
-	had := c.cells
-	was := c.place
-	before := c.agg
-	for k := range had {
-		p.counts.add(&had[k], -1)
+	stale := make([]int, 0, len(c.stale))
+	for _, k := range c.stale {
+		stale = append(stale, c.targets[k])
+		c.dirty[k] = false
 	}
-	dirty := c.dirty
-	c.aim(targets, map[history.CauseKind]int{})
-	c.agg = aggregate{generation: before.generation + 1}
-	for k, node := range targets {
-		if node+1 < len(was) && was[node+1] > 0 {
-			c.cells[k] = had[was[node+1]-1]
-			if dirty[was[node+1]-1] {
-				c.taintAt(k)
-			}
-		} else {
-			c.taintAt(k)
+	was, had := c.place, c.targets
+	c.targets = targets
+	c.index()
+	kept := 0
+	for k, node := range had { // those that go, forwards
+		if c.at(node) < 0 {
+			p.counts.add(&c.cells[k], -1)
+			c.count(c.cells[k].view, -1)
+			continue
 		}
+		if kept != k {
+			c.cells[kept] = c.cells[k]
+		}
+		kept++
+	}
+	c.cells = slices.Grow(c.cells[:kept], len(targets)-kept)[:len(targets)]
+	for k := len(targets) - 1; k >= 0; k-- { // those that come, backwards
+		if node := targets[k]; node+1 < len(was) && was[node+1] > 0 {
+			kept--
+			if kept != k {
+				c.cells[k] = c.cells[kept]
+			}
+			continue
+		}
+		c.cells[k] = Cell{view: view{standing: pending}}
 		c.count(c.cells[k].view, +1)
 		p.counts.add(&c.cells[k], +1)
+		stale = append(stale, targets[k])
 	}
+	c.dirty, c.stale = slices.Grow(c.dirty[:0], len(targets))[:len(targets)], nil
+	clear(c.dirty)
+	for _, node := range stale {
+		c.taintAt(c.at(node))
+	}
+	c.agg.generation++
 	c.lastAt = 0
 	for _, e := range c.wakes {
 		if e.all {
