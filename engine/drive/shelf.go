@@ -30,7 +30,7 @@ func (s *shelf) stock(ctx context.Context, state *history.State) error {
 	for _, c := range state.Columns {
 		for _, r := range c.Rows {
 			if r != nil && r.Phase != history.Absent {
-				needed[r.Goal] = true
+				needed[r.Goal], needed[r.Stood] = true, true
 			}
 		}
 	}

@@ -418,7 +418,7 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	m := compiled.Model
 	state := history.New()
 	var before *history.Goal
-	models := map[int]*model.Model{}
+	models := map[value.Digest]*model.Model{}
 	loop, err := c.Get(m.Cluster)
 	var unknown *UnknownError
 	if err != nil && !errors.As(err, &unknown) {
@@ -429,7 +429,7 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 			state = live.Clone()
 			before = state.Goal()
 			for i := range state.Goals {
-				models[i] = p.ModelOf(i)
+				models[state.Goals[i].Model] = p.ModelOf(i)
 			}
 		}); err != nil {
 			return nil, err
@@ -445,8 +445,8 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 		}
 	}
 	state.Fold(state.Seq+1, state.Now, history.Goal{Model: m.Digest, Roles: roles, By: "preview"})
-	models[len(state.Goals)-1] = m
-	p := plan.New(state, func(goal int) *model.Model { return models[goal] })
+	models[m.Digest] = m
+	p := plan.New(state, func(goal int) *model.Model { return models[state.Goals[goal].Model] })
 	return planOf(m.Cluster, p, compiled.Warnings), nil
 }
 
