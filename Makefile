@@ -6,7 +6,7 @@ GOLANGCI_LINT = v2.15.0
 
 BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Tests of real clients and machines stand apart: they need root and time, and are run anew each time.
-UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench)')
+UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim)')
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
@@ -29,9 +29,10 @@ test: deps build vet test-unit test-interop test-boot
 vet:
 	go vet ./...
 
-test-unit: ## rules of the source, units, scripts, simulations; with the race detector
+test-unit: ## rules of the source, units and scripts with the race detector, simulations without
 	go test ./tests/arch
 	go test -race -timeout 10m $(UNIT)
+	go test -timeout 10m ./tests/sim
 
 test-interop: ## real clients and servers, in network namespaces
 	go test -race -count=1 -p 1 -timeout 10m ./tests/interop/...
