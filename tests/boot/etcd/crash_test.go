@@ -54,6 +54,10 @@ func TestCrashes(t *testing.T) {
 	l.once("blue", blue.Members, "one\ntwo\nthree")
 	pki := l.clients("red", red.Members)
 	l.foreign(pki)
+
+	// Whatever was killed, taking the lab down leaves nothing: the cleanup looks.
+	l.end("engine", syscall.SIGKILL)
+	l.end("vm-"+red.Members[0].Name, syscall.SIGKILL)
 }
 
 // is tells the events of a kind about a task.

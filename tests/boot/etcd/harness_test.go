@@ -67,7 +67,7 @@ type event struct {
 	Journal string
 	Seq     uint64
 	Time    time.Time
-	Kind    string
+	Kind    string `json:"kind"` // of the event, not what its data call so
 	fact
 }
 
