@@ -96,12 +96,18 @@ func (l *lab) once(cluster string, members []member, ticks string) {
 	l.Helper()
 	l.last(cluster)
 	done := map[string]bool{}
+	lives := map[string]string{} // incarnation by node
 	l.each(func(e *event) {
 		if e.Journal != "cluster/"+cluster {
 			return
 		}
+		was := lives[e.Node]
+		if e.Kind == "node.seen" && e.Incarnation != "" {
+			lives[e.Node] = e.Incarnation
+		}
 		switch {
-		case e.Kind == "node.ended": // what was done for it may be done again, and nothing else
+		case e.Kind == "node.ended", e.Kind == "node.seen" && was != lives[e.Node]:
+			// What was done for an incarnation that has ended may be done again, and nothing else.
 			for instance := range done {
 				if strings.HasSuffix(instance, "["+e.Node+"]") {
 					delete(done, instance)
