@@ -25,7 +25,7 @@ func (p *Planner) Trigger(t history.Target, cause Cause) Cause {
 			continue
 		}
 		up := e.to
-		k := -1
+		var k int
 		switch {
 		case e.all:
 			k = p.lastOf(up)

@@ -269,7 +269,7 @@ func (m *Machine) lend(now time.Time) bool {
 func (m *Machine) waits(g *group, node string) bool {
 	for _, task := range g.Tasks {
 		t := history.Target{Task: task, Node: node}
-		wait := plan.Cause{}
+		var wait plan.Cause
 		if r := m.plan.Removal(t); r != nil {
 			wait = r.Wait
 		} else if cell := m.plan.Cell(t); cell != nil && !cell.Settled() && cell.Verdict != plan.Absent {

@@ -170,11 +170,6 @@ func (s *server) kill() {
 	_ = s.cmd.Wait()
 }
 
-// end lets a role end by itself.
-func (s *server) end() error {
-	return errors.Join(s.stdin.Close(), s.cmd.Wait())
-}
-
 // peakMemory of this process in MiB.
 func peakMemory() float64 { return memoryOf("self", "VmHWM") }
 

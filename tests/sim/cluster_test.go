@@ -25,13 +25,11 @@ import (
 
 // fleet joins a simulated world to a real loop: in the bubble of a synctest its time is the loop's.
 type fleet struct {
-	mu      sync.Mutex
-	world   *sim.World
-	kick    chan struct{}
-	model   *model.Model
-	cluster *drive.Cluster
-	epoch   uint64
-	err     error
+	mu    sync.Mutex
+	world *sim.World
+	kick  chan struct{}
+	model *model.Model
+	epoch uint64
 }
 
 func (f *fleet) Model(context.Context, history.Goal) (*model.Model, error) { return f.model, nil }

@@ -303,7 +303,7 @@ func oneWriter(seed uint64, f fault) error {
 	}
 	var fenced *journal.FencedError
 	if err := first.Append(ctx, []journal.Record{record}); !errors.As(err, &fenced) {
-		return fmt.Errorf("seed %d: law 10: the first writer still writes, after a second took the journal: %v", seed, err)
+		return fmt.Errorf("seed %d: law 10: the first writer still writes, after a second took the journal: %w", seed, err)
 	}
 	return nil
 }

@@ -285,8 +285,6 @@ func (s *sketch) drop(name string) {
 	s.tasks = kept
 }
 
-const validity = 30 * time.Minute
-
 // build makes the model of a sketch.
 func (s *sketch) build() *model.Model {
 	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts}

@@ -304,12 +304,12 @@ func (l *lab) shrink(cluster string, was cluster, pki string) {
 // does not.
 func (l *lab) takenBack(cluster string) {
 	l.Helper()
-	good, bad := l.last(cluster), uint64(0)
+	good := l.last(cluster)
 	o := l.pursue("stopped", "apply", l.file(cluster, "proof.etcd", 3, `, motto = "bad idea"`))
 	if len(o.Failed) == 0 || !strings.Contains(o.Failed[0].Error, "the motto bad idea is refused") {
 		l.Errorf("what failed: %+v", o.Failed)
 	}
-	bad = l.last(cluster)
+	bad := l.last(cluster)
 	begun := l.starts(cluster, good)
 	l.pursue("converged", "apply", l.file(cluster, "proof.etcd", 3, ""))
 	l.last(cluster)

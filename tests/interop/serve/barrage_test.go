@@ -138,11 +138,11 @@ func (e *engine) alive() {
 func mutated(r *rand.Rand, valid []byte) []byte {
 	out := bytes.Clone(valid)
 	if r.IntN(8) == 0 {
-		out = make([]byte, r.IntN(600))
-		for i := range out {
-			out[i] = byte(r.Uint32())
+		noise := make([]byte, r.IntN(600))
+		for i := range noise {
+			noise[i] = byte(r.Uint32())
 		}
-		return out
+		return noise
 	}
 	for range 1 + r.IntN(6) {
 		at := r.IntN(len(out) + 1)

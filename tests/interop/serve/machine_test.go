@@ -125,7 +125,6 @@ func (e *engine) script(mac, uuid, from string) (string, error) {
 var (
 	bootID = regexp.MustCompile(`joist\.boot=([0-9a-f]{32})`)
 	pin    = regexp.MustCompile(`joist\.ca=([0-9a-f]{64})`)
-	kernel = regexp.MustCompile(`http://[0-9.:]+/artifact/sha256-[0-9a-f]{64}`)
 )
 
 // boots gives a machine its script and what stands in it.
