@@ -381,6 +381,25 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// TestLeavingStaysClaimed: a machine that the goal has no more is the cluster's until its effects are gone, also over a
+// restart of the engine.
+func TestLeavingStaysClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("a: script n1 n2")
+		w.apply("a: script n1") // n2's agent never answers
+		if got := w.owners(); got != "map[n1:a n2:a n3:]" {
+			t.Errorf("while n2 is left: %s", got)
+		}
+		w.Close()
+		w.start()
+		if got := w.owners(); got != "map[n1:a n2:a n3:]" {
+			t.Errorf("after a restart: %s", got)
+		}
+		w.Close()
+	})
+}
+
 // TestJournalFails: a goal that could not be written leaves no machine claimed, and apply takes the cluster up again.
 func TestJournalFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

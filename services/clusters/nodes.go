@@ -93,10 +93,14 @@ func (c *Clusters) reconcile(ctx context.Context, name string) error {
 	needed := map[string]bool{}
 	if loop != nil {
 		if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-			for _, g := range s.Goals {
+			if g := s.Goal(); g != nil {
 				for _, node := range nodesOf(g.Roles) {
-					n := s.Node(node)
-					needed[node] = n == nil || !n.Released
+					needed[node] = true
+				}
+			}
+			for _, n := range s.Nodes {
+				if len(n.Played) > 0 && !n.Released {
+					needed[n.Name] = true // it is being left still
 				}
 			}
 		}); err != nil {
