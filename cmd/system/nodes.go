@@ -83,7 +83,7 @@ func request(o drive.Order) (wire.Request, error) {
 		return wire.Request{}, fmt.Errorf("cannot encode the inputs of %s: %w", addressOf(o), err)
 	}
 	r := wire.Request{
-		ID: requestID(o), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Attempt: 1, Epoch: o.Epoch,
+		ID: requestID(o), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Kernel: o.Boot, Attempt: 1, Epoch: o.Epoch,
 		Action: wire.Action(o.Action), Step: o.Step.Digest.String(), Inputs: data, Outputs: map[string]string{},
 		Secret: o.Secret,
 	}

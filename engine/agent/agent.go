@@ -272,6 +272,9 @@ func (a *Agent) check(req wire.Request) error {
 	if req.Incarnation != "" && req.Incarnation != a.cfg.Identity.Incarnation {
 		return fmt.Errorf("it is for the incarnation %s and this is %s", req.Incarnation, a.cfg.Identity.Incarnation)
 	}
+	if req.Kernel != "" && req.Kernel != kernelBoot() {
+		return errors.New("it is for another boot of this machine: what it would write to ended with that")
+	}
 	switch {
 	case req.Stage == wire.Scout && a.cfg.Stage != wire.Scout:
 		return errors.New("it is for the discovery image and this is the node's own system")

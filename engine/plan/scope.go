@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -219,9 +220,11 @@ func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
 			if len(up.task.Each) == 0 {
 				at = -1
 			}
+			var out value.Digest // none where there is no instance
 			if k := up.at(at); k >= 0 {
-				h.Digest(up.cells[k].view.out)
+				out = up.cells[k].view.out
 			}
+			h.Digest(out)
 		case model.RefAll:
 			up := p.byName[r.Name]
 			p.refreshGather(up)
@@ -229,7 +232,9 @@ func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
 		case model.RefNode:
 			p.hashNode(h, p.state.Nodes[node], r.Attr)
 		case model.RefRole:
-			for _, i := range p.roleNodes(r.Name) {
+			nodes := p.roleNodes(r.Name)
+			h.Text(strconv.Itoa(len(nodes))) // where one role ends, the next may begin
+			for _, i := range nodes {
 				p.hashNode(h, p.state.Nodes[i], "")
 			}
 		case model.RefInput:
@@ -256,9 +261,7 @@ func (p *Planner) hashNode(h value.Hasher, n *history.Node, attr string) {
 	if whole || attr == model.NodeFacts {
 		h.Bytes(n.Facts)
 	}
-	if n.Alive() {
-		h.Text("alive")
-	}
+	h.Text(strconv.FormatBool(n.Alive()))
 }
 
 func (p *Planner) inputDigest(name string) value.Digest {

@@ -15,7 +15,7 @@ import (
 type Order struct {
 	Node    string
 	Level   enrol.Level  // the trust that the node must have; at least Approved in any case
-	Request wire.Request // its Incarnation, if set, is the only one that it is given to
+	Request wire.Request // its Incarnation and Kernel, if set, are the only ones that it is given to
 }
 
 // order is what one node owes: a result.
@@ -23,6 +23,7 @@ type order struct {
 	instance    string
 	attempt     int
 	incarnation string     // empty for any
+	kernel      string     // boot; empty for any
 	stage       wire.Stage // in which it is sent; empty for any
 	level       enrol.Level
 	line        []byte   // the message to the agent, one line of JSON
@@ -69,7 +70,7 @@ func (g *Gateway) Dispatch(ctx context.Context, o Order) error {
 		stage = wire.Node
 	}
 	return g.enqueue(o.Node, o.Request.ID, &order{
-		instance: o.Request.Instance, attempt: o.Request.Attempt, incarnation: o.Request.Incarnation,
+		instance: o.Request.Instance, attempt: o.Request.Attempt, incarnation: o.Request.Incarnation, kernel: o.Request.Kernel,
 		stage: stage, level: o.Level, line: line,
 	})
 }

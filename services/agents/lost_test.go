@@ -285,3 +285,24 @@ func TestNewsOfANodeComeInOrder(t *testing.T) {
 		t.Error("the engine was told last that a connected node is gone")
 	}
 }
+
+// TestRequestOfAnotherBoot gives a node a request for a boot of it that has ended: it does not run, and what comes after
+// it does.
+func TestRequestOfAnotherBoot(t *testing.T) {
+	w := newWorld(t)
+	id := w.enrolled("n1")
+	w.run(agentConfig(id))
+	w.connected()
+	line, count := counted(t)
+	past := request("past", line)
+	past.Kernel = "00000000-0000-0000-0000-000000000000"
+	w.dispatch("n1", past)
+	now := request("now", "true")
+	w.dispatch("n1", now)
+	if r := w.engine.result(t, now.ID); r.Error != "" {
+		t.Fatalf("the request after it failed: %s", r.Error)
+	}
+	if n := count(); n != 0 {
+		t.Errorf("a request for a boot that has ended ran %d times", n)
+	}
+}

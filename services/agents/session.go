@@ -155,6 +155,10 @@ func (g *Gateway) collect(s *session, level enrol.Level) (lines [][]byte, refres
 			g.drop(s.Node, id) // what was to be ended has ended with its incarnation
 			continue
 		}
+		if o.kernel != "" && o.kernel != s.hello.Kernel {
+			g.drop(s.Node, id) // that boot has ended, and with it whatever could answer
+			continue
+		}
 		if o.sent == s || other || o.stage != "" && o.stage != s.hello.Stage || !o.cancel && level < o.level {
 			continue
 		}

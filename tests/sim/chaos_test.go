@@ -57,6 +57,8 @@ type lab struct {
 	ledger  *ledger
 	wake    time.Time
 	crash   float64 // probability that the engine crashes at a write
+	crashAt int     // write at which it crashes: -n before the nth, n after it; 0 for none
+	writes  int
 	crashes int
 	trace   []string
 	sketch  *sketch
@@ -141,7 +143,10 @@ func (l *lab) commit(out run.Outcome) {
 			l.world.Perform(e)
 		}
 	}
-	if len(out.Events) > 0 && l.crash > 0 && l.rng.Float64() < l.crash {
+	if len(out.Events) > 0 {
+		l.writes++
+	}
+	if len(out.Events) > 0 && (l.crashes == 0 && l.crashAt == -l.writes || l.crash > 0 && l.rng.Float64() < l.crash) {
 		l.logf("crash before a write")
 		l.restart()
 		return
@@ -157,7 +162,7 @@ func (l *lab) commit(out run.Outcome) {
 			l.blobs[k.Digest] = k.Data
 		}
 	}
-	if len(out.Events) > 0 && l.crash > 0 && l.rng.Float64() < l.crash {
+	if len(out.Events) > 0 && (l.crashes == 0 && l.crashAt == l.writes || l.crash > 0 && l.rng.Float64() < l.crash) {
 		l.logf("crash after a write")
 		l.restart()
 		return

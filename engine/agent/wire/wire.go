@@ -76,6 +76,7 @@ type Request struct {
 	Cluster     string            `json:"cluster"`               // on whose behalf; also the scope of Epoch
 	Instance    string            `json:"instance"`              // address, such as "demo/etcd.member[n1]"
 	Incarnation string            `json:"incarnation,omitempty"` // the only incarnation that may run it; empty for any
+	Kernel      string            `json:"kernel,omitempty"`      // the only boot that may run it, as Hello has it; empty for any
 	Attempt     int               `json:"attempt"`               // from 1; never used twice for an instance and action
 	Epoch       uint64            `json:"epoch"`                 // of the controller that asks
 	Action      Action            `json:"action"`
