@@ -8,9 +8,12 @@ BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main
 # Tests of real clients and machines stand apart: they need root and time, and are run anew each time.
 UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim)')
 
+# The first path takes longest and most of the processor; see test-path.
+BOOT = $(shell go list ./tests/boot/... | grep -v /tests/boot/etcd)
+
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
+.PHONY: all build deps deps-demo test test-unit test-interop test-boot test-path vet lint fmt fuzz bench demo demo-down lock clean
 
 all: build
 
@@ -38,7 +41,10 @@ test-interop: ## real clients and servers, in network namespaces
 	go test -race -count=1 -p 1 -timeout 10m ./tests/interop/...
 
 test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware
-	go test -count=1 -p 1 -timeout 20m ./tests/boot/...
+	go test -count=1 -p 1 -timeout 20m $(BOOT)
+
+test-path: deps build ## the first path on virtual machines: three members, five, three; crashes; two clusters
+	go test -count=1 -p 1 -timeout 40m -v ./tests/boot/etcd
 
 $(CURDIR)/build/test-kernel/vmlinuz:
 	tests/demo/kernel.sh $(@D)
