@@ -169,13 +169,18 @@ func (p *Planner) wakeAll(c *column, before aggregate) {
 	}
 }
 
-// Retarget plans the newest goal, if that has the model of the one before, by what is different: its nodes, and that
+// Retarget plans the newest goal, if that has a model like the one before, by what is different: its nodes, and that
 // failures are forgotten. It reports false, and has done nothing, for a goal that has to be planned from scratch.
 func (p *Planner) Retarget() bool {
 	goal := p.state.Goal()
-	if goal == nil || goal.Destroy || p.goal.Destroy || goal.Model != p.goal.Model || p.models(len(p.state.Goals)-1) != p.model {
+	if goal == nil || goal.Destroy || p.goal.Destroy || p.goal.Seq == 0 {
 		return false
 	}
+	m := p.models(len(p.state.Goals) - 1)
+	if m == nil || !alike(p.model, m) {
+		return false
+	}
+	p.swap(m)
 	p.goal = *goal
 	changed := p.assign()
 	for role := range changed {

@@ -233,7 +233,7 @@ func (m *Machine) returnPlaces(now time.Time) bool {
 				done = append(done, node)
 			}
 		}
-		clear(g.touched)
+		g.touched = map[string]bool{}
 		slices.Sort(done)
 		for _, node := range done {
 			m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node, Proven: m.proven(g, node)})

@@ -26,7 +26,9 @@ func (m *Machine) step(now time.Time) bool {
 	if m.state.Outcome == history.OutcomeCancelled {
 		return false
 	}
-	clear(m.begun)
+	if len(m.begun) > 0 {
+		m.begun = map[history.Target]bool{} // rather than cleared: one that was large once would stay so
+	}
 	did := m.returnPlaces(now)
 	queue := m.queue
 	m.queue = nil

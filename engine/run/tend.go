@@ -45,7 +45,9 @@ func (m *Machine) tend(now time.Time) {
 			m.ask(now, name, what)
 		}
 	}
-	clear(m.restless)
+	if len(m.restless) > 0 {
+		m.restless = map[string]bool{} // rather than cleared: one that was large once would stay so
+	}
 }
 
 // settle notes what has to be asked of a node now.
