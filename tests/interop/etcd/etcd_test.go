@@ -221,7 +221,13 @@ func etcdctl(t *testing.T, args ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "etcdctl", append([]string{"--dial-timeout=3s", "--command-timeout=6s"}, args...)...)
 	cmd.Env = append(os.Environ(), "ETCDCTL_API=3")
-	out, err := cmd.CombinedOutput()
+	// What it prints on the side, as of an election it sat out, is no answer.
+	var side bytes.Buffer
+	cmd.Stderr = &side
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(side.String()))
+	}
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -237,7 +243,7 @@ func TestThroughTheFront(t *testing.T) {
 	cert, key, ca := l.operator(t, "demo")
 	at := "--endpoints=https://127.77.0.1:23779"
 	as := []string{at, "--cert", cert, "--key", key, "--cacert", ca}
-	if out, err := etcdctl(t, append(as, "endpoint", "health", "--cluster")...); err != nil || strings.Count(out, "is healthy") != 3 {
+	if out, err := etcdctl(t, append(as, "endpoint", "health", "--cluster", "-w", "json")...); err != nil || strings.Count(out, `"health":true`) != 3 {
 		t.Fatalf("health: %v\n%s", err, out)
 	}
 	if out, err := etcdctl(t, append(as, "put", "greeting", "hello")...); err != nil || out != "OK" {
