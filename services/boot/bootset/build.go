@@ -277,7 +277,7 @@ func (b *builder) lock(ctx context.Context) (unlock func(), err error) {
 	// Tools run in mount namespaces of their own, so nothing is mounted below what is removed here.
 	temp := filepath.Join(b.Cache, "tmp")
 	if err = os.RemoveAll(temp); err == nil {
-		err = os.Mkdir(temp, 0o755)
+		err = os.MkdirAll(temp, 0o755) // a build that waits may have made it
 	}
 	if err != nil {
 		_ = f.Close()
