@@ -36,7 +36,11 @@ func TestInventory(t *testing.T) {
 	}
 	n1 := identity{cluster: "demo", node: "n1", address: "10.0.0.1"}
 	whole := identity{cluster: "demo"}
-	const hint = "; put the name first (base.dns_record, base.balancer)"
+	const hint = "; put the name first (base.dns_record, base.balancer, base.names)"
+	owners, err := ownersOf(list)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		who    identity
 		wanted []string
@@ -59,13 +63,13 @@ func TestInventory(t *testing.T) {
 		{whole, []string{"demo.evil.example"}, "nothing in cluster demo gives the cluster the name demo.evil.example" + hint},
 		{whole, []string{""}, "nothing in cluster demo gives the cluster the name " + hint},
 	} {
-		err := test.who.may(test.wanted, list)
+		err := test.who.may(test.wanted, owners)
 		if (err == nil) != (test.err == "") || err != nil && err.Error() != test.err {
 			t.Errorf("%s %q: %v\n\twant %s", test.who, test.wanted, err, test.err)
 		}
 	}
 	for _, broken := range []entries.Entry{{Key: "k", Owner: "demo/x", Value: json.RawMessage(`[`)}, name("a.b", "no address")} {
-		if err := n1.may(nil, append(list, broken)); err == nil {
+		if _, err := ownersOf(append(list, broken)); err == nil {
 			t.Errorf("read %+v", broken)
 		}
 	}

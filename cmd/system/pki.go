@@ -13,6 +13,7 @@ import (
 	"joist/pki/enrol"
 	"joist/pki/profiles"
 	"joist/services/agents"
+	"joist/services/reserve"
 )
 
 // issuer signs; an authority.Issuer does.
@@ -70,7 +71,8 @@ func (s *signer) Sign(ctx context.Context, c agents.Certify) (string, error) {
 }
 
 // inventory implements certs.Inventory: a node may carry its own address, the names that its cluster's names service
-// gives to it, and those that it gives to the cluster as a whole. The cluster as a whole may carry the latter.
+// gives to it, and those that it gives to the cluster as a whole. The cluster as a whole may carry the latter. Names that
+// the cluster reserved count like those that are served.
 type inventory struct{ s *System }
 
 func (i inventory) Allowed(ctx context.Context, cluster, node string, wanted []string) error {
@@ -87,7 +89,43 @@ func (i inventory) Allowed(ctx context.Context, cluster, node string, wanted []s
 			who.address = seen.Address
 		}
 	}
-	return who.may(wanted, list)
+	owners, err := ownersOf(list)
+	if err != nil {
+		return err
+	}
+	reserved, err := reserve.Names(ctx, i.s.db.Entries(), cluster, nodeOf)
+	if err != nil {
+		return err
+	}
+	for name, holder := range reserved {
+		if _, served := owners[name]; !served {
+			owners[name] = holder
+		}
+	}
+	return who.may(wanted, owners)
+}
+
+func nodeOf(owner string) (string, error) {
+	a, err := addr.Parse(owner)
+	return a.Node, err
+}
+
+// ownersOf gives the node of each name that the names service serves: empty for the cluster as a whole.
+func ownersOf(list []entries.Entry) (map[string]string, error) {
+	owners := make(map[string]string, len(list))
+	for _, e := range list {
+		var v struct {
+			Name string `json:"name"`
+		}
+		if err := json.Unmarshal(e.Value, &v); err != nil {
+			return nil, fmt.Errorf("cannot read the entry %s: %w", e.Key, err)
+		}
+		var err error
+		if owners[v.Name], err = nodeOf(e.Owner); err != nil {
+			return nil, err
+		}
+	}
+	return owners, nil
 }
 
 // identity is who asks to carry names.
@@ -97,22 +135,8 @@ type identity struct {
 	address string // of the node; empty if it has none
 }
 
-// may says whether a certificate of the identity may carry the names, given the names service's entries of its cluster.
-func (i identity) may(wanted []string, list []entries.Entry) error {
-	owners := make(map[string]string, len(list)) // node by name; empty for the cluster as a whole
-	for _, e := range list {
-		var v struct {
-			Name string `json:"name"`
-		}
-		if err := json.Unmarshal(e.Value, &v); err != nil {
-			return fmt.Errorf("cannot read the entry %s: %w", e.Key, err)
-		}
-		owner, err := addr.Parse(e.Owner)
-		if err != nil {
-			return err
-		}
-		owners[v.Name] = owner.Node
-	}
+// may says whether a certificate of the identity may carry the names, given whose the cluster's names are.
+func (i identity) may(wanted []string, owners map[string]string) error {
 	for _, name := range wanted {
 		if name == i.address && name != "" {
 			continue
@@ -120,7 +144,7 @@ func (i identity) may(wanted []string, list []entries.Entry) error {
 		holder, known := owners[name]
 		switch {
 		case !known:
-			return fmt.Errorf("nothing in cluster %s gives %s the name %s; put the name first (base.dns_record, base.balancer)", i.cluster, i, name)
+			return fmt.Errorf("nothing in cluster %s gives %s the name %s; put the name first (base.dns_record, base.balancer, base.names)", i.cluster, i, name)
 		case holder != "" && holder != i.node:
 			return fmt.Errorf("%s is the name of node %s, and not of %s", name, holder, i)
 		}
@@ -131,7 +155,7 @@ func (i identity) may(wanted []string, list []entries.Entry) error {
 // digests gives the digests of a cluster's live entries by service; a service that has none is left out.
 func (s *System) digests(ctx context.Context, cluster string) (map[string]string, error) {
 	all := map[string]string{}
-	for _, service := range []string{"names", "certs", "balance"} {
+	for _, service := range []string{"names", "certs", "balance", reserve.Table} {
 		list, _, err := s.db.Entries().List(ctx, entries.Scope{Service: service, Cluster: cluster})
 		if err != nil {
 			return nil, err

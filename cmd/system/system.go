@@ -32,6 +32,7 @@ import (
 	"joist/services/clusters"
 	"joist/services/names"
 	"joist/services/power"
+	"joist/services/reserve"
 	"joist/services/secrets"
 	"joist/services/site"
 
@@ -76,6 +77,7 @@ type System struct {
 	Certs     *certs.Service
 	Balance   *balance.Service
 	Names     *names.Service
+	Reserve   *reserve.Service
 	Addresses *addresses.Service
 	Boot      *boot.Server
 	Power     *power.Controller
@@ -188,6 +190,7 @@ func (s *System) openServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.Reserve = reserve.New(store)
 	if s.Certs, err = certs.New(certs.Config{Authority: s.authority, Store: store, Inventory: inventory{s}, Now: s.now}); err != nil {
 		return err
 	}
@@ -211,6 +214,8 @@ func Signatures() []step.Signature {
 	var all []step.Signature
 	all = append(all, names.Signatures()...)
 	all = append(all, certs.Signatures()...)
+	all = append(all, reserve.Signatures()...)
+	all = append(all, secrets.Signatures()...)
 	return append(all, balance.Signatures()...)
 }
 
@@ -231,7 +236,9 @@ func (s *System) openClusters(ctx context.Context) error {
 		return err
 	}
 	handlers := map[string]step.Handler{}
-	for _, more := range []map[string]step.Handler{s.Names.Handlers(), s.Certs.Handlers(), s.Balance.Handlers()} {
+	for _, more := range []map[string]step.Handler{
+		s.Names.Handlers(), s.Certs.Handlers(), s.Balance.Handlers(), s.Reserve.Handlers(), secrets.Handlers(rand.Reader),
+	} {
 		for name, h := range more {
 			handlers[name] = h
 		}

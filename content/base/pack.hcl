@@ -21,7 +21,7 @@ step "node_key" {
 
 step "certificate" {
   scope = "service"
-  doc   = "A certificate by the cluster's authority, for names that the inventory says are this node's or the cluster's. Its remove revokes it."
+  doc   = "A certificate by an authority of the cluster, for names that the inventory says are this node's or the cluster's. Its remove revokes it."
 
   input "csr" { type = csr }
   input "profile" {
@@ -31,6 +31,21 @@ step "certificate" {
   input "names" {
     type    = list(string)
     default = []
+  }
+  input "authority" {
+    type     = string
+    optional = true
+    doc      = "one of the cluster's own, made when first named, which signs itself and vouches for nothing else; left out, the cluster's intermediate"
+  }
+  input "common_name" {
+    type     = string
+    optional = true
+    doc      = "the subject's name; left out, the first of names, else the node's"
+  }
+  input "groups" {
+    type    = list(string)
+    default = []
+    doc     = "organizations of the subject"
   }
   output "certificate" { type = certificate }
 
@@ -53,6 +68,50 @@ step "dns_record" {
     call     = "names.put"
     attempts = 3
   }
+}
+
+step "names" {
+  scope = "service"
+  doc   = "Names and addresses that mean something inside the cluster only: no server gives them out, and certificates of the cluster may carry them."
+
+  input "names" { type = list(string) }
+  output "names" { type = list(string) }
+
+  apply {
+    call     = "reserve.names"
+    attempts = 3
+  }
+}
+
+step "network" {
+  scope = "service"
+  doc   = "A part of a network for one target: the lowest that is free, and the same one as long as it is wanted."
+
+  input "within" { type = cidr }
+  input "prefix" {
+    type = number
+    doc  = "length of the part's prefix: 24 for 256 addresses of IPv4"
+  }
+  output "network" { type = cidr }
+
+  apply {
+    call     = "reserve.network"
+    attempts = 3
+  }
+}
+
+step "secret" {
+  scope = "service"
+  once  = true
+  doc   = "Random bytes in base64, drawn once by the engine, which keeps them encrypted."
+
+  input "bytes" {
+    type    = number
+    default = 32
+  }
+  output "value" { type = secret(string) }
+
+  apply { call = "secrets.draw" }
 }
 
 step "balancer" {
@@ -88,6 +147,11 @@ step "hosts" {
   doc   = "Names that the node must know without asking anybody, in /etc/hosts."
 
   input "entries" { type = map(object({ fqdn = fqdn, addresses = list(address) })) }
+  input "section" {
+    type    = string
+    default = ""
+    doc     = "tells apart what several tasks write on one node"
+  }
 
   apply {
     script   = "files/hosts.sh"

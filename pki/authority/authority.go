@@ -1,5 +1,5 @@
 // Package authority is joist's certificate authority: a root, an intermediate for each cluster, one for agents and one
-// for the engine's own listeners, made when first needed. Certificates are signed by cfssl's local signer under a
+// for the engine's own listeners, and whatever further authorities a cluster names, made when first needed. Certificates are signed by cfssl's local signer under a
 // profile that takes nothing from a request but its public key.
 //
 // # Threat model
@@ -11,6 +11,7 @@
 //
 // All clusters share the root. Whoever must accept only certificates of one cluster trusts that cluster's intermediate
 // (the chain of a certificate), not the root: an agent's certificate and another cluster's lead to the root as well.
+// A named authority of a cluster signs itself, so that what trusts it trusts nothing else, whatever library it uses.
 package authority
 
 import (
@@ -27,6 +28,7 @@ import (
 	"math/big"
 	"net/netip"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,6 +74,7 @@ type Issued struct {
 	Owner     string    `json:"owner"`  // on whose behalf: the address of an instance, a node
 	Profile   string    `json:"profile"`
 	Subject   string    `json:"subject,omitempty"`
+	Groups    []string  `json:"groups,omitempty"` // organizations of the subject
 	Names     []string  `json:"names,omitempty"`
 	Key       string    `json:"key"` // SHA-256 of the public key, hexadecimal
 	NotBefore time.Time `json:"not_before"`
@@ -126,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	}
 	quiet()
 	a := &Authority{cfg: cfg, issuers: map[string]*Issuer{}}
-	root, err := a.loadOrMake(ctx, rootName, nil)
+	root, err := a.loadOrMake(ctx, rootName, nil, rootPath)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +151,18 @@ func (a *Authority) Cluster(ctx context.Context, cluster string) (*Issuer, error
 	return a.issuer(ctx, "cluster-"+cluster)
 }
 
+// Named gives a further authority of a cluster, such as "etcd": one that signs itself and issues leaves only. An empty
+// name is the cluster's intermediate.
+func (a *Authority) Named(ctx context.Context, cluster, name string) (*Issuer, error) {
+	if name == "" {
+		return a.Cluster(ctx, cluster)
+	}
+	if !namedAuthority.MatchString(name) {
+		return nil, fmt.Errorf("cannot make a certificate authority %.80q: want lower-case letters, digits and hyphens", name)
+	}
+	return a.issuer(ctx, "cluster-"+cluster+"."+name) // no cluster has a dot in its name
+}
+
 // Agents gives the intermediate of agents. Whoever authenticates agents trusts this certificate alone, not the root,
 // under which clusters issue client certificates too.
 func (a *Authority) Agents(ctx context.Context) (*Issuer, error) { return a.issuer(ctx, "agents") }
@@ -155,7 +170,16 @@ func (a *Authority) Agents(ctx context.Context) (*Issuer, error) { return a.issu
 // Engine gives the intermediate for the engine's own listeners.
 func (a *Authority) Engine(ctx context.Context) (*Issuer, error) { return a.issuer(ctx, "engine") }
 
-var issuerName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
+var (
+	issuerName     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
+	namedAuthority = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+)
+
+// How long a chain a CA may sign: the root signs intermediates, all others leaves.
+const (
+	rootPath = 1
+	leafPath = 0
+)
 
 func (a *Authority) issuer(ctx context.Context, name string) (*Issuer, error) {
 	if !issuerName.MatchString(name) {
@@ -166,7 +190,11 @@ func (a *Authority) issuer(ctx context.Context, name string) (*Issuer, error) {
 	if i, ok := a.issuers[name]; ok {
 		return i, nil
 	}
-	i, err := a.loadOrMake(ctx, name, a.root)
+	parent := a.root
+	if strings.Contains(name, ".") {
+		parent = nil // a named authority
+	}
+	i, err := a.loadOrMake(ctx, name, parent, leafPath)
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +203,10 @@ func (a *Authority) issuer(ctx context.Context, name string) (*Issuer, error) {
 }
 
 // loadOrMake loads a CA, or makes and keeps one that parent signs; without a parent it signs itself.
-func (a *Authority) loadOrMake(ctx context.Context, name string, parent *Issuer) (*Issuer, error) {
+func (a *Authority) loadOrMake(ctx context.Context, name string, parent *Issuer, path int) (*Issuer, error) {
 	m, err := a.cfg.Vault.Load(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		if m, err = a.make(ctx, name, parent); err != nil {
+		if m, err = a.make(ctx, name, parent, path); err != nil {
 			return nil, fmt.Errorf("cannot make the certificate authority %s: %w", name, err)
 		}
 		if err = a.cfg.Vault.Create(ctx, name, m); errors.Is(err, fs.ErrExist) { // another process was faster
@@ -192,10 +220,11 @@ func (a *Authority) loadOrMake(ctx context.Context, name string, parent *Issuer)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the certificate authority %s: %w", name, err)
 	}
+	issuer.leaves = path == leafPath
 	return issuer, nil
 }
 
-func (a *Authority) make(ctx context.Context, name string, parent *Issuer) (Material, error) {
+func (a *Authority) make(ctx context.Context, name string, parent *Issuer, path int) (Material, error) {
 	req := &csr.CertificateRequest{CN: "joist " + name, KeyRequest: &csr.KeyRequest{A: "ecdsa", S: 256}}
 	request, key, err := csr.ParseRequest(req)
 	if err != nil {
@@ -207,7 +236,7 @@ func (a *Authority) make(ctx context.Context, name string, parent *Issuer) (Mate
 	}
 	policy := initca.CAPolicy()
 	profile := policy.Default
-	profile.CAConstraint = config.CAConstraint{IsCA: true, MaxPathLen: 1}
+	profile.CAConstraint = config.CAConstraint{IsCA: true, MaxPathLen: path, MaxPathLenZero: path == 0}
 	profile.CSRWhitelist = &config.CSRWhitelist{Subject: true, PublicKey: true, PublicKeyAlgorithm: true, SignatureAlgorithm: true}
 	profile.ClientProvidesSerialNumbers = true
 	record := Issued{
@@ -216,7 +245,6 @@ func (a *Authority) make(ctx context.Context, name string, parent *Issuer) (Mate
 	record.NotAfter = record.NotBefore.Add(RootValidity)
 	signKey, signCert := priv, (*x509.Certificate)(nil)
 	if parent != nil {
-		profile.CAConstraint = config.CAConstraint{IsCA: true, MaxPathLen: 0, MaxPathLenZero: true}
 		signKey, signCert = parent.key, parent.cert
 		if record.NotBefore, record.NotAfter, err = parent.clamp(IntermediateValidity); err != nil {
 			return Material{}, err
@@ -249,8 +277,12 @@ func sign(ctx context.Context, ledger Ledger, record Issued, r signRequest) ([]b
 	if err := ledger.Record(ctx, record); err != nil {
 		return nil, fmt.Errorf("cannot record serial %s: %w", record.Serial, err)
 	}
+	subject := &signer.Subject{CN: record.Subject}
+	for _, group := range record.Groups {
+		subject.Names = append(subject.Names, csr.Name{O: group})
+	}
 	return s.Sign(signer.SignRequest{
-		Request: string(r.request), Hosts: r.hosts, Subject: &signer.Subject{CN: record.Subject}, Serial: serial,
+		Request: string(r.request), Hosts: r.hosts, Subject: subject, Serial: serial,
 		NotBefore: record.NotBefore, NotAfter: record.NotAfter,
 	})
 }

@@ -30,6 +30,7 @@ type Request struct {
 	Profile  string        // a name of package profiles
 	Owner    string        // on whose behalf, for the record
 	Subject  string        // common name; empty or at most 64 octets
+	Groups   []string      // organizations of the subject, each at most 64 octets
 	Names    []string      // DNS names and addresses, see CheckName
 	URI      *url.URL      // for profiles that carry one
 	Validity time.Duration // at most; 0 for the profile's
@@ -38,8 +39,8 @@ type Request struct {
 // Certificate is what was issued, in PEM: the `certificate` of steps.
 type Certificate struct {
 	Leaf  string `json:"leaf"`
-	Chain string `json:"chain"` // the intermediate; whoever accepts this cluster alone trusts it
-	Root  string `json:"root"`
+	Chain string `json:"chain"` // the issuer: the intermediate, or the named authority; whoever accepts this cluster alone trusts it
+	Root  string `json:"root"`  // the same as the chain for a named authority, which signs itself
 
 	Serial    string    `json:"-"` // lower-case hexadecimal
 	NotBefore time.Time `json:"-"`
@@ -51,7 +52,8 @@ type Issuer struct {
 	name   string
 	cert   *x509.Certificate
 	key    crypto.Signer
-	parent *Issuer
+	parent *Issuer // nil for one that signed itself
+	leaves bool    // it issues leaves; the root does not
 	cfg    Config
 
 	mu      sync.Mutex // guards the cached revocation list
@@ -120,7 +122,7 @@ func (i *Issuer) Pool() *x509.CertPool {
 
 // With gives a leaf that this issuer issued, in PEM, together with its chain and root.
 func (i *Issuer) With(leaf string) Certificate {
-	c := Certificate{Leaf: leaf, Chain: encode(i.cert)}
+	c := Certificate{Leaf: leaf, Chain: encode(i.cert), Root: encode(i.cert)}
 	if i.parent != nil {
 		c.Root = encode(i.parent.cert)
 	}
@@ -170,7 +172,7 @@ func (i *Issuer) issue(ctx context.Context, r Request) (Certificate, error) {
 	if err != nil {
 		return Certificate{}, err
 	}
-	if i.parent == nil {
+	if !i.leaves {
 		return Certificate{}, errors.New("the root signs intermediates only")
 	}
 	request, err := ParseCSR(r.CSR)
@@ -190,7 +192,7 @@ func (i *Issuer) issue(ctx context.Context, r Request) (Certificate, error) {
 		return Certificate{}, err
 	}
 	leaf, err := sign(ctx, i.cfg.Ledger, Issued{
-		Issuer: i.name, Owner: r.Owner, Profile: r.Profile, Subject: r.Subject, Names: hosts, Key: spkiID(request.PublicKey),
+		Issuer: i.name, Owner: r.Owner, Profile: r.Profile, Subject: r.Subject, Groups: r.Groups, Names: hosts, Key: spkiID(request.PublicKey),
 		NotBefore: notBefore, NotAfter: notAfter,
 	}, signRequest{
 		key: i.key, cert: i.cert, policy: signingProfile(profile), hosts: hosts,
@@ -226,6 +228,8 @@ func hosts(p profiles.Profile, r Request) ([]string, error) {
 		return nil, fmt.Errorf("profile %s needs at least one name", p.Name)
 	case len(r.Subject) > 64:
 		return nil, fmt.Errorf("the common name %.80q is longer than 64 octets", r.Subject)
+	case slices.ContainsFunc(r.Groups, func(g string) bool { return g == "" || len(g) > 64 }): // RFC 5280 appendix A.1
+		return nil, errors.New("an organization of the subject is empty or longer than 64 octets")
 	}
 	out := make([]string, 0, len(r.Names))
 	for _, name := range r.Names {

@@ -98,7 +98,7 @@ func (f fakeClusters) Act(_ context.Context, name string, a v1.Action) (*v1.Acce
 	f.acted = a
 	return &v1.Accepted{Cluster: name}, f.only(name)
 }
-func (f fakeClusters) Certify(_ context.Context, name string, _ []byte, _ time.Duration) (*v1.Certificate, error) {
+func (f fakeClusters) Certify(_ context.Context, name string, _ v1.CertificateRequest, _ time.Duration) (*v1.Certificate, error) {
 	return &v1.Certificate{Leaf: "leaf"}, f.only(name)
 }
 

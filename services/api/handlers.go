@@ -185,7 +185,7 @@ func (s *Server) certify(w http.ResponseWriter, r *http.Request) error {
 			return Fail(v1.Malformed, fmt.Errorf("cannot read the lifetime %.40q", c.TTL), "write it such as 4h or 30m")
 		}
 	}
-	cert, err := s.cfg.Changes.Certify(r.Context(), name, []byte(c.CSR), ttl)
+	cert, err := s.cfg.Changes.Certify(r.Context(), name, c, ttl)
 	if err != nil {
 		return err
 	}

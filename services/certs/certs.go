@@ -80,10 +80,12 @@ func New(cfg Config) (*Service, error) {
 // Signatures describes the calls of this service.
 func Signatures() []step.Signature {
 	return []step.Signature{{
-		Call:     callSign,
-		Inputs:   map[string]string{"csr": "csr", "profile": "string", "names": "list(string)"},
+		Call: callSign,
+		Inputs: map[string]string{
+			"csr": "csr", "profile": "string", "names": "list(string)", "authority": "string", "common_name": "string", "groups": "list(string)",
+		},
 		Outputs:  map[string]string{"certificate": "certificate"},
-		Optional: []string{"names"},
+		Optional: []string{"authority", "common_name", "groups", "names"},
 	}}
 }
 
@@ -97,6 +99,10 @@ type inputs struct {
 	CSR     string   `json:"csr"`     // PKCS #10, PEM; of it only the key counts
 	Profile string   `json:"profile"` // peer, server or client
 	Names   []string `json:"names"`   // DNS names and addresses
+
+	Authority  string   `json:"authority"`   // one of the cluster's own making, such as "etcd"; empty for its intermediate
+	CommonName string   `json:"common_name"` // empty for the first name, or the node's
+	Groups     []string `json:"groups"`      // organizations of the subject
 }
 
 type outputs struct {
@@ -108,6 +114,9 @@ type value struct {
 	Node      string      `json:"node,omitempty"`
 	Profile   string      `json:"profile"`
 	Names     []string    `json:"names"`
+	Authority string      `json:"authority,omitempty"`
+	Subject   string      `json:"subject,omitempty"` // where it was asked for
+	Groups    []string    `json:"groups,omitempty"`
 	Key       enrol.KeyID `json:"key"`
 	NotBefore time.Time   `json:"not_before"`
 	NotAfter  time.Time   `json:"not_after"`
@@ -125,7 +134,7 @@ func (s *Service) sign(ctx context.Context, call step.Call) (step.Result, error)
 	if err != nil {
 		return step.Result{}, fmt.Errorf("cannot sign a certificate: %w", err)
 	}
-	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
+	issuer, err := s.cfg.Authority.Named(ctx, call.Cluster, want.Authority)
 	if err != nil {
 		return step.Result{}, err
 	}
@@ -135,7 +144,7 @@ func (s *Service) sign(ctx context.Context, call step.Call) (step.Result, error)
 			return step.Result{}, fmt.Errorf("cannot sign a certificate for %s: %w", call.Owner, err)
 		}
 		want, err = s.apply(ctx, call, want, authority.Request{
-			CSR: csr, Profile: want.Profile, Owner: call.Owner, Subject: subject(call.Node, want.Names), Names: want.Names,
+			CSR: csr, Profile: want.Profile, Owner: call.Owner, Subject: want.subject(), Groups: want.Groups, Names: want.Names,
 		})
 	case step.Verify:
 		want, err = s.verify(ctx, call, want)
@@ -179,7 +188,30 @@ func check(call step.Call) (value, []byte, error) {
 			names = append(names, name)
 		}
 	}
-	return value{Node: call.Node, Profile: in.Profile, Names: names, Key: enrol.IDOf(request.RawSubjectPublicKeyInfo)}, request.Raw, nil
+	want := value{
+		Node: call.Node, Profile: in.Profile, Names: names, Key: enrol.IDOf(request.RawSubjectPublicKeyInfo),
+		Authority: in.Authority, Subject: in.CommonName, Groups: in.Groups,
+	}
+	return want, request.Raw, want.ownSubject()
+}
+
+// What Kubernetes' node authorizer takes for a node: the subject's group and the beginning of its name.
+const (
+	nodeGroup  = "system:nodes"
+	nodePrefix = "system:node:"
+)
+
+// ownSubject refuses a subject by which Kubernetes would take the bearer for another node than it is. Other subjects are
+// what the pack says, which has no input from nodes.
+func (v value) ownSubject() error {
+	name := v.subject()
+	if !strings.HasPrefix(name, nodePrefix) && !slices.Contains(v.Groups, nodeGroup) {
+		return nil
+	}
+	if own := nodePrefix + v.Node; v.Node == "" || name != own || !slices.Equal(v.Groups, []string{nodeGroup}) {
+		return fmt.Errorf("the subject %q of %q is not that of node %s, which is %q of %q", name, v.Groups, v.Node, own, nodeGroup)
+	}
+	return nil
 }
 
 // apply gives the owner's certificate again while more than two thirds of its life are left, so that an attempt that is
@@ -200,7 +232,7 @@ func (s *Service) apply(ctx context.Context, call step.Call, want value, r autho
 	if v, ok := s.same(call, want); ok && v.NotAfter.Sub(s.cfg.Now()) > v.NotAfter.Sub(v.NotBefore)*2/3 {
 		return v, nil
 	}
-	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
+	issuer, err := s.cfg.Authority.Named(ctx, call.Cluster, want.Authority)
 	if err != nil {
 		return value{}, err
 	}
@@ -238,7 +270,8 @@ func (s *Service) verify(ctx context.Context, call step.Call, want value) (value
 // same gives what the owner holds, if it is for the same key, profile and names. The caller holds mu.
 func (s *Service) same(call step.Call, want value) (value, bool) {
 	v, ok := s.held[holder{call.Cluster, call.Owner}]
-	return v, ok && v.Key == want.Key && v.Profile == want.Profile && slices.Equal(v.Names, want.Names)
+	return v, ok && v.Key == want.Key && v.Profile == want.Profile && slices.Equal(v.Names, want.Names) &&
+		v.Authority == want.Authority && v.Subject == want.Subject && slices.Equal(v.Groups, want.Groups)
 }
 
 // load reads the table, unless it is in memory already. The caller holds mu.
@@ -282,18 +315,28 @@ func (s *Service) drop(h holder) {
 	}
 }
 
-// subject is the common name: the first name, where it is short enough (RFC 5280 appendix A.1: 64), else the node's.
-func subject(node string, names []string) string {
-	if len(names) > 0 && len(names[0]) <= 64 {
-		return names[0]
+// subject is the common name: what was asked for, else the first name, where it is short enough (RFC 5280 appendix A.1:
+// 64), else the node's.
+func (v value) subject() string {
+	switch {
+	case v.Subject != "":
+		return v.Subject
+	case len(v.Names) > 0 && len(v.Names[0]) <= 64:
+		return v.Names[0]
 	}
-	return node
+	return v.Node
 }
 
 // revoke takes the entry away, which a superseded controller cannot, and then puts all that the ledger knows of the
 // owner on the revocation list. After a crash between the two, the removal runs again.
 func (s *Service) revoke(ctx context.Context, call step.Call) error {
-	issuer, err := s.cfg.Authority.Cluster(ctx, call.Cluster)
+	var in struct {
+		Authority string `json:"authority"`
+	}
+	if err := json.Unmarshal(call.Inputs, &in); err != nil {
+		return fmt.Errorf("cannot revoke the certificate of %s: its inputs do not fit: %w", call.Owner, err)
+	}
+	issuer, err := s.cfg.Authority.Named(ctx, call.Cluster, in.Authority)
 	if err != nil {
 		return err
 	}
@@ -318,18 +361,33 @@ func (s *Service) write(ctx context.Context, call step.Call, want []entries.Entr
 	return nil
 }
 
-// Operator certifies a key that a person's client made, for a few hours and as a client of one cluster. The CSR is DER
-// or PEM. It is no entry: it grants nothing that a digest should show, and expires by itself.
-func (s *Service) Operator(ctx context.Context, cluster string, csr []byte) (authority.Certificate, error) {
+// Person is an operator's client of a cluster.
+type Person struct {
+	CSR       []byte        // DER or PEM; of it only the key counts
+	Authority string        // of the cluster; empty for its intermediate
+	Groups    []string      // organizations of the subject, which say what a client may do
+	Validity  time.Duration // at most; 0 for OperatorValidity, which is the most
+}
+
+// Operator certifies a key that a person's client made, for a few hours and as a client of one cluster. It is no entry:
+// it grants nothing that a digest should show, and expires by itself.
+func (s *Service) Operator(ctx context.Context, cluster string, who Person) (authority.Certificate, error) {
 	if err := s.cfg.Inventory.Allowed(ctx, cluster, "", nil); err != nil {
 		return authority.Certificate{}, fmt.Errorf("cannot certify an operator: %w", err)
 	}
-	issuer, err := s.cfg.Authority.Cluster(ctx, cluster)
+	if slices.Contains(who.Groups, nodeGroup) {
+		return authority.Certificate{}, errors.New("cannot certify an operator as a node")
+	}
+	validity := OperatorValidity
+	if who.Validity > 0 {
+		validity = min(validity, who.Validity)
+	}
+	issuer, err := s.cfg.Authority.Named(ctx, cluster, who.Authority)
 	if err != nil {
 		return authority.Certificate{}, err
 	}
 	return issuer.Issue(ctx, authority.Request{
-		CSR: csr, Profile: profiles.Client, Owner: operatorOwner, Subject: operatorOwner, Validity: OperatorValidity,
+		CSR: who.CSR, Profile: profiles.Client, Owner: operatorOwner, Subject: operatorOwner, Groups: who.Groups, Validity: validity,
 	})
 }
 

@@ -291,7 +291,7 @@ func TestStaleEpoch(t *testing.T) {
 
 func TestOperator(t *testing.T) {
 	f := newFixture(t)
-	c, err := f.Operator(t.Context(), "demo", []byte(newCSR(t, "etcd.demo.lab")))
+	c, err := f.Operator(t.Context(), "demo", Person{CSR: []byte(newCSR(t, "etcd.demo.lab"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,11 +304,79 @@ func TestOperator(t *testing.T) {
 		!slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("certificate for %s %v until %s for %v", leaf.Subject, leaf.DNSNames, leaf.NotAfter, leaf.ExtKeyUsage)
 	}
-	if _, err := f.Operator(t.Context(), "nowhere", []byte(newCSR(t))); err == nil {
+	if _, err := f.Operator(t.Context(), "nowhere", Person{CSR: []byte(newCSR(t))}); err == nil {
 		t.Error("a cluster that does not exist has an operator")
 	}
 	if list, _, err := f.store.List(t.Context(), entries.Scope{Service: table}); err != nil || len(list) != 0 {
 		t.Errorf("entries %v, %v", list, err)
+	}
+}
+
+// Each named authority of a cluster signs itself and nothing else, so what trusts it trusts neither another one of the
+// cluster nor the cluster's own.
+func TestNamedAuthorities(t *testing.T) {
+	f := newFixture(t)
+	made := map[string]authority.Certificate{}
+	for _, name := range []string{"", "etcd", "kubernetes"} {
+		r, err := f.call(t, step.Apply, "n1", inputs{
+			CSR: newCSR(t), Profile: "client", Authority: name, CommonName: "kube-apiserver", Groups: []string{"joist:operators"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, cert := leafOf(t, r)
+		if leaf.Subject.CommonName != "kube-apiserver" || !slices.Equal(leaf.Subject.Organization, []string{"joist:operators"}) {
+			t.Errorf("%q certified %s", name, leaf.Subject)
+		}
+		if (cert.Chain == cert.Root) != (name != "") {
+			t.Errorf("%q: chain and root are the same: %t", name, cert.Chain == cert.Root)
+		}
+		made[name] = cert
+		for other, o := range made {
+			pool := x509.NewCertPool()
+			pool.AppendCertsFromPEM([]byte(o.Chain))
+			_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: t0, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+			if (err == nil) != (other == name) {
+				t.Errorf("authority %q vouches for a leaf of %q: %v", other, name, err)
+			}
+		}
+	}
+	again, err := f.call(t, step.Apply, "n1", inputs{CSR: newCSR(t), Profile: "client", Authority: "etcd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, cert := leafOf(t, again); cert.Root != made["etcd"].Root {
+		t.Error("the authority was made a second time")
+	}
+	for _, bad := range []string{"Etcd", "a.b", "../x", strings.Repeat("x", 40)} {
+		if _, err := f.call(t, step.Apply, "n1", inputs{CSR: newCSR(t), Profile: "client", Authority: bad}); err == nil {
+			t.Errorf("authority %q was made", bad)
+		}
+	}
+}
+
+// A node's certificate makes it itself: what Kubernetes' node authorizer would take for another node is refused.
+func TestNodesCertifyThemselvesOnly(t *testing.T) {
+	f := newFixture(t)
+	for _, test := range []struct {
+		name   string
+		groups []string
+		ok     bool
+	}{
+		{"system:node:n1", []string{"system:nodes"}, true},
+		{"system:node:n2", []string{"system:nodes"}, false},
+		{"system:node:n1", []string{"system:nodes", "system:masters"}, false},
+		{"system:node:n1", nil, false},
+		{"system:kube-proxy", []string{"system:nodes"}, false},
+		{"", []string{"system:nodes"}, false},
+	} {
+		_, err := f.call(t, step.Apply, "n1", inputs{CSR: newCSR(t), Profile: "client", Authority: "kubernetes", CommonName: test.name, Groups: test.groups})
+		if (err == nil) != test.ok {
+			t.Errorf("%q of %q: %v", test.name, test.groups, err)
+		}
+	}
+	if _, err := f.Operator(t.Context(), "demo", Person{CSR: []byte(newCSR(t)), Groups: []string{"system:nodes"}}); err == nil {
+		t.Error("a person was certified as a node")
 	}
 }
 

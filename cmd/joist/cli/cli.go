@@ -270,7 +270,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), a.destroyCommand(), a.certCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), a.destroyCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), a.bootsetCommand())
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())

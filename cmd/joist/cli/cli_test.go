@@ -187,7 +187,8 @@ func TestCertificate(t *testing.T) {
 	if string(cert) != "leaf of demo\nchain\n" {
 		t.Errorf("the certificate is %q", cert)
 	}
-	e.want(cli.Failed, []string{"not possible yet"}, "cert", "--dir", dir, "--ttl", "1h")
+	e.want(cli.Failed, []string{"at most 8h"}, "cert", "--dir", dir, "--ttl", "9h")
+	e.want(cli.Failed, []string{"does not say how people reach it"}, "kubeconfig", "demo", "--file", filepath.Join(dir, "config"))
 }
 
 // TestInterrupt ends the following, not the pursuit.

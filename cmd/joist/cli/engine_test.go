@@ -28,6 +28,7 @@ import (
 	"joist/services/boot/artifacts"
 	"joist/services/boot/bootset"
 	"joist/services/boot/phase"
+	"joist/services/certs"
 	"joist/services/clusters"
 	"joist/services/secrets"
 	"joist/services/site"
@@ -186,8 +187,8 @@ func (e *engine) start() {
 			_, err := io.WriteString(w, "console of "+machine+"\n")
 			return err
 		},
-		Operator: func(_ context.Context, cluster string, csr []byte) (authority.Certificate, error) {
-			if _, err := authority.ParseCSR(csr); err != nil {
+		Operator: func(_ context.Context, cluster string, who certs.Person) (authority.Certificate, error) {
+			if _, err := authority.ParseCSR(who.CSR); err != nil {
 				return authority.Certificate{}, err
 			}
 			return authority.Certificate{Leaf: "leaf of " + cluster + "\n", Chain: "chain\n", Root: "root\n", NotAfter: time.Now().Add(time.Hour)}, nil

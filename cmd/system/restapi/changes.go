@@ -123,17 +123,17 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 	return loop.Happen(ctx, history.Forced{Target: t, By: act.By, Reason: act.Reason})
 }
 
-func (a *apiChanges) Certify(ctx context.Context, name string, csr []byte, ttl time.Duration) (*v1.Certificate, error) {
+func (a *apiChanges) Certify(ctx context.Context, name string, r v1.CertificateRequest, ttl time.Duration) (*v1.Certificate, error) {
 	if _, err := a.Clusters.Get(name); err != nil {
 		return nil, a.told(err)
 	}
 	if a.Operator == nil {
 		return nil, api.Fail(v1.Unsupported, errors.New("this engine issues no certificates"), "")
 	}
-	if ttl != 0 && ttl != certs.OperatorValidity {
-		return nil, api.Fail(v1.Unsupported, fmt.Errorf("operator certificates live for %s; other lifetimes are not possible yet", certs.OperatorValidity), "leave ttl out")
+	if ttl > certs.OperatorValidity {
+		return nil, api.Fail(v1.Unsupported, fmt.Errorf("operator certificates live for at most %s", certs.OperatorValidity), "ask for less, or leave ttl out")
 	}
-	c, err := a.Operator(ctx, name, csr)
+	c, err := a.Operator(ctx, name, certs.Person{CSR: []byte(r.CSR), Authority: r.Authority, Groups: r.Groups, Validity: ttl})
 	if err != nil {
 		return nil, a.refused(err)
 	}

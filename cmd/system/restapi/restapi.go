@@ -14,6 +14,7 @@ import (
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/services/boot/phase"
+	"joist/services/certs"
 	"joist/services/clusters"
 	"joist/services/power"
 	"joist/services/site"
@@ -36,7 +37,7 @@ type Parts struct {
 	// Console copies a machine's console; it ends without error when ctx does.
 	Console func(ctx context.Context, machine string, w io.Writer, view api.ConsoleView) error
 	// Operator certifies an operator's key for a cluster (certs.Service's Operator).
-	Operator func(ctx context.Context, cluster string, csr []byte) (authority.Certificate, error)
+	Operator func(ctx context.Context, cluster string, who certs.Person) (authority.Certificate, error)
 	// Digests gives the digests of a cluster's live entries by service.
 	Digests func(ctx context.Context, cluster string) (map[string]string, error)
 	// Log gives the last lines of an instance's last attempt; the instance is named task[node].

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Keeps one block of /etc/hosts between two marks.
 set -eu
-begin='# joist hosts begin' end='# joist hosts end'
+section=$(jq -r '.section // "" | if . == "" then "" else " " + . end' "$JOIST_INPUTS")
+begin="# joist hosts$section begin" end="# joist hosts$section end"
 hosts=/etc/hosts
 wanted() {
 	echo "$begin"

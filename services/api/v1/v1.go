@@ -190,6 +190,9 @@ const (
 type CertificateRequest struct {
 	CSR string `json:"csr"`           // PEM
 	TTL string `json:"ttl,omitempty"` // such as "4h"; empty for the engine's default, which is also the longest
+
+	Authority string   `json:"authority,omitempty"` // of the cluster; empty for the one that signs unless a pack names another
+	Groups    []string `json:"groups,omitempty"`    // organizations of the subject, by which the cluster knows what the bearer may do
 }
 
 // Certificate is an issued certificate.

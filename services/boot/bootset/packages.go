@@ -17,7 +17,7 @@ import (
 // imagePackages is what a node image has beyond Debian's essential and required packages; make lock resolves it.
 var imagePackages = []string{
 	"apt", "usr-is-merged", "systemd", "systemd-sysv", "udev", "kmod", "etcd-server", "etcd-client", "iproute2", "nftables",
-	"e2fsprogs", "util-linux", "jq", "curl", "ca-certificates",
+	"e2fsprogs", "util-linux", "jq", "curl", "ca-certificates", "openssl", "procps", "haproxy", "runc", "crun", "conntrack", "socat",
 }
 
 // download makes sure that every package lies in the cache folder with its digest, and returns their paths.

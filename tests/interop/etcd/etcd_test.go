@@ -208,7 +208,7 @@ func (l *lab) members(t *testing.T, n int) []*member {
 func (l *lab) operator(t *testing.T, cluster string) (cert, key, ca string) {
 	t.Helper()
 	private, csr := keyPair(t)
-	c, err := l.certs.Operator(t.Context(), cluster, []byte(csr))
+	c, err := l.certs.Operator(t.Context(), cluster, certs.Person{CSR: []byte(csr)})
 	if err != nil {
 		t.Fatal(err)
 	}
