@@ -8,12 +8,9 @@ BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main
 # Tests of real clients and machines stand apart: they need root and time, and are run anew each time.
 UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim)')
 
-# The first path takes longest and most of the processor; see test-path.
-BOOT = $(shell go list ./tests/boot/... | grep -v /tests/boot/etcd)
-
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build deps deps-demo test test-unit test-interop test-boot test-path vet lint fmt fuzz bench demo demo-down lock clean
+.PHONY: all build deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
 
 all: build
 
@@ -40,11 +37,9 @@ test-unit: ## rules of the source, units and scripts with the race detector, sim
 test-interop: ## real clients and servers, in network namespaces
 	go test -race -count=1 -p 1 -timeout 10m ./tests/interop/...
 
-test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware
-	go test -count=1 -p 1 -timeout 20m $(BOOT)
-
-test-path: deps build ## the first path on virtual machines: three members, five, three; crashes; two clusters
-	go test -count=1 -p 1 -timeout 40m -v ./tests/boot/etcd
+# Two packages at a time: the longest waits for machines and clocks as often as for the processor.
+test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware, and the first path on them
+	go test -count=1 -p 2 -timeout 40m ./tests/boot/...
 
 $(CURDIR)/build/test-kernel/vmlinuz:
 	tests/demo/kernel.sh $(@D)
