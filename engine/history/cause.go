@@ -28,6 +28,9 @@ const (
 	Consumer  CauseKind = "consumer"     // Of still uses its outputs
 	RetryWait CauseKind = "retry"        // the next attempt's time has not come
 	NoPlace   CauseKind = "budget"       // its rollout has no place for its node now, or was stopped by failures
+	MakesWay  CauseKind = "makes way"    // Of is to run, and it is in place except during that
+	WayMade   CauseKind = "made way"     // it was out while Of ran
+	InTheWay  CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
 	Accept    CauseKind = "accept"       // a changed fact would remove it; that waits for a person
 	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
 )
@@ -67,6 +70,14 @@ func (c Cause) Because() string {
 		of = ""
 	case Consumer:
 		text = of + " still uses its outputs"
+		of = ""
+	case MakesWay:
+		text = "it makes way for " + of
+		of = ""
+	case WayMade:
+		text = "it had made way"
+	case InTheWay:
+		text = of + " has to come out first"
 		of = ""
 	case NotUp:
 		text = "the node has not come up yet"

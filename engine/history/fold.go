@@ -219,7 +219,7 @@ func (s *State) foldSucceeded(e Succeeded) {
 	r := s.row(e.Target)
 	r.Flight, r.Failure, r.Ended, r.Done = nil, nil, s.Seq, s.Now
 	if e.Action == step.Remove {
-		*r = Row{Started: r.Started, Ended: s.Seq}
+		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause}
 		return
 	}
 	r.Phase, r.Forced, r.Drifted, r.Expired, r.Stood = InPlace, false, "", false, r.Goal

@@ -33,15 +33,16 @@ type Role struct {
 
 // Task is one call of a step.
 type Task struct {
-	Name  string   // "member", or "etcd.member" inside a called workflow
-	Doc   string   // of the step
-	Step  *Step    // never nil
-	Each  []string // roles; one instance for each node that plays any of them. Empty: a single instance
-	On    string   // role whose nodes execute a cluster-scope script; empty if none
-	With  []Argument
-	When  *Argument // decides whether instances exist; nil for always
-	After []After
-	Range Range // where the task stands
+	Name   string   // "member", or "etcd.member" inside a called workflow
+	Doc    string   // of the step
+	Step   *Step    // never nil
+	Each   []string // roles; one instance for each node that plays any of them. Empty: a single instance
+	On     string   // role whose nodes execute a cluster-scope script; empty if none
+	With   []Argument
+	When   *Argument // decides whether instances exist; nil for always
+	After  []After
+	Except []string // tasks of the same nodes: instances are in place except while those of the same target run
+	Range  Range    // where the task stands
 }
 
 // Argument is an expression that feeds an input, with what the engine may know about it.
@@ -269,6 +270,9 @@ func (t *Task) Edges() []Edge {
 	}
 	for _, a := range t.After {
 		add(Edge{Task: a.Task, All: a.All, Order: true})
+	}
+	for _, name := range t.Except {
+		add(Edge{Task: name, Order: true})
 	}
 	return edges
 }

@@ -25,7 +25,7 @@ func (p *Planner) decide(c *column, node int) Cell {
 			return cell
 		}
 	}
-	cell := p.decideWanted(c, node, row, lives)
+	cell := p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
 	if accept && cell.Verdict == Unchanged {
 		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Accept, Text: "its `when` is false since a fact changed; apply again to remove it"}
 	}
@@ -130,6 +130,8 @@ func (p *Planner) valid(c *column, row *history.Row, lives bool) bool {
 // because says why an instance that is not valid runs.
 func (p *Planner) because(c *column, row *history.Row, lives bool) Cause {
 	switch {
+	case (row == nil || row.Phase == history.Absent) && row != nil && row.Cause.Kind == history.MakesWay:
+		return Cause{Kind: history.WayMade}
 	case row == nil || row.Phase == history.Absent:
 		return Cause{Kind: history.FirstTime}
 	case !lives:
@@ -297,8 +299,12 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.FailedCause, Of: self, Text: row.Failure.Error}, view: view{standing: blocked}, failed: true}
 	}
 	cell.Wait = p.hindrance(c, row, node, in.input)
+	if cell.Wait.Kind == history.Same && len(p.presence.over) > 0 {
+		cell.Wait = p.obstacle(c.task.Name, node)
+		cell.way = true
+	}
 	if cell.Wait.Kind == history.FailedCause {
-		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}}
+		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}, way: cell.way}
 	}
 	cell.Ready = cell.Wait.Kind == history.Same
 	return cell
@@ -316,6 +322,9 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 		case pending:
 			return Cause{Kind: history.Order, Of: of}
 		}
+	}
+	if cause := p.absentFor(c.task.Name, node); cause.Kind != history.Same {
+		return cause
 	}
 	step := c.task.Step
 	if node >= 0 {

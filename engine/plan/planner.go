@@ -14,23 +14,25 @@ import (
 
 // Planner holds the decisions about every instance of one goal.
 type Planner struct {
-	state  *history.State
-	model  *model.Model // of the newest goal; an empty one for a goal that destroys
-	goal   history.Goal
-	now    time.Time
-	models func(goal int) *model.Model
-	tasks  []*column
-	byName map[string]*column
-	roles  map[string]*role
-	wanted []bool // by node index: the goal has it
-	known  map[model.Ref]value.Value
-	fixed  map[string]value.Digest // digests of the top workflow's inputs
-	above  map[string][]string     // by task, the single tasks with `on` that it depends on
-	pools  map[string]*pool        // of executors
-	fresh  []history.Target        // became ready since last asked
-	done   []history.Target        // came to be as the goal wants it since last asked
-	counts counts                  // of the goal's instances
-	remove removals
+	state    *history.State
+	model    *model.Model // of the newest goal; an empty one for a goal that destroys
+	goal     history.Goal
+	now      time.Time
+	models   func(goal int) *model.Model
+	tasks    []*column
+	byName   map[string]*column
+	roles    map[string]*role
+	wanted   []bool // by node index: the goal has it
+	known    map[model.Ref]value.Value
+	fixed    map[string]value.Digest // digests of the top workflow's inputs
+	above    map[string][]string     // by task, the single tasks with `on` that it depends on
+	pools    map[string]*pool        // of executors
+	fresh    []history.Target        // became ready since last asked
+	done     []history.Target        // came to be as the goal wants it since last asked
+	counts   counts                  // of the goal's instances
+	remove   removals
+	presence presence
+	again    bool // something was marked while removals were decided
 }
 
 // role is the nodes that play a role in the goal.

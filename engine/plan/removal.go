@@ -30,6 +30,8 @@ type removal struct {
 	end    uint64 // event that ended its target; forever if that has not ended
 	marked bool
 	strand bool // no node that stays in its `on` role was alive when its target ended
+	aside  bool // to go only while something else runs that it makes way for
+	way    bool // nothing keeps it from going but what has to make way for it
 }
 
 // forever is the end of a target that has not ended.
@@ -107,6 +109,7 @@ func (p *Planner) buildRemovals() {
 			p.learn(digest, m)
 		}
 	}
+	p.buildPresence()
 	for name, rows := range p.state.Columns {
 		c := p.byName[name]
 		for i, row := range rows.Rows {
@@ -140,11 +143,15 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	t := p.target(task, node)
 	var m mark
 	if gone || live && !cell.Settled() {
-		leaving := gone || p.ending(task, node, row)
+		aside := cell != nil && cell.aside
+		leaving := gone && !aside || p.ending(task, node, row)
 		m = mark{leaving: leaving, unsettled: !leaving, started: p.state.Goals[row.Goal].Model}
-		m.held = gone && p.remove.marks[t].held
+		m.held = leaving && gone && p.remove.marks[t].held
 		if row.Phase == history.Dirty {
 			m.stood = p.state.Goals[row.Stood].Model
+		}
+		if aside && cell.stands { // it comes back as it was
+			m = mark{}
 		}
 	}
 	p.remark(t, m)
@@ -152,14 +159,16 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	case gone:
 		if r == nil {
 			r = p.remove.add(t)
+			p.wakeMakers(t, node)
 		}
 		p.remove.mark(r)
-		r.Replaced, r.Cause = false, Cause{Kind: history.Unwanted}
+		r.Replaced, r.aside, r.Cause = false, false, Cause{Kind: history.Unwanted}
 		if cell != nil && cell.Verdict == Replace {
-			r.Replaced, r.Cause = true, cell.Cause
+			r.Replaced, r.aside, r.Cause = true, cell.aside, cell.Cause
 		}
 	case r != nil:
 		p.remove.drop(r)
+		p.wakeMakers(t, node)
 		p.done = append(p.done, t)
 	}
 }
@@ -187,7 +196,7 @@ func (p *Planner) remark(t history.Target, m mark) {
 		p.remove.marks[t] = m
 	}
 	for _, up := range p.remove.used[t.Task] {
-		if crossed {
+		if crossed || p.makesWay(t.Task, up) { // there each removal counts without its own node's
 			for _, r := range p.remove.byTask[up] {
 				p.remove.mark(r)
 			}
@@ -310,7 +319,11 @@ func (p *Planner) updateRemovals() {
 			}
 			r.marked = false
 			p.remove.waits[r.Wait.Kind]--
+			way, running := r.way, r.Wait.Kind == history.Running
 			p.decideRemoval(r)
+			if r.way != way || (r.Wait.Kind == history.Running) != running {
+				p.wakeMakers(r.Target, p.nodeOf(r.Target))
+			}
 			p.remove.waits[r.Wait.Kind]++
 			if r.Ready {
 				p.remove.fresh = append(p.remove.fresh, r.Target)
@@ -350,7 +363,7 @@ func (p *Planner) Burden(node string) int { return len(p.remove.byNode[node]) }
 
 func (p *Planner) decideRemoval(r *removal) {
 	row := p.state.Row(r.Target)
-	r.Removal = Removal{Target: r.Target, Replaced: r.Replaced, Cause: r.Cause}
+	r.Removal, r.way = Removal{Target: r.Target, Replaced: r.Replaced, Cause: r.Cause}, false
 	if m := p.models(row.Goal); m != nil {
 		r.Task = m.Task(r.Target.Task)
 	}
@@ -370,6 +383,11 @@ func (p *Planner) decideRemoval(r *removal) {
 	}
 	if r.Wait = p.consumer(r, row); r.Wait.Kind == history.Same && r.Discharge == "" {
 		r.Wait = p.removalHindrance(r, row)
+	}
+	if r.Wait.Kind == history.Same && r.Discharge == "" && len(p.presence.over) > 0 {
+		r.way = true
+		r.Wait = p.obstacle(r.Target.Task, p.nodeOf(r.Target))
+		r.Failed = r.Wait.Kind == history.FailedCause
 	}
 	r.Ready = r.Wait.Kind == history.Same
 }
@@ -445,21 +463,31 @@ func (p *Planner) consumer(r *removal, row *history.Row) Cause {
 		}
 		y := history.Target{Task: u.by.task}
 		var n tally
+		own := r.Discharge == "" && p.makesWay(u.by.task, r.Target.Task) // waited for at the very last
 		if r.Node != "" && (r.Replaced || !u.edge.All && !u.edge.Host) {
+			if own {
+				continue
+			}
 			y.Node = r.Node
 			n = p.remove.marks[y].as(u.by.model)
 		} else if t := p.remove.tally[u.by]; t != nil {
 			n = *t
+			if own {
+				n = n.less(p.remove.marks[history.Target{Task: u.by.task, Node: r.Node}].as(u.by.model))
+			}
 		}
-		if r.Replaced { // readers may need what is applied here again
+		if r.Replaced || p.aside(r) { // readers may need what is applied here again
 			n.leaving -= n.held
 		}
-		if n.leaving > 0 || n.unsettled > 0 && !u.edge.Order && !u.edge.Host && !r.Replaced && !ended && !u.once {
+		if n.leaving > 0 || n.unsettled > 0 && !u.edge.Order && !u.edge.Host && !r.Replaced && !p.aside(r) && !ended && !u.once {
 			readers = readers && (n.leaving == 0 || n.leaving == n.held)
 			if first.Kind == history.Same {
 				first = Cause{Kind: history.Consumer, Of: y}
 			}
 		}
+	}
+	if r.aside {
+		return first
 	}
 	m := p.remove.marks[r.Target]
 	m.held = readers && first.Kind != history.Same

@@ -39,6 +39,7 @@ func (c *column) takeStale() []int {
 // Touch marks an instance for a new decision: its history has changed.
 func (p *Planner) Touch(t history.Target) {
 	node := p.nodeOf(t)
+	p.wakeDisturbed(t, node)
 	if c := p.byName[t.Task]; c != nil {
 		if k := c.at(node); k >= 0 {
 			c.taintAt(k)
@@ -83,12 +84,16 @@ func (p *Planner) plays(node int, role string) bool {
 
 // Update brings every decision up to date, upstream first.
 func (p *Planner) Update() {
-	for _, c := range p.tasks {
-		if c.all || len(c.stale) > 0 {
-			p.updateColumn(c)
+	for p.again = true; p.again; {
+		p.again = false
+		for _, c := range p.tasks {
+			if c.all || len(c.stale) > 0 {
+				p.updateColumn(c)
+			}
 		}
+		p.again = false // who makes way comes after what it makes way for
+		p.updateRemovals()
 	}
-	p.updateRemovals()
 }
 
 func (p *Planner) updateColumn(c *column) {
@@ -103,6 +108,9 @@ func (p *Planner) updateColumn(c *column) {
 			p.fresh = append(p.fresh, p.target(c.task.Name, c.targets[k]))
 		}
 		p.account(c.task.Name, c.targets[k], &now)
+		if old.way != now.way {
+			p.wakeMakers(p.target(c.task.Name, c.targets[k]), c.targets[k])
+		}
 		p.touchHost(c.task.Name, c.targets[k])
 		if old.view != now.view {
 			c.count(old.view, -1)

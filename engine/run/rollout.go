@@ -89,13 +89,17 @@ func (m *Machine) findFounder(g *group) {
 	}
 }
 
-// completed reports whether a living node has, or had in its life, everything of the group that it is to have.
+// completed reports whether a living node has, or had in its life, everything of the group that it is to have. What makes
+// way for others of the group is often out, and says nothing about that.
 func (m *Machine) completed(g *group, node string) bool {
 	if n := m.state.Node(node); n == nil || !n.Alive() {
 		return false
 	}
 	some := false
 	for _, task := range g.Tasks {
+		if of := m.plan.Task(task); of != nil && slices.ContainsFunc(of.Except, func(name string) bool { return slices.Contains(g.Tasks, name) }) {
+			continue
+		}
 		t := history.Target{Task: task, Node: node}
 		row := m.state.Row(t)
 		if row == nil || row.Phase == history.Absent {
@@ -277,7 +281,7 @@ func (m *Machine) waits(g *group, node string) bool {
 		} else {
 			continue
 		}
-		if k := wait.Kind; k != history.Upstream && k != history.Order && k != history.Consumer {
+		if k := wait.Kind; k != history.Upstream && k != history.Order && k != history.Consumer && k != history.InTheWay {
 			return false
 		}
 	}

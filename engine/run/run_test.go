@@ -74,8 +74,12 @@ func task(line string) model.Task {
 		case "role":
 			a = arg(in, model.Ref{Kind: model.RefRole, Name: name})
 		default:
-			_, name, _ := strings.Cut(w, "=")
-			t.After = append(t.After, model.After{Task: name})
+			word, name, _ := strings.Cut(w, "=")
+			if word == "except" {
+				t.Except = append(t.Except, name)
+			} else {
+				t.After = append(t.After, model.After{Task: name})
+			}
 			continue
 		}
 		t.With = append(t.With, a)

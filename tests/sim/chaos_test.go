@@ -592,10 +592,12 @@ func (l *lab) event(seq uint64) history.Event {
 	return e
 }
 
-var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true}
+var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1}
 
-func chaosSeed(seed uint64, f fault) *lab {
-	l := newLab(seed, full)
+func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
+
+func chaosOf(sh shape, seed uint64, f fault) *lab {
+	l := newLab(seed, sh)
 	l.fault = f
 	rough := seed%4 != 0
 	if seed%2 == 0 {

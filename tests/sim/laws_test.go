@@ -34,7 +34,7 @@ func chaos(seed uint64, f fault) error {
 }
 
 func properties() []property {
-	return []property{
+	return append(presenceProperties(), []property{
 		{law: "law 1: Isolation", seeds: 100, try: chaos, faults: map[string]fault{
 			"law 1": {tamper: func(_ *lab, e history.Event) history.Event {
 				if s, ok := e.(history.Succeeded); ok && s.Action == step.Apply && s.Silent == nil {
@@ -150,7 +150,50 @@ func properties() []property {
 				}
 			}},
 		}},
+	}...)
+}
+
+func presenceProperties() []property {
+	return []property{
+		{law: "presence: out while it is disturbed", seeds: 200, try: disturbed, faults: map[string]fault{
+			"presence": {skew: func(m model.Model) *model.Model { // makes way as if it were only ordered
+				m.Tasks = slices.Clone(m.Tasks)
+				for i := range m.Tasks {
+					t := &m.Tasks[i]
+					for _, name := range t.Except {
+						t.After = append(slices.Clone(t.After), model.After{Task: name})
+					}
+					t.Except = nil
+				}
+				return &m
+			}},
+			"law 11": {skew: func(m model.Model) *model.Model { // makes way for what it is only ordered after
+				m.Tasks = slices.Clone(m.Tasks)
+				for i := range m.Tasks {
+					t := &m.Tasks[i]
+					if t.Step.Pure() || t.Step.Once {
+						continue
+					}
+					for _, a := range t.After {
+						if !a.All && len(m.Task(a.Task).Each) > 0 == (len(t.Each) > 0) {
+							t.Except = append(slices.Clone(t.Except), a.Task)
+						}
+					}
+				}
+				return &m
+			}},
+		}},
 	}
+}
+
+// disturbed is chaos with many tasks that make way for others.
+func disturbed(seed uint64, f fault) error {
+	crowded := full
+	crowded.except = 0.5
+	if l := chaosOf(crowded, seed, f); l.err != nil {
+		return errors.New(l.report())
+	}
+	return nil
 }
 
 // TestLaws holds each law for a number of seeds.

@@ -231,6 +231,9 @@ func (l *ledger) takeStarted(e history.Started) error {
 	if err == nil {
 		err = l.mayEnter(e)
 	}
+	if err == nil {
+		err = l.undisturbed(e)
+	}
 	l.starts++
 	r.flight, r.id = &e, l.seq
 	if e.Action == step.Apply {
@@ -551,10 +554,12 @@ func (l *ledger) mayRemove(t target, discharged string) error {
 		return fmt.Errorf("removal: %s was removed, but nothing is there", t)
 	}
 	replaced := l.replaced(t)
-	if l.wanted(t) && !replaced {
+	way := l.wayFor(t)
+	if l.wanted(t) && !replaced && way == "" {
 		return fmt.Errorf("law 11: %s was removed (%s) although it is wanted", t, discharged)
 	}
 	ended := discharged != "" && t.Node != "" && (!l.node(t.Node).alive() || l.node(t.Node).inc != r.inc)
+	replaced = replaced || way != ""
 	return l.users(t, func(y target, e model.Edge, once bool) error {
 		leaving := !l.wanted(y) || l.replaced(y)
 		switch {
@@ -673,6 +678,9 @@ func (l *ledger) founded(g *model.Rollout) bool {
 		}
 		some, all := false, true
 		for _, task := range g.Tasks {
+			if by := l.model().Task(task); by != nil && slices.ContainsFunc(by.Except, func(name string) bool { return slices.Contains(g.Tasks, name) }) {
+				continue
+			}
 			t := target{Task: task, Node: name}
 			if exists, known := l.exists(t); known && !exists && (l.rows[t] == nil || !l.rows[t].there) {
 				continue
@@ -802,4 +810,51 @@ func (s lscope) outputs(task *model.Task, t target) value.Value {
 		return value.Unknown(task.Step.OutputType())
 	}
 	return v
+}
+
+// disturbs lists what makes way for an instance: as the goal's model says, or, for a task that the goal does not have, as
+// the model says that it was started with.
+func (l *ledger) disturbs(t target) []target {
+	var list []target
+	for _, y := range l.targets() {
+		m := l.model()
+		if m.Task(t.Task) == nil {
+			m = l.models[l.goals[l.rows[y].goal].Model]
+		}
+		if by := m.Task(y.Task); y != t && y.Node == t.Node && by != nil && slices.Contains(by.Except, t.Task) {
+			list = append(list, y)
+		}
+	}
+	return list
+}
+
+// undisturbed is presence: what makes way for an instance is out before an action of it starts.
+func (l *ledger) undisturbed(e history.Started) error {
+	for _, y := range l.disturbs(e.Target) {
+		if l.rows[y].there {
+			return fmt.Errorf("presence: %s of %s started while %s was there", e.Action, e.Target, y)
+		}
+	}
+	return nil
+}
+
+// wayFor names something that an instance has to make way for: that is about to run, and nothing else is in its way.
+func (l *ledger) wayFor(t target) string {
+	for _, of := range append(l.instances(), l.targets()...) {
+		if !slices.Contains(l.disturbs(of), t) {
+			continue
+		}
+		task := l.model().Task(of.Task)
+		if r := l.rows[of]; r != nil && r.there && (!l.wanted(of) || l.replaced(of) || l.wayFor(of) != "") {
+			return of.String()
+		}
+		if task == nil {
+			continue
+		}
+		exists, known := l.exists(of)
+		if _, complete := l.inputs(task, of.Node); known && exists && complete && !l.current(of) && l.waitsFor(task, of, true) == "" {
+			return of.String()
+		}
+	}
+	return ""
 }

@@ -58,7 +58,8 @@ type shape struct {
 	roles    []string
 	rollouts bool
 	when     bool
-	valid    bool // successes that expire
+	except   float64 // probability that a task makes way for one before it
+	valid    bool    // successes that expire
 }
 
 // generator makes random models, and random changes of them.
@@ -87,6 +88,7 @@ type draft struct {
 	args     []model.Expr
 	hosts    []model.Ref
 	after    []model.After
+	except   []string
 	when     model.Expr
 }
 
@@ -135,6 +137,7 @@ func (g *generator) draft(before []draft) draft {
 			}
 		}
 	}
+	g.makeWay(&d, before)
 	if g.shape.when && g.chance(0.25) {
 		switch {
 		case len(d.each) > 0 && g.chance(0.5):
@@ -144,6 +147,19 @@ func (g *generator) draft(before []draft) draft {
 		}
 	}
 	return d
+}
+
+// makeWay lets d be in place except while another task's instances of the same targets run.
+func (g *generator) makeWay(d *draft, before []draft) {
+	if d.once || d.kind == "value" || d.kind == "gate" {
+		return
+	}
+	for i := range before {
+		up := &before[i]
+		if up.kind != "value" && up.kind != "gate" && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
+			d.except = append(d.except, up.name)
+		}
+	}
 }
 
 // meets reports whether every instance of d has one of up for the same node.
@@ -184,15 +200,34 @@ func (g *generator) addRollout(s *sketch) {
 		r.MaxInFlight = model.Count{N: 50, Percent: true}
 	}
 	r.StopAfter = model.Count{N: 1 + g.rng.IntN(2)}
-	for i := range s.tasks {
-		if d := &s.tasks[i]; len(d.each) == 1 && d.each[0] == role && g.chance(0.6) && !g.gathersGroup(s, d, r.Tasks) {
-			r.Tasks = append(r.Tasks, d.name)
-		}
-	}
+	r.Tasks = g.members(s, role, map[string]bool{})
 	s.rollouts = nil
 	if len(r.Tasks) > 0 {
 		s.rollouts = []model.Rollout{r}
 	}
+}
+
+// members picks the tasks of a rollout. What makes way for one of them is one of them.
+func (g *generator) members(s *sketch, role string, not map[string]bool) []string {
+	var names []string
+	for i := range s.tasks {
+		d := &s.tasks[i]
+		forced := slices.ContainsFunc(d.except, func(name string) bool { return slices.Contains(names, name) })
+		if !forced && (len(d.each) != 1 || d.each[0] != role || not[d.name] || !g.chance(0.6)) {
+			continue
+		}
+		if !g.gathersGroup(s, d, names) {
+			names = append(names, d.name)
+			continue
+		}
+		if forced { // then none of those that it makes way for
+			for _, name := range d.except {
+				not[name] = true
+			}
+			return g.members(s, role, not)
+		}
+	}
+	return names
 }
 
 // gathersGroup reports whether d waits, directly or not, for every node's instance of a task of the group: such a group
@@ -239,6 +274,9 @@ func (d *draft) edges() []upEdge {
 	}
 	for _, a := range d.after {
 		list = append(list, upEdge{a.Task, a.All})
+	}
+	for _, name := range d.except {
+		list = append(list, upEdge{name, false})
 	}
 	for _, r := range d.hosts {
 		list = append(list, upEdge{r.Name, true})
@@ -326,7 +364,7 @@ func (d *draft) build() model.Task {
 		open := argument("when", constant{value.Truth(true)})
 		st.Apply.When = &open
 	}
-	t := model.Task{Name: d.name, Step: st, Each: d.each, On: d.on, After: d.after}
+	t := model.Task{Name: d.name, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except}
 	for i, e := range d.args {
 		t.With = append(t.With, argument(fmt.Sprintf("i%d", i), e))
 	}
@@ -374,7 +412,7 @@ func (s *sketch) String() string {
 	fmt.Fprintf(&b, "inputs %v\n", s.inputs)
 	for i := range s.tasks {
 		d := &s.tasks[i]
-		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d args=%v hosts=%v after=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.args, d.hosts, d.after, d.when)
+		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.args, d.hosts, d.after, d.except, d.when)
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)

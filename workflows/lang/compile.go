@@ -172,6 +172,7 @@ func (c *compiler) flatten(w *workflowDecl) {
 		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
 	}
 	c.top.tasks()
+	c.join()
 	for _, o := range w.outputs {
 		x := c.top.compile(o.value)
 		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.name), Each: eachNames(o.each)})
@@ -231,7 +232,7 @@ func (f *frame) outer(roles []string) []string {
 func (f *frame) task(t *taskDecl, s *stepDecl) {
 	out := model.Task{
 		Name: f.prefix + t.name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
-		After: slices.Clone(f.after), Range: place(f.w.pack, t.at),
+		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.at),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
 	if t.on != nil {

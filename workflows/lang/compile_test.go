@@ -494,3 +494,42 @@ func (l lookup) Lookup(r model.Ref) value.Value {
 	}
 	return value.Text("demo.lab")
 }
+
+// TestExceptDuring: who makes way for a called workflow makes way for what it does on the same nodes, and takes places of
+// its rollout.
+func TestExceptDuring(t *testing.T) {
+	src := strings.Replace(outer, `after = [task.store, task.control]`, `after = [task.store]`, 1)
+	src = strings.Replace(src, `  task "worker" {`, `  task "front" {
+    step          = serve
+    each          = role.control
+    except_during = [task.store, task.control]
+  }
+  task "worker" {`, 1)
+	src = strings.Replace(src, `step "wait" {`, `step "serve" {
+  scope = "node"
+  apply { script = "files/run.sh" }
+  remove { script = "files/run.sh" }
+}
+
+step "wait" {`, 1)
+	file, ds := lang.LoadCluster("c.hcl", []byte(`cluster "c" {
+  workflow = outer.all
+  packs    = { outer = { source = "./outer" } }
+  nodes    = { control = ["a", "b", "c"], worker = ["d"] }
+  with     = { domain = "demo.lab" }
+}
+`))
+	if len(ds) > 0 {
+		t.Fatal(ds.Text())
+	}
+	m, ds := lang.Compile(lang.Source{Packs: map[string]*lang.Pack{"inner": packOf(t, inner), "outer": packOf(t, src)}, Cluster: file})
+	if len(ds) > 0 {
+		t.Fatal(ds.Text())
+	}
+	if got := fmt.Sprint(m.Task("front").Except); got != "[store.member control]" {
+		t.Errorf("front makes way for %s", got)
+	}
+	if got := fmt.Sprint(m.Rollouts[0].Tasks); got != "[store.member front]" {
+		t.Errorf("the rollout is over %s", got)
+	}
+}

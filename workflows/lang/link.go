@@ -129,6 +129,7 @@ type flowCheck struct {
 	used    map[string]bool              // inputs
 	failed  map[string]bool              // tasks whose step is not known: nothing about them is reported again
 	targets map[string]callee
+	order   []*taskDecl // each after what it refers to
 }
 
 type callee struct {
@@ -153,7 +154,8 @@ func (c *flowCheck) run() *signature {
 		c.failed[t.name] = t.lost || s == nil && called == nil
 		c.targets[t.name] = callee{s, called}
 	}
-	for _, t := range c.sorted() {
+	c.order = c.sorted()
+	for _, t := range c.order {
 		c.task(t)
 	}
 	sig := c.outputs()
@@ -206,6 +208,9 @@ func (t *taskDecl) dependencies() []dependency {
 	for _, a := range t.after {
 		out = append(out, dependency{a.named, a.all})
 	}
+	for _, n := range t.except {
+		out = append(out, dependency{n, false})
+	}
 	return out
 }
 
@@ -249,6 +254,7 @@ func (c *flowCheck) task(t *taskDecl) {
 	for _, a := range t.after {
 		c.after(t, a)
 	}
+	c.presence(t)
 	if t.when != nil {
 		c.check(site{task: t, each: eachNames(t.each), when: true}, t.when, value.Type{Kind: value.Bool})
 	}
@@ -427,9 +433,9 @@ func (c *flowCheck) outputs() *signature {
 }
 
 func (c *flowCheck) rollouts() {
-	in := map[string]string{}
+	in, joined := map[string]string{}, c.joined()
 	for _, o := range c.w.rollouts {
-		c.standstill(o)
+		c.standstill(o, joined)
 		var first *taskDecl
 		for _, n := range o.tasks {
 			t := c.w.task(n.name)
@@ -461,10 +467,10 @@ func (c *flowCheck) rollouts() {
 
 // standstill reports a rollout that could wait for itself: a task in it that waits, perhaps through others, for every
 // instance of one in it, while instances of that one wait for their turn.
-func (c *flowCheck) standstill(o rolloutDecl) {
+func (c *flowCheck) standstill(o rolloutDecl, joined map[string][]string) {
 	in := map[string]bool{}
-	for _, n := range o.tasks {
-		in[n.name] = true
+	for _, t := range c.w.tasks {
+		in[t.name] = slices.Contains(joined[t.name], o.name)
 	}
 	visited := map[string]bool{}
 	var visit func(name string)
@@ -483,7 +489,9 @@ func (c *flowCheck) standstill(o rolloutDecl) {
 			visit(d.name)
 		}
 	}
-	for _, n := range o.tasks {
-		visit(n.name)
+	for _, t := range c.w.tasks {
+		if in[t.name] {
+			visit(t.name)
+		}
 	}
 }

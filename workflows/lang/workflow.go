@@ -58,6 +58,7 @@ type taskDecl struct {
 	lost   bool // each could not be read: nothing about its nodes is reported again
 	when   hclsyntax.Expression
 	after  []afterDecl
+	except []named // tasks that it makes way for
 	roles  []rolePair
 	whole  hcl.Range // of the block's header
 	attrs  map[string]hcl.Range
@@ -209,7 +210,7 @@ func (r *reader) role(e hclsyntax.Expression, w *workflowDecl) (named, bool) {
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.expect(form{attrs: []string{"step", "each", "on", "with", "after", "when", "roles"}, later: []string{"for", "except_during", "during", "was"}})
+	r.expect(form{attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during"}, later: []string{"for", "during", "was"}})
 	t := &taskDecl{whole: r.at, attrs: map[string]hcl.Range{}}
 	for name, a := range r.body.Attributes {
 		t.attrs[name] = a.NameRange
@@ -237,6 +238,7 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[
 			d.after(x, t)
 		}
 	}
+	d.excepts(r, t)
 	for _, p := range r.pairs("roles") {
 		if outer, ok := r.role(p.value, w); ok {
 			t.roles = append(t.roles, rolePair{p.named, outer})
