@@ -39,7 +39,7 @@ func (e engine) Scout(ctx context.Context, m scout.Machine, become scout.Become)
 		return err
 	}
 	a, err := agent.New(agent.Config{
-		Identity: id, Stage: wire.Scout, Version: version, Log: e.log, Facts: facts, Console: say, Builtins: agent.Builtins(facts), GiveUp: giveUp,
+		Identity: id, Stage: wire.Scout, Version: version, Log: e.log, Facts: facts, Console: say, Builtins: agent.Builtins(id.Incarnation, facts), GiveUp: giveUp,
 		Become: func(ctx context.Context, target wire.Target) error {
 			image, err := imageOf(target)
 			if err != nil {
@@ -75,7 +75,7 @@ func (e engine) Node(ctx context.Context, s *scout.Session) error {
 		e.log.Warn("steps run without a control group of their own; what escapes them is found by its mark")
 	}
 	a, err := agent.New(agent.Config{
-		Identity: id, Stage: wire.Node, Version: version, Log: e.log, Builtins: agent.Builtins(facts), Facts: facts, Cgroup: cgroup, Console: say,
+		Identity: id, Stage: wire.Node, Version: version, Log: e.log, Builtins: agent.Builtins(id.Incarnation, facts), Facts: facts, Cgroup: cgroup, Console: say,
 	})
 	if err != nil {
 		return err

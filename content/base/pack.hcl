@@ -167,25 +167,35 @@ step "hosts" {
 
 step "data_disk" {
   scope = "node"
-  doc   = "A place for data at mount. In memory it is a tmpfs of limited size, which ends with the boot."
+  doc   = "A place for data at mount: a folder of the node's data disk, which is kept as long as the node's incarnation; or, in memory, a tmpfs of limited size, which ends with the boot. Only a blank disk, or one with our label, is written to. Its remove erases what was kept there."
 
   input "mount" { type = path }
+  input "storage" {
+    type    = string
+    default = "memory"
+    doc     = "disk or memory; pass node.storage, which the cluster file decides"
+  }
   input "size" {
     type    = string
     default = "512m"
-    doc     = "limit, as mount's size= takes it"
+    doc     = "limit of a place in memory, as mount's size= takes it"
+  }
+  input "overlay" {
+    type    = bool
+    default = false
+    doc     = "verify that an overlay works there, as a container runtime needs it"
   }
 
   apply {
-    script   = "files/data-disk.sh"
+    builtin  = "data_disk"
     attempts = 3
     backoff  = "5s"
   }
   verify {
-    script  = "files/data-disk.sh"
+    builtin = "data_disk"
     timeout = "1m"
   }
-  remove { script = "files/data-disk.sh" }
+  remove { builtin = "data_disk" }
 }
 
 step "file" {

@@ -119,7 +119,7 @@ workflow "cluster" {
   task "disk" {
     step = base.data_disk
     each = role.member
-    with = { mount = "/var/lib/etcd" }
+    with = { mount = "/var/lib/etcd", storage = node.storage }
   }
   task "founders" {
     step = base.keep

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"joist/engine/agent/disk"
 	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
 	"joist/engine/step"
@@ -24,11 +25,14 @@ import (
 //
 //	facts  inputs {}; outputs {facts}: what facts yields
 //	key    inputs {purpose}; outputs {path, csr}: see below
+//	data_disk  inputs {mount, storage, size, overlay}: see package disk
 //
 // key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, named after its purpose, with a certificate request
 // (PEM) for that subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
 // yields the same outputs. verify looks whether both are there; remove deletes them. The key never leaves the node.
-func Builtins(facts func(ctx context.Context) (json.RawMessage, error)) map[string]sandbox.Builtin {
+//
+// incarnation is the node's, which a data disk carries.
+func Builtins(incarnation string, facts func(ctx context.Context) (json.RawMessage, error)) map[string]sandbox.Builtin {
 	return map[string]sandbox.Builtin{
 		"facts": func(ctx context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
 			if call.Action != wire.Apply {
@@ -43,7 +47,8 @@ func Builtins(facts func(ctx context.Context) (json.RawMessage, error)) map[stri
 			}
 			return json.Marshal(map[string]json.RawMessage{"facts": got})
 		},
-		"key": key,
+		"key":       key,
+		"data_disk": disk.New(disk.Config{Incarnation: incarnation}).Builtin,
 	}
 }
 
@@ -165,5 +170,6 @@ func Signatures() []step.Signature {
 	return []step.Signature{
 		{Call: "facts", Inputs: map[string]string{}, Outputs: map[string]string{"facts": "any"}},
 		{Call: "key", Inputs: map[string]string{"purpose": "string"}, Outputs: map[string]string{"path": "path", "csr": "csr"}},
+		{Call: "data_disk", Inputs: map[string]string{"mount": "path", "storage": "string", "size": "string", "overlay": "bool"}, Outputs: map[string]string{}},
 	}
 }

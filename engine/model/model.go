@@ -100,13 +100,14 @@ type Ref struct {
 }
 
 // Node attributes that RefNode and the values of RefRole have: name (string), address (address), incarnation (string),
-// boot (string), facts (any).
+// boot (string), facts (any), storage (string: "disk" or "memory").
 const (
 	NodeName        = "name"
 	NodeAddress     = "address"
 	NodeIncarnation = "incarnation"
 	NodeBoot        = "boot"
 	NodeFacts       = "facts"
+	NodeStorage     = "storage"
 )
 
 // After is an ordering without data.

@@ -146,7 +146,7 @@ func (p *Planner) refreshGather(c *column) {
 var nodeType = value.Type{Kind: value.Object, Attrs: map[string]value.Attr{
 	model.NodeName: {Type: value.Type{Kind: value.String}}, model.NodeAddress: {Type: value.Type{Kind: value.Address}},
 	model.NodeIncarnation: {Type: value.Type{Kind: value.String}}, model.NodeBoot: {Type: value.Type{Kind: value.String}},
-	model.NodeFacts: {Type: value.Type{}},
+	model.NodeFacts: {Type: value.Type{}}, model.NodeStorage: {Type: value.Type{Kind: value.String}},
 }}
 
 // NodeType is the type of `node` and of the elements of `role.R`.
@@ -169,6 +169,7 @@ func (p *Planner) nodeValue(i int) value.Value {
 	}
 	attrs := map[string]value.Value{
 		model.NodeName: text(n.Name), model.NodeAddress: text(n.Address), model.NodeIncarnation: text(""), model.NodeBoot: text(""), model.NodeFacts: {},
+		model.NodeStorage: value.Text(p.model.Storage),
 	}
 	if n.Alive() {
 		attrs[model.NodeIncarnation], attrs[model.NodeBoot] = text(n.Incarnation), text(n.Boot)
@@ -260,6 +261,9 @@ func (p *Planner) hashNode(h value.Hasher, n *history.Node, attr string) {
 	}
 	if whole || attr == model.NodeFacts {
 		h.Bytes(n.Facts)
+	}
+	if whole || attr == model.NodeStorage {
+		h.Text(p.model.Storage)
 	}
 	h.Text(strconv.FormatBool(n.Alive()))
 }

@@ -75,7 +75,7 @@ func agentProcess(dir string) error {
 func agentConfig(id *agent.Identity) agent.Config {
 	return agent.Config{
 		Identity: id, Version: "test", Retry: 10 * time.Millisecond, RetryLimit: 200 * time.Millisecond,
-		Builtins: agent.Builtins(func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{"cpus":2}`), nil }),
+		Builtins: agent.Builtins("", func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{"cpus":2}`), nil }),
 		Facts:    func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{"cpus":2}`), nil },
 	}
 }

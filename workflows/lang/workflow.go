@@ -311,7 +311,7 @@ func within(a, b []string) bool {
 var nodeType = value.Type{Kind: value.Object, Attrs: map[string]value.Attr{
 	model.NodeName: {Type: value.Type{Kind: value.String}}, model.NodeAddress: {Type: value.Type{Kind: value.Address}},
 	model.NodeIncarnation: {Type: value.Type{Kind: value.String}}, model.NodeBoot: {Type: value.Type{Kind: value.String}},
-	model.NodeFacts: {Type: value.Type{}},
+	model.NodeFacts: {Type: value.Type{}}, model.NodeStorage: {Type: value.Type{Kind: value.String}},
 }}
 
 func place(pack *Pack, at hcl.Range) model.Range {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"joist/engine/agent/disk"
 )
 
 // Facts is what a machine is. Sizes are in bytes.
@@ -35,13 +37,14 @@ type CPU struct {
 
 // Disk is a disk that could hold data.
 type Disk struct {
-	Name       string `json:"name"`
-	Size       int64  `json:"size"`
-	Model      string `json:"model,omitempty"`
-	Serial     string `json:"serial,omitempty"`
-	Rotational bool   `json:"rotational"`
-	ReadOnly   bool   `json:"read_only"`
-	Label      string `json:"label,omitempty"` // of an ext4 file system on the whole disk
+	Name        string `json:"name"`
+	Size        int64  `json:"size"`
+	Model       string `json:"model,omitempty"`
+	Serial      string `json:"serial,omitempty"`
+	Rotational  bool   `json:"rotational"`
+	ReadOnly    bool   `json:"read_only"`
+	Label       string `json:"label,omitempty"`       // of an ext4 file system on the whole disk
+	Incarnation string `json:"incarnation,omitempty"` // that it carries, as a node's data disk
 }
 
 // NIC is a physical network interface.
@@ -130,9 +133,13 @@ func parseMeminfo(text, key string) int64 {
 
 func gatherDisks(sys string) []Disk {
 	disks := []Disk{}
+	known, err := disk.Place{Sys: sys}.Look()
+	if err != nil {
+		known = nil // half a description is better than none
+	}
 	for _, name := range names(sys) {
 		sectors, err := strconv.ParseInt(attribute(sys, name, "size"), 10, 64)
-		if !maybeDisk(name) || strings.HasPrefix(name, "dm-") || err != nil || sectors == 0 {
+		if !disk.MaybeDisk(name) || strings.HasPrefix(name, "dm-") || err != nil || sectors == 0 {
 			continue
 		}
 		serial := attribute(sys, name, "serial") // virtio
@@ -144,7 +151,9 @@ func gatherDisks(sys string) []Disk {
 			Model: attribute(sys, name, "device/model"), Serial: serial,
 			Rotational: attribute(sys, name, "queue/rotational") == "1", ReadOnly: attribute(sys, name, "ro") == "1",
 		}
-		d.Label, _, _ = readExt4(filepath.Join("/dev", name))
+		if i := slices.IndexFunc(known, func(k disk.Disk) bool { return k.Name == name }); i >= 0 {
+			d.Label, d.Incarnation = known[i].Label, known[i].Incarnation()
+		}
 		disks = append(disks, d)
 	}
 	return disks

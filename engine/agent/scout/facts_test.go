@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"joist/engine/agent/disk"
 )
 
 func TestClockStep(t *testing.T) {
@@ -120,15 +122,15 @@ func TestIncarnation(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			id, disk, err := incarnation(sys, dev)
+			id, device, err := Incarnation(disk.Place{Sys: sys, Dev: dev})
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Fatalf("error %v, want %s", err, tt.err)
 				}
 				return
 			}
-			if err != nil || disk != tt.disk || tt.id != "" && id != tt.id {
-				t.Fatalf("%s from %q, %v; want %s from %q", id, disk, err, tt.id, tt.disk)
+			if err != nil || device != tt.disk || tt.id != "" && id != tt.id {
+				t.Fatalf("%s from %q, %v; want %s from %q", id, device, err, tt.id, tt.disk)
 			}
 			if !regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`).MatchString(id) {
 				t.Errorf("incarnation is %q", id)
@@ -138,17 +140,6 @@ func TestIncarnation(t *testing.T) {
 	if first, second := DrawIncarnation(), DrawIncarnation(); first == second {
 		t.Error("two incarnations are the same")
 	}
-}
-
-func FuzzExt4(f *testing.F) {
-	f.Add(ext4(DataLabel, 1))
-	f.Add([]byte("short"))
-	f.Fuzz(func(t *testing.T, head []byte) {
-		label, uuid, ok := parseExt4(head)
-		if ok && (len(label) > 16 || len(uuid) != 36) {
-			t.Fatalf("label %q, UUID %q", label, uuid)
-		}
-	})
 }
 
 func TestParseMissingFirmware(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"joist/engine/agent/disk"
 	"joist/engine/agent/scout/cmdline"
 	"joist/engine/agent/scout/kmod"
 	"joist/engine/agent/scout/supervisor"
@@ -99,7 +100,7 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	session := &Session{URLs: params.URLs, Pin: params.Pin, Boot: params.Boot, MAC: lease.MAC.String(), Log: params.Log, Address: lease.Address.Addr().String()}
 	err = retry(ctx, report, func() error {
 		var device string
-		session.Incarnation, device, err = Incarnation()
+		session.Incarnation, device, err = Incarnation(disk.Place{})
 		if err == nil && device != "" {
 			log.Info("incarnation kept", "incarnation", session.Incarnation, "disk", device)
 		}
