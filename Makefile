@@ -10,12 +10,15 @@ UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim)')
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
+.PHONY: all build artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
 
 all: build
 
 build: ## static programs in bin/
 	$(BUILD) -o bin/ ./cmd/...
+
+artifacts: ## Kubernetes, etcd, containerd and images from source, in build/artifacts; minutes, the first time
+	go run ./tests/artifacts/build
 
 deps: ## Debian packages that tests need, only those missing
 	@tests/demo/packages.sh test
