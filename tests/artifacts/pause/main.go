@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -11,18 +12,20 @@ import (
 func main() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGCHLD)
-	for s := range signals {
-		if s != syscall.SIGCHLD {
+	for {
+		reap() // also once at first, for children that ended before there was anyone to tell
+		if s := <-signals; s != syscall.SIGCHLD {
 			return
 		}
-		for { // one signal may stand for several children
-			pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
-			if err == syscall.EINTR {
-				continue
-			}
-			if pid <= 0 || err != nil {
-				break
-			}
+	}
+}
+
+// reap takes in every child that has ended; one signal may stand for several.
+func reap() {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if !errors.Is(err, syscall.EINTR) && (err != nil || pid <= 0) {
+			return
 		}
 	}
 }

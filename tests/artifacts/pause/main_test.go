@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Pause is tried as what it is, a process: it takes in children that it did not start, and ends when told to.
+func TestPause(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "pause")
+	if said, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		// The shell leaves two children to what it becomes; each waits to read what nobody writes.
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `exec 3<&0; (read -r _ <&3) & echo $!; (read -r _ <&3) & echo $!; exec "$0"`, program)
+		hold, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var children [2]int
+		if _, err := fmt.Fscan(bufio.NewReader(out), &children[0], &children[1]); err != nil {
+			t.Fatal(err)
+		}
+		if err := hold.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, child := range children { // a child that is nobody's stays as a zombie, which has an entry too
+			for i := 0; ; i++ {
+				if _, err := os.Stat(fmt.Sprintf("/proc/%d", child)); err != nil {
+					break
+				}
+				if i == 10_000 {
+					t.Fatalf("child %d is not taken in", child)
+				}
+				time.Sleep(time.Millisecond) // no event reaches a process that is not the parent
+			}
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("at %s it ends with %v", signal, err)
+		}
+	}
+}
