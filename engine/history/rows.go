@@ -50,7 +50,7 @@ func (w *flatWriter) event(seq uint64) {
 	w.last = seq
 }
 
-// time writes nanoseconds since 1970; 0 is the zero time.
+// time writes nanoseconds since 1970; 0 is the zero time. Where a clock stood is no part of when it was.
 func (w *flatWriter) time(t time.Time) {
 	if t.IsZero() {
 		w.uint(0)
@@ -72,7 +72,7 @@ func (w *flatWriter) data(b []byte) {
 // quiet reports whether the flat form holds all there is to a row.
 func quiet(r *Row) bool {
 	for _, t := range []time.Time{r.Begun, r.Done, r.Due} {
-		if !t.IsZero() && (t.Location() != time.UTC || t.UnixNano() <= 0) {
+		if !t.IsZero() && t.UnixNano() <= 0 {
 			return false
 		}
 	}

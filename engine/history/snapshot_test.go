@@ -85,7 +85,7 @@ func TestSnapshotsHoldEverything(t *testing.T) {
 	})
 }
 
-// same compares rows; gob does not keep the location of a time.
+// same compares rows; snapshots do not keep the location of a time.
 func same(a, b *Row) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -101,7 +101,7 @@ func same(a, b *Row) bool {
 // TestQuietRowsAreFlat: a row as it stands after a success is not written by way of reflection; a field that the flat form
 // does not know makes a row odd.
 func TestQuietRowsAreFlat(t *testing.T) {
-	r := &Row{Phase: InPlace, Started: 3, Ended: 4, Begun: time.Unix(5, 0).UTC(), Outputs: json.RawMessage(`{}`)}
+	r := &Row{Phase: InPlace, Started: 3, Ended: 4, Begun: time.Now(), Outputs: json.RawMessage(`{}`)}
 	if !quiet(r) {
 		t.Error("a row at rest is odd")
 	}
