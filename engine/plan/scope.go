@@ -351,7 +351,7 @@ func (p *Planner) argument(c *column, i, node int) (argument, error) {
 		s.of, s.fresh, s.digest, s.known, s.small = ref, true, value.Digest{}, false, nil
 		s.v, s.err = p.evaluate(c, a, scope{p, -1, ""})
 		if s.err == nil && s.v.Known() {
-			s.known, s.digest = true, s.v.Digest()
+			s.v, s.known, s.digest = s.v.Encoded(), true, s.v.Digest()
 		}
 	}
 	return argument{s.v, s.known, s.digest}, s.err

@@ -38,7 +38,7 @@ func (t Type) Check(v Value) (Value, error) {
 		}
 		return Value{}, err
 	}
-	return Value{converted}, nil
+	return Value{v: converted}, nil
 }
 
 func describe(err error) string {

@@ -22,8 +22,11 @@ const (
 )
 
 // MarshalJSON gives the value as plain JSON: sets and lists as arrays, maps and objects as objects. It fails on values
-// that are not wholly known, and on infinite numbers.
+// that are not wholly known, and on infinite numbers. Whoever asks must not change it: an Encoded value gives it to all.
 func (v Value) MarshalJSON() ([]byte, error) {
+	if v.text != nil {
+		return v.text, nil
+	}
 	if !v.Known() {
 		return nil, errors.New("cannot encode a value that is not known yet")
 	}

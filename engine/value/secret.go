@@ -66,7 +66,7 @@ func (t Type) Seal(data []byte, seal func(plain []byte) (Handle, error)) (Value,
 		return Value{}, fmt.Errorf("it is not a value of type %s", t) // the details would quote the secret
 	}
 	sealed, err := t.swap(clear.Cty(), func(_ Type, c cty.Value) (cty.Value, error) {
-		plain, err := (Value{c}).MarshalJSON()
+		plain, err := (Value{v: c}).MarshalJSON()
 		if err != nil {
 			return c, errors.New("a secret cannot be encoded")
 		}
@@ -76,7 +76,7 @@ func (t Type) Seal(data []byte, seal func(plain []byte) (Handle, error)) (Value,
 	if err != nil {
 		return Value{}, err
 	}
-	return t.Check(Value{sealed})
+	return t.Check(Value{v: sealed})
 }
 
 // Open gives the JSON of a value of type t with its secrets in clear, as open gives them. No error shows anything of a
@@ -84,6 +84,9 @@ func (t Type) Seal(data []byte, seal func(plain []byte) (Handle, error)) (Value,
 func (t Type) Open(v Value, open func(Handle) ([]byte, error)) (json.RawMessage, error) {
 	if !v.Known() {
 		return nil, errors.New("cannot encode a value that is not known yet")
+	}
+	if !t.Holds(Secret) {
+		return v.MarshalJSON()
 	}
 	sealed, _ := v.Cty().UnmarkDeep()
 	clear, err := t.swap(sealed, func(elem Type, c cty.Value) (cty.Value, error) {
@@ -107,7 +110,7 @@ func (t Type) Open(v Value, open func(Handle) ([]byte, error)) (json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	return (Value{clear}).MarshalJSON()
+	return (Value{v: clear}).MarshalJSON()
 }
 
 // swap gives the value with each secret in it replaced. Containers that hold secrets become tuples and objects on the

@@ -2,13 +2,29 @@
 // form on the wire and in the journal, and their digests. It wraps cty, which no other part of the engine imports.
 package value
 
-import "github.com/zclconf/go-cty/cty"
+import (
+	"encoding/json"
+
+	"github.com/zclconf/go-cty/cty"
+)
 
 // Value is an immutable value, or a value that is not known yet. The zero Value is an unknown of any type.
-type Value struct{ v cty.Value }
+type Value struct {
+	v    cty.Value
+	text json.RawMessage // its JSON, if it is kept
+}
 
 // FromCty wraps a value of an expression. Only the language uses it.
-func FromCty(v cty.Value) Value { return Value{v} }
+func FromCty(v cty.Value) Value { return Value{v: v} }
+
+// Encoded gives the same value with its JSON beside it: for one that is handed to many, and may be large. A value that has
+// no JSON is given as it is.
+func (v Value) Encoded() Value {
+	if text, err := v.MarshalJSON(); err == nil {
+		v.text = text
+	}
+	return v
+}
 
 // Cty unwraps the value. Only the language uses it.
 func (v Value) Cty() cty.Value {
@@ -19,16 +35,16 @@ func (v Value) Cty() cty.Value {
 }
 
 // Unknown is a value of type t that is not known yet.
-func Unknown(t Type) Value { return Value{cty.UnknownVal(t.Cty().WithoutOptionalAttributesDeep())} }
+func Unknown(t Type) Value { return Value{v: cty.UnknownVal(t.Cty().WithoutOptionalAttributesDeep())} }
 
 // Text is a string value.
-func Text(s string) Value { return Value{cty.StringVal(s)} }
+func Text(s string) Value { return Value{v: cty.StringVal(s)} }
 
 // Int is a number value.
-func Int(n int64) Value { return Value{cty.NumberIntVal(n)} }
+func Int(n int64) Value { return Value{v: cty.NumberIntVal(n)} }
 
 // Truth is a boolean value.
-func Truth(b bool) Value { return Value{cty.BoolVal(b)} }
+func Truth(b bool) Value { return Value{v: cty.BoolVal(b)} }
 
 // Dict is an object value with the given attributes.
 func Dict(attrs map[string]Value) Value {
@@ -36,7 +52,7 @@ func Dict(attrs map[string]Value) Value {
 	for name, a := range attrs {
 		m[name] = a.Cty()
 	}
-	return Value{cty.ObjectVal(m)}
+	return Value{v: cty.ObjectVal(m)}
 }
 
 // Known reports whether nothing in the value is unknown.
@@ -55,12 +71,12 @@ func (v Value) True() bool {
 func (v Value) Attr(name string) (Value, bool) {
 	c := v.Cty()
 	if !c.IsKnown() {
-		return Value{cty.DynamicVal}, true
+		return Value{v: cty.DynamicVal}, true
 	}
 	if c.IsNull() || !c.Type().IsObjectType() || !c.Type().HasAttribute(name) {
 		return Value{}, false
 	}
-	return Value{c.GetAttr(name)}, true
+	return Value{v: c.GetAttr(name)}, true
 }
 
 // Equal reports whether two values are known and have the same content, which is what a step sees of them as JSON: a list
@@ -84,12 +100,12 @@ func Gather(t Type, m map[string]Value) Value {
 	}
 	switch {
 	case !alike:
-		return Value{cty.ObjectVal(elems)}
+		return Value{v: cty.ObjectVal(elems)}
 	case len(elems) == 0:
-		return Value{cty.MapValEmpty(t.Cty().WithoutOptionalAttributesDeep())}
+		return Value{v: cty.MapValEmpty(t.Cty().WithoutOptionalAttributesDeep())}
 	}
-	return Value{cty.MapVal(elems)}
+	return Value{v: cty.MapVal(elems)}
 }
 
 // NullOf is the null of type t.
-func NullOf(t Type) Value { return Value{cty.NullVal(t.Cty().WithoutOptionalAttributesDeep())} }
+func NullOf(t Type) Value { return Value{v: cty.NullVal(t.Cty().WithoutOptionalAttributesDeep())} }

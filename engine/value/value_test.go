@@ -479,3 +479,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestEncodedValuesGiveTheSameJSON(t *testing.T) {
+	v := value.Dict(map[string]value.Value{"b": value.Int(2), "a": value.Text("1")})
+	e := v.Encoded()
+	want, err := v.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := e.MarshalJSON()
+	again, _ := e.MarshalJSON()
+	if string(first) != string(want) || &first[0] != &again[0] || !e.Equal(v) || e.Digest() != v.Digest() {
+		t.Errorf("encoded %s, then %s, want %s once", first, again, want)
+	}
+	if u := value.Unknown(value.Type{}).Encoded(); u.Known() {
+		t.Error("an unknown value is known once encoded")
+	}
+}
