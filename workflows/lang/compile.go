@@ -207,6 +207,7 @@ func (f *frame) tasks() {
 			f.call(t, called)
 		}
 	}
+	f.checks()
 	for _, o := range f.w.rollouts {
 		r := o.model
 		r.Name = f.prefix + r.Name

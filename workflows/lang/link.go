@@ -160,6 +160,7 @@ func (c *flowCheck) run() *signature {
 	}
 	sig := c.outputs()
 	c.rollouts()
+	c.checks()
 	for _, in := range c.w.inputs {
 		if !c.used[in.Name] {
 			c.bag.Warnf(in.at, "Use it or remove it.", "input %q is not used", in.Name)

@@ -16,14 +16,19 @@ import (
 type site struct {
 	task   *taskDecl // nil for an output
 	output string
-	each   []string // roles of the node it is about; empty where there is no node
-	scope  model.StepScope
-	step   bool // feeds an input of a step or a called workflow: paths must not cross
-	host   bool // a node executes, and host.… may be asked
-	when   bool // decides whether instances exist: inputs and facts only
+	// condition is the name of a check, which has neither task nor output.
+	condition string
+	each      []string // roles of the node it is about; empty where there is no node
+	scope     model.StepScope
+	step      bool // feeds an input of a step or a called workflow: paths must not cross
+	host      bool // a node executes, and host.… may be asked
+	when      bool // decides whether instances exist: inputs and facts only
 }
 
 func (s site) who() string {
+	if s.condition != "" {
+		return fmt.Sprintf("check %q", s.condition)
+	}
 	if s.task == nil {
 		return fmt.Sprintf("output %q", s.output)
 	}
@@ -65,6 +70,9 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 		}
 	}
 	if at.when && (root == "task" || root == "all" || root == "host") {
+		if at.condition != "" {
+			return fail("Use input.… and role.… only: it is decided before anything runs.", "a check cannot look at outputs of tasks")
+		}
 		return fail("Use input.… and node.… only: what exists is decided before anything runs.", "when cannot look at outputs of tasks")
 	}
 	switch root {

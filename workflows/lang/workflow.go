@@ -30,6 +30,7 @@ type workflowDecl struct {
 	tasks    []*taskDecl
 	outputs  []outputDecl
 	rollouts []rolloutDecl
+	checks   []checkDecl
 }
 
 type roleDecl struct {
@@ -125,7 +126,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	r := (&reader{bag: d.bag}).inner(b)
 	r.expect(form{
 		attrs:  []string{"doc"},
-		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "rollout": 1},
+		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "rollout": 1, "check": 1},
 		later:  []string{"slot", "was"},
 	})
 	n, ok := r.word(b)
@@ -162,6 +163,10 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	names = map[string]hcl.Range{}
 	for _, b := range r.blocks("rollout", 1) {
 		d.rollout(r.inner(b), b, w, names)
+	}
+	names = map[string]hcl.Range{}
+	for _, b := range r.blocks("check", 1) {
+		d.check(r.inner(b), b, w, names)
 	}
 }
 

@@ -1,0 +1,117 @@
+package lang
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/expr"
+)
+
+// checkDecl is a condition on the inputs and roles of a workflow, without which no cluster of it is planned.
+type checkDecl struct {
+	named
+	that    hclsyntax.Expression
+	message hclsyntax.Expression // says what to change
+}
+
+func (d *decoder) check(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
+	r.expect(form{attrs: []string{"that", "message"}})
+	n, ok := r.word(b)
+	c := checkDecl{
+		named: n, that: r.need("that", "Write that = CONDITION over input.… and role.…."),
+		message: r.need("message", `Write message = "…": what is wrong, and what to change.`),
+	}
+	if ok && unique(d.bag, "checks", seen, n) && c.that != nil && c.message != nil {
+		w.checks = append(w.checks, c)
+	}
+}
+
+// checks checks the conditions themselves.
+func (c *flowCheck) checks() {
+	for _, k := range c.w.checks {
+		at := site{condition: k.name, when: true}
+		c.check(at, k.that, value.Type{Kind: value.Bool})
+		c.check(at, k.message, value.Type{Kind: value.String})
+	}
+}
+
+// checks evaluates a workflow's conditions for the cluster, and those of the workflows that it calls.
+func (f *frame) checks() {
+	for _, k := range f.w.checks {
+		f.judge(k)
+	}
+}
+
+func (f *frame) judge(k checkDecl) {
+	c, that := f.c, f.compile(k.that)
+	at, advice := c.concerns(that.Refs()), fmt.Sprintf("It is the check %q of workflow %s.", k.name, f.w.full())
+	v, err := evaluate(that, value.Type{Kind: value.Bool}, early{c})
+	switch {
+	case err != nil:
+		c.bag.Errorf(at, advice, "%s", err)
+		return
+	case !v.Known():
+		c.bag.Errorf(at, advice, "a check rests on what is known only later: let it look at inputs, and at how many nodes a role has")
+		return
+	case v.True():
+		return
+	}
+	text := "a condition of the workflow does not hold"
+	if m, err := evaluate(f.compile(k.message), value.Type{Kind: value.String}, early{c}); err == nil && m.Known() && !m.Null() {
+		text = strings.TrimSpace(m.Cty().AsString())
+	}
+	c.bag.Errorf(at, advice, "%s", text)
+}
+
+func evaluate(x *expr.Expr, want value.Type, in model.Scope) (value.Value, error) {
+	v, err := x.Eval(in)
+	if err != nil {
+		return v, err
+	}
+	return want.Check(v)
+}
+
+// concerns gives the place in the cluster file that a condition is about: the first input or role in it that stands there.
+func (c *compiler) concerns(refs []model.Ref) hcl.Range {
+	for _, r := range refs {
+		switch r.Kind {
+		case model.RefInput:
+			for _, p := range c.file.with {
+				if p.name == r.Name {
+					return p.at
+				}
+			}
+		case model.RefRole:
+			if at, ok := c.file.roles[r.Name]; ok {
+				return at
+			}
+		}
+	}
+	return c.file.at
+}
+
+// early is what is known before machines are chosen: inputs, and how many nodes play each role. Of the nodes nothing is.
+type early struct{ c *compiler }
+
+// Lookup implements model.Scope.
+func (e early) Lookup(r model.Ref) value.Value {
+	switch r.Kind {
+	case model.RefInput:
+		return e.c.model.Inputs[r.Name]
+	case model.RefRole:
+		s, nodes := e.c.file.Nodes[r.Name], map[string]value.Value{}
+		for _, name := range s.Names {
+			nodes[name] = value.Unknown(nodeType)
+		}
+		for i := range s.Count {
+			nodes[fmt.Sprintf("(machine %d)", i+1)] = value.Unknown(nodeType)
+		}
+		return value.Gather(nodeType, nodes)
+	}
+	return value.Value{}
+}
