@@ -16,7 +16,7 @@ import (
 
 // local wires what works on this machine alone.
 func local() cli.Local {
-	return cli.Local{Serve: serve, Source: source, Check: check, Format: canonical, Build: build, Lab: openLab}
+	return cli.Local{Serve: serve, Source: source, Replay: replay, Check: check, Format: canonical, Build: build, Lab: openLab}
 }
 
 func build(ctx context.Context, o cli.BuildOptions, progress func(stage, detail string)) (string, error) {

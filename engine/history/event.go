@@ -4,7 +4,10 @@ package history
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"joist/engine/journal"
@@ -202,6 +205,20 @@ func TargetOf(e Event) (Target, bool) {
 	return Target{}, false
 }
 
+// Told reports whether an event of this kind is something that a person, a node or a service told the engine; all others
+// the engine decided. A pure value's success is the engine's own. Of a failure only its circumstances tell: an attempt may
+// have been reported to have failed, or been given up.
+func Told(e Event) bool {
+	switch e := e.(type) {
+	case Goal, NodeSeen, NodeEnded, NodeReleased, BreakerClosed, Forced, Drifted, Cancelled, Ticked:
+		return true
+	case Succeeded:
+		return e.Silent == nil
+	case Started, Failed, Discharged, PlaceReturned, Expired, Stirred, Resumed, Rested:
+	}
+	return false
+}
+
 func (Goal) kind() string          { return "goal" }
 func (NodeSeen) kind() string      { return "node.seen" }
 func (NodeEnded) kind() string     { return "node.ended" }
@@ -246,7 +263,45 @@ func Decode(r journal.Record) (Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read event %d (%s): %w", r.Seq, r.Kind, err)
 	}
+	if err := complete(e); err != nil {
+		return nil, fmt.Errorf("cannot read event %d (%s): %w", r.Seq, r.Kind, err)
+	}
 	return e, nil
+}
+
+// complete checks that an event names what it is about.
+func complete(e Event) error {
+	node, task := "-", "-"
+	switch e := e.(type) {
+	case Goal:
+		for role, names := range e.Roles {
+			if slices.Contains(names, "") {
+				return fmt.Errorf("role %q has a node without a name", role)
+			}
+		}
+	case NodeSeen:
+		node = e.Node
+	case NodeEnded:
+		node = e.Node
+	case NodeReleased:
+		node = e.Node
+	case Succeeded:
+		task = e.Task
+		if e.Silent != nil && e.Silent.Target != e.Target {
+			return fmt.Errorf("it ends the start of another instance, %s", e.Silent.Target)
+		}
+	default:
+		if t, aimed := TargetOf(e); aimed {
+			task = t.Task
+		}
+	}
+	switch {
+	case node == "":
+		return errors.New("it names no node")
+	case task == "":
+		return errors.New("it names no task")
+	}
+	return nil
 }
 
 var decoders = map[string]func([]byte) (Event, error){
@@ -255,6 +310,9 @@ var decoders = map[string]func([]byte) (Event, error){
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
+
+// Kinds lists the kinds of all events, sorted.
+func Kinds() []string { return slices.Sorted(maps.Keys(decoders)) }
 
 func read[E Event](data []byte) (Event, error) {
 	var e E

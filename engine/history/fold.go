@@ -13,6 +13,9 @@ import (
 // once.
 func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	s.Seq, s.Now = seq, now
+	if _, aimed := TargetOf(e); aimed && len(s.Goals) == 0 {
+		return // of no goal: no engine writes that, but a journal may be anybody's
+	}
 	switch e := e.(type) {
 	case Goal:
 		s.foldGoal(e)

@@ -37,8 +37,9 @@ func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.E
 func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Event {
 	row := m.state.Row(t)
 	f := row.Flight
+	excused := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Excused: true}
 	if r.Excused || r.Error != "" && f.Aborted {
-		return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Excused: true}
+		return excused
 	}
 	was := m.model(row.Goal)
 	var task *model.Task
@@ -61,6 +62,10 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 			return s
 		}
 		r.Error = err.Error()
+		if f.Aborted { // however it ended
+			excused.Error = r.Error
+			return excused
+		}
 	}
 	if r.Error == "" {
 		return history.Succeeded{Target: t, Action: f.Action, Attempt: f.Attempt}

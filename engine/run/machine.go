@@ -79,7 +79,8 @@ func (m *Machine) replan() {
 		m.plan = plan.New(m.state, m.model)
 		m.queue = nil
 	}
-	var waiting []history.Target
+	waiting := m.queue
+	m.queue = nil
 	for _, g := range m.rollouts {
 		waiting = append(waiting, g.ready...)
 		for _, node := range slices.Sorted(maps.Keys(g.waiting)) {
@@ -87,7 +88,9 @@ func (m *Machine) replan() {
 		}
 	}
 	m.groupsOf()
-	m.queue = append(m.queue, waiting...)
+	for _, t := range waiting { // in the plan's order, whatever order they came to wait in
+		m.plan.Touch(t)
+	}
 	for _, n := range m.state.Nodes {
 		m.restless[n.Name] = true
 	}
@@ -122,6 +125,12 @@ func (m *Machine) Resume(now time.Time) Outcome {
 	return m.advance(now)
 }
 
+// Recall takes up everything that the journal says is awaited, as if the machine had been there all along: nothing is
+// repeated and nothing decided. It stands in Resume's place where a journal is replayed, and performs nothing.
+func (m *Machine) Recall(now time.Time) {
+	m.eachRow(func(t history.Target, row *history.Row) { m.remind(now, t, row) })
+}
+
 // eachRow calls f for every row that there is, by task and node.
 func (m *Machine) eachRow(f func(history.Target, *history.Row)) {
 	for _, name := range slices.Sorted(maps.Keys(m.state.Columns)) {
@@ -152,6 +161,9 @@ func (m *Machine) remind(now time.Time, t history.Target, row *history.Row) {
 		m.timers.add(renewal(t, row), t)
 	}
 }
+
+// TimedOut is the error of an attempt that the machine itself gave up.
+const TimedOut = "no result within its time; the node or service may be cut off"
 
 // deadline is when an attempt is given up. What ended while the engine was down has time to say so.
 func (m *Machine) deadline(row *history.Row) time.Time {
@@ -322,7 +334,7 @@ func (m *Machine) ring(now time.Time, t history.Target) {
 	switch {
 	case row.Flight != nil && !m.deadline(row).After(now):
 		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
-		m.take(now, m.conclude(now, t, Report{ID: row.Started, Error: "no result within its time; the node or service may be cut off"}))
+		m.take(now, m.conclude(now, t, Report{ID: row.Started, Error: TimedOut}))
 	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !renewal(t, row).After(now):
 		m.take(now, history.Expired{Target: t})
 	default:

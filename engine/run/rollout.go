@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"container/heap"
 	"maps"
 	"slices"
@@ -177,6 +178,9 @@ func (m *Machine) line(t history.Target) bool {
 func (m *Machine) admit(now time.Time, g *group) bool {
 	did := false
 	for {
+		if m.open(g) {
+			g.sort()
+		}
 		for len(g.ready) > 0 && m.open(g) {
 			t := g.ready[0]
 			g.ready = g.ready[1:]
@@ -198,6 +202,17 @@ func (m *Machine) admit(now time.Time, g *group) bool {
 		g.ready = g.waiting[q.node]
 		delete(g.waiting, q.node)
 	}
+}
+
+// sort puts what has a place in an order that does not depend on when it came, so that a machine that was there all along and
+// one that took the journal up decide the same.
+func (g *group) sort() {
+	if len(g.ready) < 2 {
+		return
+	}
+	slices.SortFunc(g.ready, func(a, b history.Target) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(slices.Index(g.Tasks, a.Task), slices.Index(g.Tasks, b.Task)))
+	})
 }
 
 func (m *Machine) class(g *group, node string) class {

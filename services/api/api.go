@@ -31,9 +31,11 @@ type Clusters interface {
 	Outputs(ctx context.Context, cluster string) (*v1.Outputs, error)
 }
 
-// Instances explains single instances, named task[node] or task.
+// Instances explains how a cluster came to be what it is; single instances are named task[node] or task.
 type Instances interface {
 	Why(ctx context.Context, cluster, instance string) (*v1.Why, error)
+	// Replay runs the core again over a cluster's journal and compares.
+	Replay(ctx context.Context, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	Instance(ctx context.Context, cluster, instance string) (*v1.Instance, error)
 }
 

@@ -81,6 +81,10 @@ func (f fakeClusters) Preview(context.Context, v1.Source) (*v1.Plan, error) { re
 func (f fakeClusters) Outputs(_ context.Context, name string) (*v1.Outputs, error) {
 	return &v1.Outputs{Cluster: name}, f.only(name)
 }
+func (f fakeClusters) Replay(_ context.Context, name string, q v1.ReplayQuery) (*v1.Replay, error) {
+	return &v1.Replay{Cluster: name, Last: q.At, Events: q.Run}, f.only(name)
+}
+
 func (f fakeClusters) Why(_ context.Context, name, instance string) (*v1.Why, error) {
 	return &v1.Why{Instance: instance}, f.only(name)
 }
@@ -226,6 +230,7 @@ func TestRoutes(t *testing.T) {
 		{"GET /v1/clusters/{cluster}/plan", "/v1/clusters/demo/plan", "", 200, `"items"`},
 		{"GET /v1/clusters/{cluster}/outputs", "/v1/clusters/demo/outputs", "", 200, `"values"`},
 		{"GET /v1/clusters/{cluster}/why", "/v1/clusters/demo/why?instance=demo/etcd.member%5Bn1%5D", "", 200, `"etcd.member[n1]"`},
+		{"GET /v1/clusters/{cluster}/replay", "/v1/clusters/demo/replay?run=3&at=7", "", 200, `"last":7,"runs":null,"events":3`},
 		{"GET /v1/clusters/{cluster}/instances/{instance}", "/v1/clusters/demo/instances/member%5Bn1%5D", "", 200, `"member[n1]"`},
 		{"POST /v1/clusters/{cluster}/actions", "/v1/clusters/demo/actions", `{"action":"force","instance":"a[n1]"}`, 202, `"demo"`},
 		{"POST /v1/clusters/{cluster}/certificate", "/v1/clusters/demo/certificate", `{"csr":"x","ttl":"1h"}`, 201, `"leaf"`},
@@ -291,6 +296,8 @@ func TestBadInput(t *testing.T) {
 		{"GET", "/v1/clusters/UPPER", "", 400, v1.Malformed},
 		{"GET", "/v1/clusters/" + strings.Repeat("a", 64), "", 400, v1.Malformed},
 		{"GET", "/v1/clusters/demo/why", "", 400, v1.Malformed},
+		{"GET", "/v1/clusters/demo/replay?at=-1", "", 400, v1.Malformed},
+		{"GET", "/v1/clusters/demo/replay?run=0", "", 400, v1.Malformed},
 		{"GET", "/v1/machines/n1/console?tail=x", "", 400, v1.Malformed},
 		{"GET", "/v1/machines/n2/console", "", 404, v1.NotFound},
 		{"GET", "/v1/events?journal=nonsense", "", 400, v1.Malformed},

@@ -130,6 +130,24 @@ func (s *Server) why(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+func (s *Server) replay(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) {
+		var q v1.ReplayQuery
+		for key, to := range map[string]*uint64{"run": &q.Run, "at": &q.At} {
+			text := r.URL.Query().Get(key)
+			if text == "" {
+				continue
+			}
+			n, err := strconv.ParseUint(text, 10, 63)
+			if err != nil || n == 0 {
+				return nil, Fail(v1.Malformed, fmt.Errorf("%s=%.40q is not the number of an event", key, text), "events count from 1")
+			}
+			*to = n
+		}
+		return s.cfg.Instances.Replay(r.Context(), name, q)
+	})
+}
+
 func (s *Server) instance(w http.ResponseWriter, r *http.Request) error {
 	return one(w, r, "cluster", func(name string) (any, error) {
 		instance, err := checkInstance(name, mux.Vars(r)["instance"])

@@ -16,6 +16,7 @@ import (
 	"joist/engine/journal"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/replay"
 	"joist/engine/run"
 	"joist/engine/value"
 	"joist/providers/sim"
@@ -528,7 +529,23 @@ func (l *lab) settle() {
 		l.fail(l.real())
 		l.fail(comparePlans(l.machine))
 		l.fail(l.compareStates())
+		l.fail(l.replayed())
 	}
+}
+
+// replayed is law 3 over the whole journal: the core decides again what it decided.
+func (l *lab) replayed() error {
+	r := replay.New(l, 0)
+	for i, rec := range l.journal {
+		rec.Seq = uint64(i + 1)
+		if err := r.Take(rec); err != nil {
+			return err
+		}
+	}
+	if report := r.End(); report.Diverged > 0 {
+		return fmt.Errorf("law 3: %d of %d decisions diverge in a replay: %s", report.Diverged, report.Decisions, report.Divergences[0])
+	}
+	return nil
 }
 
 // open lists what the plan says is not done.

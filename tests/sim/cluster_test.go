@@ -18,8 +18,10 @@ import (
 	"joist/engine/journal/sqlstore"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/replay"
 	"joist/engine/run"
 	"joist/engine/step"
+	"joist/engine/value"
 	"joist/providers/sim"
 )
 
@@ -236,11 +238,48 @@ func killed(t *testing.T, seed uint64, folder string) {
 		}
 		if f.live(t, store, db.Blobs(), goal) {
 			f.ranOnce(t)
+			f.replays(t, folder)
 			t.Logf("killed %d times", kills)
 			return
 		}
 	}
 	t.Fatal("did not finish after 100 starts")
+}
+
+// replays reads the journal as joist replay does, beside the open database: the core decides again what the loops
+// decided, whatever group commits and kills there were.
+func (f *fleet) replays(t *testing.T, folder string) {
+	t.Helper()
+	db, err := sqlstore.OpenReadOnly(t.Context(), folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r := replay.New(stocked{f, db.Blobs()}, 0)
+	if err := db.Journals().Read(t.Context(), drive.JournalOf("c"), 0, r.Take); err != nil {
+		t.Fatal(err)
+	}
+	if report := r.End(); report.Diverged > 0 || report.Decisions == 0 {
+		t.Errorf("law 3: a replay finds %d divergences in %d decisions; the first: %v", report.Diverged, report.Decisions, report.Divergences)
+	}
+}
+
+// stocked is a library over the fleet's only model.
+type stocked struct {
+	*fleet
+	blobs journal.Blobs
+}
+
+// Model implements run.Library.
+func (s stocked) Model(history.Goal) *model.Model { return s.model }
+
+// Blob implements run.Library.
+func (s stocked) Blob(d value.Digest) []byte {
+	data, err := s.blobs.Get(context.Background(), d.String())
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 // ranOnce checks what the nodes counted: every action that went well ran once.

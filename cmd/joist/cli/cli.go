@@ -74,6 +74,9 @@ type Local struct {
 	Serve func(ctx context.Context, o ServeOptions) error
 	// Source reads a cluster file and the packs that it names as folders.
 	Source func(file string) (*v1.Source, error)
+	// Replay runs the core again over a cluster's journal in a data folder, without an engine and without writing. An empty
+	// name means the only cluster there is.
+	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	// Check checks a pack's folder and gives diagnostics as text; ok is false if one of them is an error.
 	Check func(dir string) (diagnostics []byte, ok bool, err error)
 	// Format gives the canonical form of a source.
@@ -269,7 +272,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 			root.AddCommand(c)
 		}
 	}
-	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.showCommand(), a.outputsCommand(),
+	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
 		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), a.destroyCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), a.bootsetCommand())

@@ -49,6 +49,7 @@ func (e *engine) joistIn(ctx context.Context, in string, args ...string) (code i
 	code = cli.Run(ctx, cli.Env{
 		Args: args, In: strings.NewReader(in), Out: &out, Err: &errs, Version: "test",
 		Getenv: func(name string) string { return map[string]string{"JOIST_SOCKET": e.socket}[name] },
+		Local:  cli.Local{Replay: replayFolder},
 	})
 	return code, out.String(), errs.String()
 }

@@ -51,21 +51,7 @@ func (a *apiClusters) summary(ctx context.Context, name string, more func(*histo
 	c := &v1.Cluster{Name: name, Counts: map[string]int{}, States: map[string]int{}, Events: loop.Journal().Last()}
 	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		items := p.Items()
-		c.Counts = plan.Count(items)
-		for i := range items {
-			c.States[items[i].State]++
-		}
-		c.Workflow = p.Model().Workflow
-		fillGoal(c, s)
-		for _, n := range s.Nodes {
-			if p.Wants(n.Name) {
-				c.Nodes++
-				if n.Online {
-					c.Online++
-				}
-			}
-		}
-		c.Breakers = openBreakers(s, p)
+		fillSummary(c, s, p, items)
 		if more != nil {
 			more(s, p, items)
 		}
@@ -75,6 +61,24 @@ func (a *apiClusters) summary(ctx context.Context, name string, more func(*histo
 		return c, nil
 	}
 	return c, err
+}
+
+func fillSummary(c *v1.Cluster, s *history.State, p *plan.Planner, items []plan.Item) {
+	c.Counts = plan.Count(items)
+	for i := range items {
+		c.States[items[i].State]++
+	}
+	c.Workflow = p.Model().Workflow
+	fillGoal(c, s)
+	for _, n := range s.Nodes {
+		if p.Wants(n.Name) {
+			c.Nodes++
+			if n.Online {
+				c.Online++
+			}
+		}
+	}
+	c.Breakers = openBreakers(s, p)
 }
 
 func fillGoal(c *v1.Cluster, s *history.State) {

@@ -217,6 +217,18 @@ func (c *Client) Why(ctx context.Context, name, instance string) (*v1.Why, error
 	return ask[v1.Why](ctx, c, call{method: "GET", path: cluster(name, "/why"), query: url.Values{"instance": {instance}}}, nil)
 }
 
+// Replay runs the core again over a cluster's journal, in the engine.
+func (c *Client) Replay(ctx context.Context, name string, q v1.ReplayQuery) (*v1.Replay, error) {
+	query := url.Values{}
+	if q.Run > 0 {
+		query.Set("run", strconv.FormatUint(q.Run, 10))
+	}
+	if q.At > 0 {
+		query.Set("at", strconv.FormatUint(q.At, 10))
+	}
+	return ask[v1.Replay](ctx, c, call{method: "GET", path: cluster(name, "/replay"), query: query}, nil)
+}
+
 // Instance gives the history of an instance and the log of its last attempt.
 func (c *Client) Instance(ctx context.Context, name, instance string) (*v1.Instance, error) {
 	return get[v1.Instance](ctx, c, cluster(name, "/instances/"+instance))

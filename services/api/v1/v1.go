@@ -134,6 +134,56 @@ type Item struct {
 	Agent    string  `json:"agent,omitempty"`   // node that executes what is in flight
 }
 
+// Replay is what came of running the core again over a cluster's journal: GET /v1/clusters/{c}/replay.
+type Replay struct {
+	Cluster     string       `json:"cluster"`
+	Last        uint64       `json:"last"`              // the last event replayed
+	Runs        []Run        `json:"runs"`              // oldest first
+	Events      uint64       `json:"events"`            // replayed and compared
+	Decisions   int          `json:"decisions"`         // of them made by the core
+	Restarts    int          `json:"restarts"`          // times the engine took the journal up
+	Skipped     int          `json:"skipped,omitempty"` // decisions that follow a divergence at the same moment, and were not compared
+	Diverged    int          `json:"diverged"`          // decisions that the core makes otherwise now
+	Divergences []Divergence `json:"divergences"`       // the first 100 of them
+	At          *Moment      `json:"at,omitempty"`      // the state after the event that was asked for
+}
+
+// Run is the pursuit of one goal.
+type Run struct {
+	Goal      Goal   `json:"goal"`
+	Last      uint64 `json:"last"` // its last event
+	Decisions int    `json:"decisions"`
+	Diverged  int    `json:"diverged"`
+	Outcome   string `json:"outcome,omitempty"` // how it came to rest; empty if it did not
+}
+
+// Divergence is a place where the core decides otherwise than the journal says.
+type Divergence struct {
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Expected *Decision `json:"expected,omitempty"` // what the journal has; left out at its end
+	Got      *Decision `json:"got,omitempty"`      // what the core decides instead; left out for nothing
+}
+
+// Decision is an event as the journal keeps it.
+type Decision struct {
+	Kind string          `json:"kind"`
+	Data json.RawMessage `json:"data"`
+}
+
+// Moment is a cluster as it was after an event.
+type Moment struct {
+	ClusterDetail
+	Event Event  `json:"event"`
+	Items []Item `json:"items"` // every instance
+}
+
+// ReplayQuery says what to replay.
+type ReplayQuery struct {
+	Run uint64 // event of the goal that began the run; 0 for every run
+	At  uint64 // show the state after this event, and compare up to it; 0 for neither
+}
+
 // Why is the chain of causes of an instance, from now down to a fact.
 type Why struct {
 	Instance string `json:"instance"`
