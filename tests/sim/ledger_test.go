@@ -787,7 +787,7 @@ func (s lscope) nodeValue(name string) value.Value {
 		}
 		return value.Text(s)
 	}
-	attrs := map[string]value.Value{model.NodeName: text(name), model.NodeAddress: text(n.address), model.NodeIncarnation: text(""), model.NodeBoot: text(""), model.NodeFacts: {}}
+	attrs := map[string]value.Value{model.NodeName: text(name), model.NodeAddress: text(n.address), model.NodeIncarnation: text(""), model.NodeBoot: text(""), model.NodeFacts: {}, model.NodeStorage: value.Text("")}
 	if n.alive() {
 		attrs[model.NodeIncarnation], attrs[model.NodeBoot] = text(n.inc), text(n.boot)
 	}
