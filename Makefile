@@ -6,11 +6,11 @@ GOLANGCI_LINT = v2.15.0
 
 BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Tests of real clients and machines stand apart: they need root and time, and are run anew each time.
-UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim)')
+UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim|artifacts/try)')
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
+.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
 
 all: build
 
@@ -19,6 +19,9 @@ build: ## static programs in bin/
 
 artifacts: ## Kubernetes, etcd, containerd and images from source, in build/artifacts; minutes, the first time
 	go run ./tests/artifacts/build
+
+test-artifacts: deps artifacts ## containers, pod networks and a control plane from what was built; needs root
+	go test -count=1 -v ./tests/artifacts/try
 
 deps: ## Debian packages that tests need, only those missing
 	@tests/demo/packages.sh test

@@ -6,7 +6,7 @@ set -eu
 demo="qemu-system-x86 qemu-utils ipxe ipxe-qemu ovmf seabios debootstrap squashfs-tools iproute2 nftables
   kmod cpio zstd xz-utils openssl ca-certificates curl jq etcd-client bind9-dnsutils"
 test="$demo gcc libc6-dev shellcheck bind9-host knot-dnsutils etcd-server isc-dhcp-client dnsmasq-base busybox
-  atftp tftp-hpa postgresql socat procps util-linux"
+  atftp tftp-hpa postgresql socat procps util-linux runc crun"
 
 case "${1:-}" in
 demo) wanted=$demo ;;
