@@ -57,6 +57,18 @@ func TestEngine(t *testing.T) {
 	}
 }
 
+// TestCrowd: clusters converge side by side, each to the end.
+func TestCrowd(t *testing.T) {
+	var out bytes.Buffer
+	s := &suite{out: &printer{kept: &out}, dir: t.TempDir(), results: t.TempDir(), ends: time.Now().Add(time.Minute)}
+	if err := crowd(t.Context(), s, 3); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(out.Bytes(), []byte(`"clusters_converged_3x5x20"`)) {
+		t.Errorf("printed %s", out.Bytes())
+	}
+}
+
 func TestAgainst(t *testing.T) {
 	for _, test := range []struct {
 		unit       string

@@ -27,8 +27,7 @@ func engine(ctx context.Context, s *suite, nodes int) error {
 }
 
 // gather measures planning where one task of every node looks at all nodes.
-func gather(ctx context.Context, s *suite) error {
-	const nodes = 1000
+func gather(ctx context.Context, s *suite, nodes int) error {
 	size := fmt.Sprintf("_%dx%d_gather", nodes, tasksPerNode)
 	a := arguments{Dir: filepath.Join(s.dir, "engine"+size), Nodes: nodes, Gather: true}
 	if err := converged(ctx, s, a, size); err != nil {

@@ -52,16 +52,37 @@ func opened(ctx context.Context, a arguments, m *model.Model) (*sqlstore.DB, *dr
 	if err != nil {
 		return nil, nil, err
 	}
-	nodes := fleet{make(chan run.Dispatch, 4096)}
+	c, err := loop(ctx, db, clusterName, m, 512)
+	return db, c, err
+}
+
+// loop is that of one cluster, whose nodes' orders are answered by so many reporters.
+func loop(ctx context.Context, db *sqlstore.DB, name string, m *model.Model, reporters int) (*drive.Cluster, error) {
+	nodes := fleet{make(chan run.Dispatch, 8*reporters)}
 	c, err := drive.Open(ctx, drive.Config{
-		Cluster: clusterName, Holder: "bench", Store: db.Journals(), Snapshots: db.Journals(), Blobs: db.Blobs(), Library: libraryOf(m),
+		Cluster: name, Holder: "bench", Store: db.Journals(), Snapshots: db.Journals(), Blobs: db.Blobs(), Library: libraryOf(m),
 		Services: map[string]step.Handler{"names.put": step.HandlerFunc(namesPut)}, Nodes: nodes, Site: nodes,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	nodes.report(c, 512)
-	return db, c, nil
+	nodes.report(c, reporters)
+	return c, nil
+}
+
+// rested waits until a cluster has converged, asking so often.
+func rested(ctx context.Context, c *drive.Cluster, every time.Duration) error {
+	var outcome, detail string
+	for outcome == "" {
+		time.Sleep(every)
+		if err := c.Look(ctx, func(s *history.State, _ *plan.Planner) { outcome, detail = s.Outcome, s.Detail }); err != nil {
+			return err
+		}
+	}
+	if outcome != "converged" {
+		return fmt.Errorf("the cluster %s: %s", outcome, detail)
+	}
+	return nil
 }
 
 // convergence is what converge found out.
@@ -93,15 +114,8 @@ func converge(ctx context.Context, a arguments) error {
 	if err := c.Pursue(ctx, w.goal(m)); err != nil {
 		return err
 	}
-	var outcome, detail string
-	for outcome == "" {
-		time.Sleep(20 * time.Millisecond)
-		if err := c.Look(ctx, func(s *history.State, _ *plan.Planner) { outcome, detail = s.Outcome, s.Detail }); err != nil {
-			return err
-		}
-	}
-	if outcome != "converged" {
-		return fmt.Errorf("the cluster %s: %s", outcome, detail)
+	if err := rested(ctx, c, 20*time.Millisecond); err != nil {
+		return err
 	}
 	got := convergence{
 		Completions: float64(a.Nodes * tasksPerNode), Events: float64(c.Journal().Last() - before),

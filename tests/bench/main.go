@@ -34,13 +34,16 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"engine-1000", func(ctx context.Context, s *suite) error { return engine(ctx, s, 1000) }, 12 * time.Minute},
-		{"gather-1000", gather, 11 * time.Minute},
+		{"engine-100", func(ctx context.Context, s *suite) error { return engine(ctx, s, 100) }, 12 * time.Minute},
+		{"gather-1000", func(ctx context.Context, s *suite) error { return gather(ctx, s, 1000) }, 11 * time.Minute},
+		{"clusters-1000", func(ctx context.Context, s *suite) error { return crowd(ctx, s, 1000) }, 9 * time.Minute},
 		{"dhcp", dhcpRates, 9 * time.Minute},
 		{"dns", dnsRates, 9 * time.Minute},
 		{"tftp", tftpRates, 9 * time.Minute},
 		{"http", httpRates, 9 * time.Minute},
 		{"agents", idleAgents, 8 * time.Minute},
 		{"engine-10000", func(ctx context.Context, s *suite) error { return engine(ctx, s, 10_000) }, 3 * time.Minute},
+		{"gather-10000", func(ctx context.Context, s *suite) error { return gather(ctx, s, 10_000) }, 3 * time.Minute},
 		{"terraform", terraform, 0},
 	}
 }

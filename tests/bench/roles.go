@@ -29,7 +29,7 @@ const (
 // input does, unless they end before.
 func play(role string) error {
 	roles := map[string]func(context.Context, arguments) error{
-		"converge": converge, "plan": planOnce, "replan": replan, "resume": resume,
+		"converge": converge, "plan": planOnce, "replan": replan, "resume": resume, "crowd": convergeMany,
 		"dhcp": serveDHCP, "dns": serveDNS, "tftp": serveTFTP, "http": serveHTTP,
 	}
 	do, ok := roles[role]
@@ -50,12 +50,13 @@ func play(role string) error {
 
 // arguments of all roles.
 type arguments struct {
-	Dir     string // data folder
-	Nodes   int
-	Gather  bool
-	Profile string // prefix of profiles to write; empty for none
-	Address string // to listen on, or the interface
-	Repeat  int
+	Dir      string // data folder
+	Nodes    int    // of each cluster
+	Clusters int    // for a crowd
+	Gather   bool
+	Profile  string // prefix of profiles to write; empty for none
+	Address  string // to listen on, or the interface
+	Repeat   int
 
 	measured func() error // ends the profile, for a role that does more than what it is profiled for
 }
