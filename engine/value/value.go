@@ -56,7 +56,7 @@ func Dict(attrs map[string]Value) Value {
 }
 
 // Known reports whether nothing in the value is unknown.
-func (v Value) Known() bool { return v.Cty().IsWhollyKnown() }
+func (v Value) Known() bool { return v.text != nil || v.Cty().IsWhollyKnown() }
 
 // Null reports whether the value is known to be null.
 func (v Value) Null() bool { return v.Cty().IsKnown() && v.Cty().IsNull() }
