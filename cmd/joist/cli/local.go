@@ -353,8 +353,11 @@ func (a *app) labCommand() *cobra.Command {
 			if err := l.Down(ctx); err != nil {
 				return err
 			}
-			_, err := a.json(map[string]string{"namespace": l.Name()})
-			return err
+			if done, err := a.json(map[string]string{"namespace": l.Name()}); done {
+				return err
+			}
+			a.printf("the lab is down: machines, engine and network namespace %s are gone\n", l.Name())
+			return nil
 		}),
 	}
 	exec := &cobra.Command{
