@@ -387,3 +387,25 @@ func TestDeadNodeLeaves(t *testing.T) {
 	w.expect("fence n3", "discharge member[n3]", "remove seat[n3]", "release n3")
 	w.outcome("converged")
 }
+
+// TestAnotherStep: another step at the same address, as when a slot is filled differently, takes the place of what stands
+// there node by node; what does not read it is left alone, and what reads it runs if that yields something else.
+func TestAnotherStep(t *testing.T) {
+	w := newWorld(t)
+	build := func(step string) *model.Model {
+		m := mod("base each=m:", "network each=m: task.base", "use each=m: task.network", "other each=m: task.base")
+		m.Tasks[1].Step.Name = step
+		m.Tasks[1].Step.Digest = value.Sum([]byte(step))
+		return m
+	}
+	w.goal(build("p.routes"), "n1")
+	w.up("a", "n1")
+	w.log = nil
+	w.goal(build("p.tunnel"), "n1")
+	w.expect("remove network[n1]", "network[n1]")
+	w.outcome("converged")
+	w.answer = func(what string) (string, string) { return what + "'", "" }
+	w.goal(build("p.routes"), "n1")
+	w.expect("remove network[n1]", "network[n1]", "use[n1]")
+	w.outcome("converged")
+}

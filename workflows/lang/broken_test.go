@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "write what is said about broken sources into testdata/broken")
 
 // TestBroken: every broken pack and cluster file is told what is wrong with it, in exactly these words. Each archive holds
-// the pack's files, or a cluster.hcl for the packs of testdata, and what is said about them.
+// the pack's files, or a cluster.hcl for the packs of testdata and the one beside it, and what is said about them.
 func TestBroken(t *testing.T) {
 	names, err := filepath.Glob("testdata/broken/*.txtar")
 	if err != nil || len(names) < 40 {
@@ -69,10 +69,19 @@ func slicesDelete(files []txtar.File, drop func(txtar.File) bool) []txtar.File {
 // said gives everything that is said about a pack, or about a cluster file.
 func said(t *testing.T, files map[string][]byte) string {
 	if text, ok := files["cluster.hcl"]; ok {
+		delete(files, "cluster.hcl")
 		c, ds := lang.LoadCluster("cluster.hcl", text)
 		if c != nil {
+			packs := map[string]*lang.Pack{"base": load(t, "base"), "etcd": load(t, "etcd")}
+			if files["pack.hcl"] != nil {
+				p, ds := lang.Load(files, catalogue)
+				if len(ds) > 0 {
+					t.Fatal(ds.Text())
+				}
+				packs[p.Name] = p
+			}
 			var more lang.Diagnostics
-			_, more = lang.Compile(lang.Source{Packs: map[string]*lang.Pack{"base": load(t, "base"), "etcd": load(t, "etcd")}, Cluster: c})
+			_, more = lang.Compile(lang.Source{Packs: packs, Cluster: c})
 			ds = append(ds, more...)
 		}
 		return ds.Text()

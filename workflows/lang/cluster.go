@@ -21,6 +21,7 @@ type ClusterFile struct {
 	Workflow string // "pack.workflow"
 	Packs    map[string]PackSource
 	Nodes    map[string]Selection // by role
+	Slots    map[string]string    // "pack.name" of what fills a slot, by the slot's path
 	Storage  string               // "disk" or "memory"; memory if it says nothing
 
 	file  string
@@ -30,6 +31,7 @@ type ClusterFile struct {
 	with  []pair
 	roles map[string]hcl.Range
 	packs map[string]hcl.Range
+	fills map[string]*fill // by path
 }
 
 // LoadCluster reads a cluster file; name is what diagnostics call it. It returns nil if there are errors.
@@ -60,7 +62,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.expect(form{attrs: []string{"workflow", "packs", "nodes", "with", "storage"}, later: []string{"reboot"}})
+	r.expect(form{attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots"}, later: []string{"reboot"}})
 	n, _ := r.word(b)
 	c.Name, c.at = n.name, n.at
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
@@ -84,6 +86,8 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 		c.Nodes[p.name], c.roles[p.name] = selection(r.bag, c.src, p.value), p.at
 	}
 	c.with = r.pairs("with")
+	c.Slots, c.fills = map[string]string{}, map[string]*fill{}
+	c.slots(r)
 	c.Storage = "memory"
 	if e := r.attr("storage"); e != nil {
 		c.Storage = r.text("storage")

@@ -25,12 +25,14 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 		}
 	}
 	c := &compiler{src: src, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
-	w := c.find()
+	w := c.workflow()
 	if w != nil {
 		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.full(), Storage: c.file.Storage, Trust: model.Claimed}
 		c.inputs(w)
 		if !ds.HasErrors() && !c.bag.HasErrors() {
-			c.flatten(w)
+			if w = c.fill(w); !c.bag.HasErrors() {
+				c.flatten(w)
+			}
 		}
 		c.nodes(w)
 	}
@@ -52,8 +54,8 @@ type compiler struct {
 	top   *frame
 }
 
-// find gives the workflow that the cluster file names, and checks its packs.
-func (c *compiler) find() *workflowDecl {
+// workflow gives the workflow that the cluster file names, and checks its packs.
+func (c *compiler) workflow() *workflowDecl {
 	f := c.file
 	for _, name := range sortedKeys(f.Packs) {
 		at := f.packs[name]
@@ -194,17 +196,15 @@ func (f *frame) needs(r model.Role) {
 
 func (f *frame) tasks() {
 	f.calls, f.steps = map[string]*frame{}, map[string]*stepDecl{}
-	if !model.Suffices(f.c.model.Trust, f.w.pack.Trust) {
-		f.c.model.Trust = f.w.pack.Trust
-	}
+	f.trust(f.w.pack)
 	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
 	for _, t := range order {
-		s, called := f.c.link.target(f.w, t.target, false)
-		if s != nil {
-			f.steps[t.name] = s
-			f.task(t, s)
-		} else if called != nil {
-			f.call(t, called)
+		to := f.c.link.callee(f.w, t)
+		if to.step != nil {
+			f.steps[t.name] = to.step
+			f.task(t, to.step)
+		} else if to.flow != nil {
+			f.call(t, to.flow)
 		}
 	}
 	f.checks()
@@ -216,6 +216,13 @@ func (f *frame) tasks() {
 			r.Roles = f.outer(eachNames(f.w.task(n.name).each))
 		}
 		f.c.model.Rollouts = append(f.c.model.Rollouts, r)
+	}
+}
+
+// trust raises the level that the cluster's nodes need to what a pack needs.
+func (f *frame) trust(p *Pack) {
+	if !model.Suffices(f.c.model.Trust, p.Trust) {
+		f.c.model.Trust = p.Trust
 	}
 }
 
@@ -231,6 +238,9 @@ func (f *frame) outer(roles []string) []string {
 }
 
 func (f *frame) task(t *taskDecl, s *stepDecl) {
+	if t.filled != nil {
+		f.trust(s.pack)
+	}
 	out := model.Task{
 		Name: f.prefix + t.name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.at),
@@ -380,6 +390,7 @@ func (c *compiler) digest() value.Digest {
 	h.Text(f.Name)
 	h.Text(f.Workflow)
 	h.Text(f.Storage)
+	f.hashSlots(h)
 	for _, role := range sortedKeys(f.Nodes) {
 		h.Text(role)
 		s := f.Nodes[role]

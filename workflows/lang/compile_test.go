@@ -533,3 +533,134 @@ step "wait" {`, 1)
 		t.Errorf("the rollout is over %s", got)
 	}
 }
+
+const slotted = `pack "net" {
+  version = "1.0.0"
+  summary = "A workflow with slots."
+}
+
+step "routes" {
+  scope = "node"
+  input "name" { type = string }
+  input "peers" { type = list(string) }
+  output "device" { type = string }
+  apply { script = "files/run.sh" }
+  remove { script = "files/run.sh" }
+}
+
+step "use" {
+  scope = "node"
+  input "device" { type = string }
+  apply { script = "files/run.sh" }
+  irreversible = "a test"
+}
+
+workflow "cluster" {
+  role "node" { min = 1 }
+  slot "network" {
+    step = routes
+    each = role.node
+    with = { name = "net", peers = [for n, m in role.node : n] }
+  }
+  task "use" {
+    step = use
+    each = role.node
+    with = { device = task.network.device }
+  }
+  task "other" {
+    step = use
+    each = role.node
+    with = { device = node.name }
+  }
+}
+
+workflow "outer" {
+  role "node" { min = 1 }
+  task "inner" {
+    step  = cluster
+    roles = { node = role.node }
+  }
+}
+`
+
+const overlay = `pack "overlay" {
+  version = "1.0.0"
+  summary = "What a slot may be filled with."
+  trust   = "vouched"
+}
+
+step "tunnel" {
+  scope = "node"
+  input "name" { type = string }
+  input "port" {
+    type    = number
+    default = 51820
+  }
+  output "device" { type = string }
+  output "more" { type = string }
+  apply { script = "files/run.sh" }
+  remove { script = "files/run.sh" }
+}
+
+workflow "mesh" {
+  role "member" { min = 1 }
+  input "name" { type = string }
+  task "tunnel" {
+    step = tunnel
+    each = role.member
+    with = { name = "${input.name}-${node.name}" }
+  }
+  output "device" {
+    each  = role.member
+    value = task.tunnel.device
+  }
+}
+`
+
+// filledWith compiles the slotted workflow with slots filled.
+func filledWith(t *testing.T, workflow, slots string) *model.Model {
+	t.Helper()
+	file, ds := lang.LoadCluster("c.hcl", fmt.Appendf(nil, `cluster "c" {
+  workflow = net.%s
+  packs    = { net = { source = "x" }, overlay = { source = "y" } }
+  nodes    = { node = ["a", "b"] }
+  slots    = %s
+}
+`, workflow, slots))
+	if len(ds) > 0 {
+		t.Fatal(ds.Text())
+	}
+	m, ds := lang.Compile(lang.Source{Packs: map[string]*lang.Pack{"net": packOf(t, slotted), "overlay": packOf(t, overlay)}, Cluster: file})
+	if len(ds) > 0 {
+		t.Fatal(ds.Text())
+	}
+	return m
+}
+
+// TestSlots: what fills a slot stands at the slot's address and is given what it takes; nothing else becomes different.
+func TestSlots(t *testing.T) {
+	before := filledWith(t, "cluster", "{}")
+	tunnel := filledWith(t, "cluster", `{ network = { step = overlay.tunnel, with = { port = 1 } } }`)
+	if s := tunnel.Task("network"); s.Step.Name != "overlay.tunnel" || fmt.Sprint(s.Each) != "[node]" || len(s.With) != 2 || tunnel.Trust != model.Vouched {
+		t.Errorf("the slot holds %+v, trust %s", s, tunnel.Trust)
+	}
+	if got := evaluated(t, argument(t, tunnel, "network", "port"), scope{}); got != "1" {
+		t.Errorf("port is %s", got)
+	}
+	for _, name := range []string{"use", "other"} {
+		if a, b := argument(t, before, name, "device"), argument(t, tunnel, name, "device"); a.Digest != b.Digest || before.Task(name).Step.Digest != tunnel.Task(name).Step.Digest {
+			t.Errorf("task %s is another one", name)
+		}
+	}
+	if before.Digest == tunnel.Digest || tunnel.Digest == filledWith(t, "cluster", `{ network = overlay.tunnel }`).Digest {
+		t.Error("the model's digest does not cover what fills the slots")
+	}
+	mesh := filledWith(t, "outer", `{ "inner.network" = overlay.mesh }`)
+	if s := mesh.Task("inner.network.tunnel"); s == nil || fmt.Sprint(s.Each) != "[node]" || mesh.Task("inner.network") != nil {
+		t.Fatalf("a workflow in the slot: %+v", s)
+	}
+	refs := argument(t, mesh, "inner.use", "device").Refs
+	if want := (model.Ref{Kind: model.RefTask, Name: "inner.network.tunnel", Attr: "device"}); len(refs) != 1 || refs[0] != want {
+		t.Errorf("what reads the slot refers to %v", refs)
+	}
+}

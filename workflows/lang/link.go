@@ -140,11 +140,11 @@ type callee struct {
 func (c *flowCheck) run() *signature {
 	c.targets = map[string]callee{}
 	for _, t := range c.w.tasks {
-		if t.target == nil {
+		if t.target == nil && t.filled == nil {
 			c.failed[t.name] = true
 			continue
 		}
-		s, called := c.l.target(c.w, t.target, true)
+		s, called := c.called(t)
 		if called != nil && c.recursion(t, called) {
 			called = nil
 		}
@@ -167,6 +167,14 @@ func (c *flowCheck) run() *signature {
 		}
 	}
 	return sig
+}
+
+// called gives what a task calls, and reports what is wrong with that.
+func (c *flowCheck) called(t *taskDecl) (*stepDecl, *workflowDecl) {
+	if t.filled != nil {
+		return t.filled.step, t.filled.flow
+	}
+	return c.l.target(c.w, t.target, true)
 }
 
 func (c *flowCheck) recursion(t *taskDecl, called *workflowDecl) bool {

@@ -102,10 +102,7 @@ func (l *linker) rolloutsOf(w *workflowDecl, path []*workflowDecl) []string {
 		names = append(names, o.name)
 	}
 	for _, t := range w.tasks {
-		if t.target == nil {
-			continue
-		}
-		if _, flow := l.target(w, t.target, false); flow != nil {
+		if flow := l.callee(w, t).flow; flow != nil {
 			for _, name := range l.rolloutsOf(flow, path) {
 				names = append(names, t.name+"."+name)
 			}

@@ -246,6 +246,10 @@ func (r *reader) pairs(name string) []pair {
 	if e == nil {
 		return nil
 	}
+	return r.pairsOf(name, e)
+}
+
+func (r *reader) pairsOf(name string, e hclsyntax.Expression) []pair {
 	o, ok := e.(*hclsyntax.ObjectConsExpr)
 	if !ok {
 		r.bag.Errorf(e.Range(), fmt.Sprintf("Write %s = { name = … }.", name), "%s is not written out", name)

@@ -21,6 +21,7 @@ import (
 // stepDecl is a step as it stands in a pack.
 type stepDecl struct {
 	*model.Step
+	pack   *Pack
 	at     hcl.Range
 	broken bool                 // something about it was reported
 	fields map[string]hcl.Range // inputs
@@ -51,7 +52,7 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
-	s := &stepDecl{Step: &model.Step{Name: d.pack.Name + "." + n.name, Archive: d.pack.digest}, at: n.at, fields: map[string]hcl.Range{}, used: map[string]bool{}}
+	s := &stepDecl{pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.name, Archive: d.pack.digest}, at: n.at, fields: map[string]hcl.Range{}, used: map[string]bool{}}
 	d.pack.steps[n.name] = s
 	s.Doc, s.Once, s.Irreversible = r.text("doc"), r.truth("once"), r.text("irreversible")
 	scoped := false

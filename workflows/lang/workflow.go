@@ -52,6 +52,8 @@ type outputDecl struct {
 type taskDecl struct {
 	named
 	target hclsyntax.Expression
+	slot   bool
+	filled *callee // what stands in the slot in place of target
 	each   []named
 	on     *named
 	with   []pair
@@ -126,8 +128,8 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	r := (&reader{bag: d.bag}).inner(b)
 	r.expect(form{
 		attrs:  []string{"doc"},
-		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "rollout": 1, "check": 1},
-		later:  []string{"slot", "was"},
+		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "slot": 1, "rollout": 1, "check": 1},
+		later:  []string{"was"},
 	})
 	n, ok := r.word(b)
 	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
@@ -147,8 +149,10 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		}
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.blocks("task", 1) {
-		d.task(r.inner(b), b, w, names)
+	for _, b := range r.body.Blocks {
+		if len(b.Labels) == 1 && (b.Type == "task" || b.Type == "slot") {
+			d.task(r.inner(b), b, w, names)
+		}
 	}
 	names = map[string]hcl.Range{}
 	for _, b := range r.blocks("output", 1) {
@@ -216,7 +220,7 @@ func (r *reader) role(e hclsyntax.Expression, w *workflowDecl) (named, bool) {
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
 	r.expect(form{attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during"}, later: []string{"for", "during", "was"}})
-	t := &taskDecl{whole: r.at, attrs: map[string]hcl.Range{}}
+	t := &taskDecl{whole: r.at, slot: b.Type == "slot", attrs: map[string]hcl.Range{}}
 	for name, a := range r.body.Attributes {
 		t.attrs[name] = a.NameRange
 	}

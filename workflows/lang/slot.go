@@ -1,0 +1,265 @@
+package lang
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"joist/engine/model"
+	"joist/engine/value"
+	"joist/workflows/lang/diag"
+	"joist/workflows/lang/expr"
+)
+
+// fill is what a cluster file puts into a slot.
+type fill struct {
+	named         // path of the slot: "network", or "etcd.disk" inside the task etcd
+	target string // "pack.name" of a step or a workflow
+	aim    hcl.Range
+	with   []pair // for inputs that the slot does not feed
+}
+
+const slotAdvice = "Write SLOT = pack.NAME, or SLOT = { step = pack.NAME, with = { … } }."
+
+// slots reads slots = { network = pack.NAME, … }.
+func (c *ClusterFile) slots(r *reader) {
+	for _, p := range r.pairs("slots") {
+		f := &fill{named: p.named, aim: p.value.Range()}
+		e := p.value
+		if o, ok := e.(*hclsyntax.ObjectConsExpr); ok {
+			e = nil
+			for _, item := range o.Items {
+				switch key, _ := expr.KeyName(item.KeyExpr); key {
+				case "step":
+					e, f.aim = item.ValueExpr, item.ValueExpr.Range()
+				case "with":
+					f.with = r.pairsOf("with", item.ValueExpr)
+				default:
+					r.bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, []string{"step", "with"}), "no attribute of a slot is called %q", key)
+				}
+			}
+		}
+		var t hcl.Traversal
+		if e != nil {
+			t, _ = hcl.AbsTraversalForExpr(e)
+		}
+		path := expr.StepNames(t, 2)
+		if len(t) != 2 || len(path) != 2 {
+			r.bag.Errorf(f.aim, slotAdvice, "expected the name of a step or a workflow for slot %q", p.name)
+			continue
+		}
+		f.target = path[0] + "." + path[1]
+		c.fills[p.name] = f
+		c.Slots[p.name] = f.target
+	}
+}
+
+// fill gives the workflow with its slots filled as the cluster file says: itself, if that says nothing.
+func (c *compiler) fill(w *workflowDecl) *workflowDecl {
+	before := c.bag.Count()
+	for _, path := range sortedKeys(c.file.fills) {
+		f := c.file.fills[path]
+		if !c.slotAt(w, f) {
+			continue
+		}
+		one := c.filled(w, "", map[string]*fill{path: f})
+		for _, d := range c.fits(one) {
+			c.bag.Errorf(f.aim, strings.TrimSpace(fmt.Sprintf("%s (%s:%d)", d.Detail, d.File, d.Line)), "slot %q does not take %s: %s", path, f.target, d.Summary)
+		}
+	}
+	if c.bag.Count() > before || len(c.file.fills) == 0 {
+		return w
+	}
+	all := c.filled(w, "", c.file.fills)
+	for _, d := range c.fits(all) {
+		c.bag.Errorf(c.file.at, strings.TrimSpace(fmt.Sprintf("%s (%s:%d)", d.Detail, d.File, d.Line)), "what fills the slots does not fit together: %s", d.Summary)
+	}
+	return all
+}
+
+// fits checks a workflow whose slots are filled. Only what the filling brought about is wrong with it.
+func (c *compiler) fits(w *workflowDecl) Diagnostics {
+	l := newLinker(c.src.Packs)
+	l.workflow(w)
+	var out Diagnostics
+	for _, name := range sortedKeys(l.bags) {
+		out = append(out, l.bags[name].Done(c.src.Packs[name].prefix()).Errors()...)
+	}
+	return out
+}
+
+// slotAt looks whether there is a slot where the cluster file fills one, and something to fill it with.
+func (c *compiler) slotAt(w *workflowDecl, f *fill) bool {
+	rest := f.name
+	for more := true; more; {
+		var name string
+		name, rest, more = strings.Cut(rest, ".")
+		t := w.task(name)
+		if t == nil || !more && !t.slot {
+			advice := diag.Suggest(name, w.slotNames())
+			if len(w.slotNames()) == 0 {
+				advice = "It has none."
+			}
+			c.bag.Errorf(f.at, advice, "workflow %s has no slot %q", w.full(), name)
+			return false
+		}
+		if !more {
+			break
+		}
+		to := c.link.callee(w, t)
+		if other := c.file.fills[strings.TrimSuffix(f.name, "."+rest)]; other != nil {
+			to = c.find(other, false)
+		}
+		if to.flow == nil {
+			c.bag.Errorf(f.at, fmt.Sprintf("It runs a step, which has no slots: leave %q out.", rest), "task %q calls no workflow", name)
+			return false
+		}
+		w = to.flow
+	}
+	to := c.find(f, true)
+	return to.step != nil || to.flow != nil
+}
+
+// find gives the step or workflow that fills a slot.
+func (c *compiler) find(f *fill, report bool) callee {
+	name, what, _ := strings.Cut(f.target, ".")
+	p := c.src.Packs[name]
+	switch {
+	case !report && p == nil:
+	case c.file.Packs[name].Source == "" || p == nil:
+		c.bag.Errorf(f.aim, fmt.Sprintf("Add %s = { source = … } to packs. %s", name, diag.Suggest(name, sortedKeys(c.file.Packs))), "the cluster names no pack %q", name)
+	case p.steps[what] != nil:
+		return callee{step: p.steps[what]}
+	case p.workflows[what] != nil:
+		return callee{flow: p.workflows[what]}
+	case report:
+		c.bag.Errorf(f.aim, diag.Suggest(what, append(sortedKeys(p.steps), sortedKeys(p.workflows)...)), "pack %s has no step or workflow %q", name, what)
+	}
+	return callee{}
+}
+
+// filled gives a workflow with other tasks where slots are filled, in it or in what it calls.
+func (c *compiler) filled(w *workflowDecl, prefix string, fills map[string]*fill) *workflowDecl {
+	out := *w
+	out.tasks = slices.Clone(w.tasks)
+	for i, t := range out.tasks {
+		if f := fills[prefix+t.name]; f != nil {
+			t = c.fit(w, t, f)
+		}
+		inside := slices.ContainsFunc(sortedKeys(fills), func(path string) bool { return strings.HasPrefix(path, prefix+t.name+".") })
+		if to := c.link.callee(w, t); inside && to.flow != nil {
+			filled := *t
+			filled.filled = &callee{flow: c.filled(to.flow, prefix+t.name+".", fills)}
+			t = &filled
+		}
+		out.tasks[i] = t
+	}
+	return &out
+}
+
+// fit gives the task that stands in a slot: with what the slot gives and the other takes, on the slot's nodes.
+func (c *compiler) fit(w *workflowDecl, t *taskDecl, f *fill) *taskDecl {
+	to := c.find(f, false)
+	out := *t
+	out.filled, out.with, out.attrs = &to, nil, maps.Clone(t.attrs)
+	fields := to.inputs()
+	for _, p := range t.with {
+		if _, ok := fields[p.name]; ok {
+			out.with = append(out.with, p)
+		}
+	}
+	for _, p := range f.with {
+		in, ok := fields[p.name]
+		switch {
+		case !ok:
+			c.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(fields)), "%s has no input %q", f.target, p.name)
+		case slices.ContainsFunc(t.with, func(q pair) bool { return q.name == p.name }):
+			c.bag.Errorf(p.at, "Leave it out.", "slot %q gives the input %q itself", f.name, p.name)
+		default:
+			if _, ok := expr.Constant(c.bag, p.value, in.Type); ok {
+				out.with = append(out.with, p)
+			}
+		}
+	}
+	drop := func(words ...string) {
+		for _, word := range words {
+			delete(out.attrs, word)
+		}
+	}
+	if to.step != nil {
+		if len(t.roles) == 1 { // it was a workflow on nodes of one role
+			out.each = []named{t.roles[0].outer}
+		}
+		out.roles = nil
+		drop("roles")
+		if to.step.Scope != model.Cluster || to.step.Apply.Script == nil {
+			out.on = nil
+			drop("on")
+		}
+		return &out
+	}
+	out.each, out.on = nil, nil
+	drop("each", "on")
+	out.roles = slices.DeleteFunc(slices.Clone(t.roles), func(p rolePair) bool { return !slices.Contains(to.flow.roleNames(), p.inner.name) })
+	if len(t.roles) == 0 && len(t.each) == 1 && len(to.flow.roles) == 1 {
+		out.roles = []rolePair{{inner: named{to.flow.roles[0].Name, f.aim}, outer: t.each[0]}}
+	}
+	return &out
+}
+
+// inputs gives what a step or a workflow takes.
+func (to callee) inputs() map[string]model.Field {
+	fields := map[string]model.Field{}
+	if to.step != nil {
+		for _, f := range to.step.Inputs {
+			fields[f.Name] = f
+		}
+	}
+	if to.flow != nil {
+		for _, in := range to.flow.inputs {
+			fields[in.Name] = in.Field
+		}
+	}
+	return fields
+}
+
+func (w *workflowDecl) slotNames() []string {
+	var names []string
+	for _, t := range w.tasks {
+		if t.slot {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}
+
+// callee gives what a task calls, without a word about what is wrong with it.
+func (l *linker) callee(w *workflowDecl, t *taskDecl) callee {
+	switch {
+	case t.filled != nil:
+		return *t.filled
+	case t.target == nil:
+		return callee{}
+	}
+	s, flow := l.target(w, t.target, false)
+	return callee{s, flow}
+}
+
+// hashSlots adds what fills the slots.
+func (c *ClusterFile) hashSlots(h value.Hasher) {
+	for _, path := range sortedKeys(c.fills) {
+		f := c.fills[path]
+		h.Text(path)
+		h.Text(f.target)
+		for _, p := range f.with {
+			h.Text(p.name)
+			if v, ok := expr.Constant(diag.NewBag(nil), p.value, value.Type{}); ok {
+				h.Digest(v.Digest())
+			}
+		}
+	}
+}
