@@ -174,7 +174,7 @@ func (p *Planner) able(o *pool, node int) bool {
 			continue
 		}
 		c := p.byName[host]
-		if k := c.at(node); k < 0 || c.cells[k].view.standing != settled {
+		if k := c.at(node); k < 0 || c.cells[k].view.standing != settled || c.cells[k].aside {
 			return false
 		}
 	}

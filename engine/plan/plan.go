@@ -46,7 +46,6 @@ type Cell struct {
 	failed bool         // blocked by its own final failure
 	way    bool         // nothing keeps it from starting but what has to make way for it
 	aside  bool         // to be removed only to make way, and applied again
-	stands bool         // of one aside: it would be in place for the goal otherwise
 }
 
 // standing is what dependants see of an instance.

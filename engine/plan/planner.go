@@ -76,6 +76,7 @@ type edge struct {
 // aggregate is what readers of `all.T` see.
 type aggregate struct {
 	pending, blocked int
+	aside            int    // in place still, and about to come out
 	generation       uint64 // grows when a settled output changes
 }
 

@@ -76,7 +76,11 @@ func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cel
 		return cell
 	}
 	if of, way := p.wayFor(task.Name, node); way {
-		return Cell{Verdict: Replace, Cause: Cause{Kind: history.MakesWay, Of: of}, view: view{standing: pending}, aside: true, stands: cell.Settled()}
+		aside := Cell{Verdict: Replace, Cause: Cause{Kind: history.MakesWay, Of: of}, view: view{standing: pending}, aside: true}
+		if cell.Settled() { // until it comes out, who reads it is not disturbed
+			aside.view = cell.view
+		}
+		return aside
 	}
 	if cell.Verdict != Unchanged {
 		return cell
@@ -91,12 +95,25 @@ func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cel
 	return cell
 }
 
+// cleared reports whether something came out to let an instance be removed. Nothing but that kept it from going then: that
+// those who read it wait now for what came out does not hold it up.
+func (p *Planner) cleared(t history.Target, node int) bool {
+	for _, by := range p.presence.over[t.Task] {
+		row := p.state.Columns[by].Row(node)
+		out := row != nil && row.Phase != history.InPlace && row.Cause.Kind == history.MakesWay && row.Cause.Of == t
+		if out || p.cleared(history.Target{Task: by, Node: t.Node}, node) {
+			return true
+		}
+	}
+	return false
+}
+
 // absentFor reports whether an instance must not start because something that it makes way for is being removed, or is
 // about to be. What the goal has is looked at by the order that `except_during` implies.
 func (p *Planner) absentFor(task string, node int) Cause {
 	for _, of := range p.presence.makes[task] {
 		t := p.target(of, node)
-		if r := p.remove.all[t]; r != nil && r.Discharge == "" && (r.way || r.Wait.Kind == history.Running) {
+		if r := p.remove.all[t]; r != nil && r.Discharge == "" && (r.way || p.state.Row(t).Phase == history.Dirty) {
 			return Cause{Kind: history.Order, Of: t}
 		}
 	}
@@ -126,6 +143,7 @@ func (p *Planner) wakeDisturbed(t history.Target, node int) {
 		if r := p.remove.all[history.Target{Task: of, Node: t.Node}]; r != nil {
 			p.remove.mark(r)
 		}
+		p.wakeDisturbed(history.Target{Task: of, Node: t.Node}, node)
 	}
 }
 
@@ -141,4 +159,37 @@ func (p *Planner) aside(r *removal) bool {
 // less takes what one instance counts out of a tally.
 func (n tally) less(one tally) tally {
 	return tally{n.leaving - one.leaving, n.held - one.held, n.unsettled - one.unsettled}
+}
+
+// comingOut finds something that an instance depends on and that is about to make way: whoever is in place stays so, and
+// nobody starts with it.
+func (p *Planner) comingOut(c *column, node int) (history.Target, bool) {
+	if len(p.presence.makes) == 0 {
+		return history.Target{}, false
+	}
+	for _, e := range c.waits {
+		switch k := e.to.at(e.to.nodeFor(node)); {
+		case e.host:
+		case e.all && e.to.agg.aside > 0:
+			return history.Target{Task: e.to.task.Name}, true
+		case !e.all && k >= 0 && e.to.cells[k].aside:
+			return p.target(e.to.task.Name, e.to.targets[k]), true
+		}
+	}
+	return history.Target{}, false
+}
+
+// nodeFor is the node index of the instance that one for a node depends on.
+func (c *column) nodeFor(node int) int {
+	if len(c.task.Each) == 0 {
+		return -1
+	}
+	return node
+}
+
+func count(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }

@@ -150,7 +150,7 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 		if row.Phase == history.Dirty {
 			m.stood = p.state.Goals[row.Stood].Model
 		}
-		if aside && cell.stands { // it comes back as it was
+		if aside && cell.Settled() { // it comes back as it was
 			m = mark{}
 		}
 	}
@@ -457,6 +457,7 @@ func (p *Planner) consumer(r *removal, row *history.Row) Cause {
 	ended := row.Life.Node != "" && !p.state.Lives(row.Life) && r.Discharge != ""
 	var first Cause
 	readers := true
+	ended = ended || p.cleared(r.Target, p.nodeOf(r.Target))
 	for _, u := range p.remove.uses[r.Target.Task] {
 		if u.edge.Host && (r.Replaced || p.offers(r.Target.Task) && p.remove.strand[u.by.task] == 0) {
 			continue

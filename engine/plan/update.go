@@ -108,6 +108,7 @@ func (p *Planner) updateColumn(c *column) {
 			p.fresh = append(p.fresh, p.target(c.task.Name, c.targets[k]))
 		}
 		p.account(c.task.Name, c.targets[k], &now)
+		c.agg.aside += count(now.aside) - count(old.aside)
 		if old.way != now.way {
 			p.wakeMakers(p.target(c.task.Name, c.targets[k]), c.targets[k])
 		}
@@ -122,7 +123,7 @@ func (p *Planner) updateColumn(c *column) {
 				p.done = append(p.done, p.target(c.task.Name, c.targets[k]))
 			}
 		}
-		if old.view != now.view || now.view.standing == blocked && old.Cause != now.Cause {
+		if old.aside != now.aside || old.view != now.view || now.view.standing == blocked && old.Cause != now.Cause {
 			p.wakeSame(c, c.targets[k])
 		}
 	}
@@ -232,6 +233,7 @@ func (p *Planner) reaim(c *column) {
 		if c.at(node) < 0 {
 			p.counts.add(&c.cells[k], -1)
 			c.count(c.cells[k].view, -1)
+			c.agg.aside -= count(c.cells[k].aside)
 			continue
 		}
 		if kept != k {

@@ -34,6 +34,7 @@ type ledger struct {
 	ends   map[history.Rest]bool
 	gone   map[target]bool // ever discharged as a cluster-scope effect
 	starts int
+	out    map[target][]target // what came out, and what for
 }
 
 type lnode struct {
@@ -59,7 +60,7 @@ type lrow struct {
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, out: map[target][]target{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -225,8 +226,10 @@ func (l *ledger) takeStarted(e history.Started) error {
 	var err error
 	if e.Action == step.Apply {
 		err = l.mayApply(e)
+		delete(l.out, e.Target)
 	} else {
 		err = l.mayRemove(e.Target, "")
+		l.out[e.Target] = append(l.out[e.Target], l.waysFor(e.Target)...)
 	}
 	if err == nil {
 		err = l.mayEnter(e)
@@ -554,19 +557,21 @@ func (l *ledger) mayRemove(t target, discharged string) error {
 		return fmt.Errorf("removal: %s was removed, but nothing is there", t)
 	}
 	replaced := l.replaced(t)
-	way := l.wayFor(t)
-	if l.wanted(t) && !replaced && way == "" {
+	way := l.waysFor(t)
+	if l.wanted(t) && !replaced && len(way) == 0 {
 		return fmt.Errorf("law 11: %s was removed (%s) although it is wanted", t, discharged)
 	}
 	ended := discharged != "" && t.Node != "" && (!l.node(t.Node).alive() || l.node(t.Node).inc != r.inc)
-	replaced = replaced || way != ""
+	replaced = replaced || len(way) > 0
+	cleared, own := l.cleared(t), l.disturbs(t)
 	return l.users(t, func(y target, e model.Edge, once bool) error {
 		leaving := !l.wanted(y) || l.replaced(y)
 		switch {
+		case discharged == "" && slices.Contains(own, y): // out before it starts
 		case leaving && replaced && (t.Node != "" && y.Node != t.Node || l.heldByReaders(y)):
 		case leaving:
 			return fmt.Errorf("removal: %s was removed (%q) before %s, which depends on it", t, discharged, y)
-		case e.Order || replaced || ended || once || l.rows[y].since == len(l.goals)-1: // the last never saw what the goal does not have
+		case e.Order || replaced || ended || once || cleared || l.rows[y].since == len(l.goals)-1: // the last never saw what the goal does not have
 		case !l.current(y):
 			return fmt.Errorf("removal: %s was removed (%q) before %s had succeeded without it", t, discharged, y)
 		}
@@ -838,23 +843,38 @@ func (l *ledger) undisturbed(e history.Started) error {
 	return nil
 }
 
-// wayFor names something that an instance has to make way for: that is about to run, and nothing else is in its way.
-func (l *ledger) wayFor(t target) string {
+// waysFor lists what an instance has to make way for: that is about to run, and nothing else is in its way.
+func (l *ledger) waysFor(t target) []target {
+	var ways []target
 	for _, of := range append(l.instances(), l.targets()...) {
-		if !slices.Contains(l.disturbs(of), t) {
+		if !slices.Contains(l.disturbs(of), t) || slices.Contains(ways, of) {
 			continue
 		}
 		task := l.model().Task(of.Task)
-		if r := l.rows[of]; r != nil && r.there && (!l.wanted(of) || l.replaced(of) || l.wayFor(of) != "") {
-			return of.String()
+		if r := l.rows[of]; r != nil && r.there && (!l.wanted(of) || l.replaced(of) || len(l.waysFor(of)) > 0) {
+			if l.mayRemove(of, "") == nil {
+				ways = append(ways, of)
+			}
+			continue
 		}
 		if task == nil {
 			continue
 		}
 		exists, known := l.exists(of)
 		if _, complete := l.inputs(task, of.Node); known && exists && complete && !l.current(of) && l.waitsFor(task, of, true) == "" {
-			return of.String()
+			ways = append(ways, of)
 		}
 	}
-	return ""
+	return ways
+}
+
+// cleared reports whether something came out to let an instance be removed: those that wait for what came out do not
+// hold that up.
+func (l *ledger) cleared(t target) bool {
+	for _, ways := range l.out {
+		if slices.Contains(ways, t) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.disturbs(t), l.cleared)
 }

@@ -10,6 +10,7 @@ import (
 	"joist/engine/model"
 	"joist/engine/value"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/read"
 )
 
 // checkDecl is a condition on the inputs and roles of a workflow, without which no cluster of it is planned.
@@ -20,13 +21,13 @@ type checkDecl struct {
 }
 
 func (d *decoder) check(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.expect(form{attrs: []string{"that", "message"}})
-	n, ok := r.word(b)
+	r.Expect(form{Attrs: []string{"that", "message"}})
+	n, ok := r.Word(b)
 	c := checkDecl{
-		named: n, that: r.need("that", "Write that = CONDITION over input.… and role.…."),
-		message: r.need("message", `Write message = "…": what is wrong, and what to change.`),
+		named: n, that: r.Need("that", "Write that = CONDITION over input.… and role.…."),
+		message: r.Need("message", `Write message = "…": what is wrong, and what to change.`),
 	}
-	if ok && unique(d.bag, "checks", seen, n) && c.that != nil && c.message != nil {
+	if ok && read.Unique(d.bag, "checks", seen, n) && c.that != nil && c.message != nil {
 		w.checks = append(w.checks, c)
 	}
 }
@@ -34,7 +35,7 @@ func (d *decoder) check(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map
 // checks checks the conditions themselves.
 func (c *flowCheck) checks() {
 	for _, k := range c.w.checks {
-		at := site{condition: k.name, when: true}
+		at := site{condition: k.Name, when: true}
 		c.check(at, k.that, value.Type{Kind: value.Bool})
 		c.check(at, k.message, value.Type{Kind: value.String})
 	}
@@ -49,7 +50,7 @@ func (f *frame) checks() {
 
 func (f *frame) judge(k checkDecl) {
 	c, that := f.c, f.compile(k.that)
-	at, advice := c.concerns(that.Refs()), fmt.Sprintf("It is the check %q of workflow %s.", k.name, f.w.full())
+	at, advice := c.concerns(that.Refs()), fmt.Sprintf("It is the check %q of workflow %s.", k.Name, f.w.full())
 	v, err := evaluate(that, value.Type{Kind: value.Bool}, early{c})
 	switch {
 	case err != nil:
@@ -82,8 +83,8 @@ func (c *compiler) concerns(refs []model.Ref) hcl.Range {
 		switch r.Kind {
 		case model.RefInput:
 			for _, p := range c.file.with {
-				if p.name == r.Name {
-					return p.at
+				if p.Name == r.Name {
+					return p.At
 				}
 			}
 		case model.RefRole:

@@ -41,9 +41,9 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 	if !ok {
 		return nil, bag.Done("")
 	}
-	r := &reader{bag: bag, body: body, what: "a cluster file"}
-	r.expect(form{blocks: map[string]int{"cluster": 1}})
-	blocks := r.blocks("cluster", 1)
+	r := &reader{Bag: bag, Body: body, What: "a cluster file"}
+	r.Expect(form{Blocks: map[string]int{"cluster": 1}})
+	blocks := r.Blocks("cluster", 1)
 	if len(blocks) == 0 && !bag.HasErrors() {
 		bag.Errorf(hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, `Write cluster "name" { workflow = pack.NAME … }, in several lines.`, "there is no cluster block")
 	}
@@ -53,7 +53,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 			bag.Errorf(b.DefRange(), "Write a file for each cluster.", "a second cluster block")
 			continue
 		}
-		c.decode(r.inner(b), b)
+		c.decode(r.Inner(b), b)
 	}
 	if bag.HasErrors() {
 		return nil, bag.Done("")
@@ -62,56 +62,56 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.expect(form{attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots"}, later: []string{"reboot"}})
-	n, _ := r.word(b)
-	c.Name, c.at = n.name, n.at
+	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots"}, Later: []string{"reboot"}})
+	n, _ := r.Word(b)
+	c.Name, c.at = n.Name, n.At
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
 	c.roles, c.packs = map[string]hcl.Range{}, map[string]hcl.Range{}
-	if e := r.need("workflow", "Write workflow = pack.NAME."); e != nil {
+	if e := r.Need("workflow", "Write workflow = pack.NAME."); e != nil {
 		c.flow = e.Range()
 		t, diags := hcl.AbsTraversalForExpr(e)
 		path := expr.StepNames(t, 2)
 		if diags.HasErrors() || len(t) != 2 || len(path) != 2 {
-			r.bag.Errorf(e.Range(), "Write workflow = pack.NAME.", "expected the name of a workflow")
+			r.Bag.Errorf(e.Range(), "Write workflow = pack.NAME.", "expected the name of a workflow")
 		} else {
 			c.Workflow = path[0] + "." + path[1]
 		}
 	}
-	r.need("packs", `Write packs = { NAME = { source = "builtin" } }.`)
-	for _, p := range r.pairs("packs") {
+	r.Need("packs", `Write packs = { NAME = { source = "builtin" } }.`)
+	for _, p := range r.Pairs("packs") {
 		c.pack(r, p)
 	}
-	r.need("nodes", `Write nodes = { ROLE = ["machine"] }, or select(facts.memory >= gib(2), 3).`)
-	for _, p := range r.pairs("nodes") {
-		c.Nodes[p.name], c.roles[p.name] = selection(r.bag, c.src, p.value), p.at
+	r.Need("nodes", `Write nodes = { ROLE = ["machine"] }, or select(facts.memory >= gib(2), 3).`)
+	for _, p := range r.Pairs("nodes") {
+		c.Nodes[p.Name], c.roles[p.Name] = selection(r.Bag, c.src, p.Value), p.At
 	}
-	c.with = r.pairs("with")
+	c.with = r.Pairs("with")
 	c.Slots, c.fills = map[string]string{}, map[string]*fill{}
 	c.slots(r)
 	c.Storage = "memory"
-	if e := r.attr("storage"); e != nil {
-		c.Storage = r.text("storage")
+	if e := r.Attr("storage"); e != nil {
+		c.Storage = r.Text("storage")
 		if known := []string{"memory", "disk"}; !slices.Contains(known, c.Storage) && c.Storage != "" {
-			r.bag.Errorf(e.Range(), diag.Suggest(c.Storage, known), "no storage is called %q", c.Storage)
+			r.Bag.Errorf(e.Range(), diag.Suggest(c.Storage, known), "no storage is called %q", c.Storage)
 		}
 	}
 }
 
 func (c *ClusterFile) pack(r *reader, p pair) {
-	src := PackSource{Range: model.Range{File: p.at.Filename, Line: p.at.Start.Line, Col: p.at.Start.Column}}
-	o, ok := p.value.(*hclsyntax.ObjectConsExpr)
+	src := PackSource{Range: model.Range{File: p.At.Filename, Line: p.At.Start.Line, Col: p.At.Start.Column}}
+	o, ok := p.Value.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		r.bag.Errorf(p.value.Range(), `Write { source = "builtin" }, with version = "~> 0.1" if you want to bound it.`, "where the pack %q comes from is not written out", p.name)
+		r.Bag.Errorf(p.Value.Range(), `Write { source = "builtin" }, with version = "~> 0.1" if you want to bound it.`, "where the pack %q comes from is not written out", p.Name)
 		return
 	}
 	known := []string{"source", "version"}
 	for _, item := range o.Items {
 		key, _ := expr.KeyName(item.KeyExpr)
 		if !slices.Contains(known, key) {
-			r.bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, known), "no attribute of a pack is called %q", key)
+			r.Bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, known), "no attribute of a pack is called %q", key)
 			continue
 		}
-		text, ok := constantText(r.bag, item.ValueExpr)
+		text, ok := constantText(r.Bag, item.ValueExpr)
 		switch {
 		case !ok:
 		case key == "source":
@@ -119,14 +119,14 @@ func (c *ClusterFile) pack(r *reader, p pair) {
 		default:
 			src.Version = text
 			if _, err := semver.NewConstraint(text); err != nil {
-				r.bag.Errorf(item.ValueExpr.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", text)
+				r.Bag.Errorf(item.ValueExpr.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", text)
 			}
 		}
 	}
 	if src.Source == "" {
-		r.bag.Errorf(o.SrcRange, `Add source = "builtin", or a folder such as "./content/etcd".`, "the pack %q has no source", p.name)
+		r.Bag.Errorf(o.SrcRange, `Add source = "builtin", or a folder such as "./content/etcd".`, "the pack %q has no source", p.Name)
 	}
-	c.Packs[p.name], c.packs[p.name] = src, p.at
+	c.Packs[p.Name], c.packs[p.Name] = src, p.At
 }
 
 // selection reads ["a", "b"] or select(EXPR, COUNT).

@@ -93,14 +93,14 @@ func (c *compiler) inputs(w *workflowDecl) {
 	c.model.Inputs = map[string]value.Value{}
 	given := map[string]bool{}
 	for _, p := range c.file.with {
-		in := w.input(p.name)
+		in := w.input(p.Name)
 		if in == nil {
-			c.bag.Errorf(p.at, diag.Suggest(p.name, w.inputNames()), "workflow %s has no input %q", w.full(), p.name)
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, w.inputNames()), "workflow %s has no input %q", w.full(), p.Name)
 			continue
 		}
-		given[p.name] = true
-		if v, ok := expr.Constant(c.bag, p.value, in.Type); ok {
-			c.model.Inputs[p.name] = v
+		given[p.Name] = true
+		if v, ok := expr.Constant(c.bag, p.Value, in.Type); ok {
+			c.model.Inputs[p.Name] = v
 		}
 	}
 	for _, in := range w.inputs {
@@ -177,7 +177,7 @@ func (c *compiler) flatten(w *workflowDecl) {
 	c.join()
 	for _, o := range w.outputs {
 		x := c.top.compile(o.value)
-		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.name), Each: eachNames(o.each)})
+		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.Name), Each: eachNames(o.each)})
 	}
 }
 
@@ -201,7 +201,7 @@ func (f *frame) tasks() {
 	for _, t := range order {
 		to := f.c.link.callee(f.w, t)
 		if to.step != nil {
-			f.steps[t.name] = to.step
+			f.steps[t.Name] = to.step
 			f.task(t, to.step)
 		} else if to.flow != nil {
 			f.call(t, to.flow)
@@ -212,8 +212,8 @@ func (f *frame) tasks() {
 		r := o.model
 		r.Name = f.prefix + r.Name
 		for _, n := range o.tasks {
-			r.Tasks = append(r.Tasks, f.prefix+n.name)
-			r.Roles = f.outer(eachNames(f.w.task(n.name).each))
+			r.Tasks = append(r.Tasks, f.prefix+n.Name)
+			r.Roles = f.outer(eachNames(f.w.task(n.Name).each))
 		}
 		f.c.model.Rollouts = append(f.c.model.Rollouts, r)
 	}
@@ -242,15 +242,15 @@ func (f *frame) task(t *taskDecl, s *stepDecl) {
 		f.trust(s.pack)
 	}
 	out := model.Task{
-		Name: f.prefix + t.name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
-		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.at),
+		Name: f.prefix + t.Name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
+		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
 	if t.on != nil {
-		out.On = f.roles[t.on.name]
+		out.On = f.roles[t.on.Name]
 	}
 	for _, p := range t.with {
-		out.With = append(out.With, f.compile(p.value).Argument(p.name))
+		out.With = append(out.With, f.compile(p.Value).Argument(p.Name))
 	}
 	out.After = append(out.After, f.afters(t)...)
 	f.c.model.Tasks = append(f.c.model.Tasks, out)
@@ -273,9 +273,9 @@ func (f *frame) afters(t *taskDecl) []model.After {
 	var out []model.After
 	mine := f.outer(eachNames(t.each))
 	for _, a := range t.after {
-		inner := f.calls[a.name]
+		inner := f.calls[a.Name]
 		if inner == nil {
-			out = append(out, model.After{Task: f.prefix + a.name, All: a.all})
+			out = append(out, model.After{Task: f.prefix + a.Name, All: a.all})
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
@@ -289,17 +289,17 @@ func (f *frame) afters(t *taskDecl) []model.After {
 }
 
 func (f *frame) call(t *taskDecl, called *workflowDecl) {
-	g := &frame{c: f.c, w: called, prefix: f.prefix + t.name + ".", roles: map[string]string{}, inputs: map[string]expr.Source{}}
+	g := &frame{c: f.c, w: called, prefix: f.prefix + t.Name + ".", roles: map[string]string{}, inputs: map[string]expr.Source{}}
 	g.when, g.after = f.condition(t), append(slices.Clone(f.after), f.afters(t)...)
 	for i := range g.after { // the call has no node: its tasks wait for every instance
 		g.after[i].All = f.c.each[g.after[i].Task]
 	}
 	for _, p := range t.roles {
-		g.roles[p.inner.name] = f.roles[p.outer.name]
+		g.roles[p.inner.Name] = f.roles[p.outer.Name]
 	}
 	given := map[string]hclsyntax.Expression{}
 	for _, p := range t.with {
-		given[p.name] = p.value
+		given[p.Name] = p.Value
 	}
 	for _, in := range called.inputs {
 		name := fmt.Sprintf("input %s of %s", in.Name, g.prefix+called.name)
@@ -312,7 +312,7 @@ func (f *frame) call(t *taskDecl, called *workflowDecl) {
 			g.inputs[in.Name] = expr.Fixed{Value: value.NullOf(in.Type)}
 		}
 	}
-	f.calls[t.name] = g
+	f.calls[t.Name] = g
 	for _, r := range called.roles {
 		g.needs(r.Role)
 	}
@@ -349,8 +349,8 @@ func (f *frame) output(kind model.RefKind, path []string) (expr.Source, int) {
 	each := func(task string) bool { return f.c.each[task] }
 	if kind != model.RefAll && len(path) == 3 {
 		for _, o := range f.w.outputs {
-			if o.name == path[2] {
-				return f.through(kind, expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.name}), 3
+			if o.Name == path[2] {
+				return f.through(kind, expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.Name}), 3
 			}
 		}
 	}
@@ -359,8 +359,8 @@ func (f *frame) output(kind model.RefKind, path []string) (expr.Source, int) {
 		if kind == model.RefAll && len(o.each) == 0 {
 			continue
 		}
-		group.Names = append(group.Names, o.name)
-		group.Members[o.name] = expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.name}
+		group.Names = append(group.Names, o.Name)
+		group.Members[o.Name] = expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.Name}
 		roles = append(roles, f.outer(eachNames(o.each))...)
 	}
 	slices.Sort(group.Names)

@@ -141,7 +141,7 @@ func (c *flowCheck) run() *signature {
 	c.targets = map[string]callee{}
 	for _, t := range c.w.tasks {
 		if t.target == nil && t.filled == nil {
-			c.failed[t.name] = true
+			c.failed[t.Name] = true
 			continue
 		}
 		s, called := c.called(t)
@@ -151,8 +151,8 @@ func (c *flowCheck) run() *signature {
 		if s != nil && s.broken || called != nil && called.pack.broken {
 			s, called = nil, nil // what is wrong with it was said when its pack was loaded
 		}
-		c.failed[t.name] = t.lost || s == nil && called == nil
-		c.targets[t.name] = callee{s, called}
+		c.failed[t.Name] = t.lost || s == nil && called == nil
+		c.targets[t.Name] = callee{s, called}
 	}
 	c.order = c.sorted()
 	for _, t := range c.order {
@@ -201,7 +201,7 @@ func (t *taskDecl) dependencies() []dependency {
 	var out []dependency
 	exprs := []hclsyntax.Expression{t.when}
 	for _, p := range t.with {
-		exprs = append(exprs, p.value)
+		exprs = append(exprs, p.Value)
 	}
 	for _, e := range exprs {
 		if e == nil {
@@ -210,7 +210,7 @@ func (t *taskDecl) dependencies() []dependency {
 		for _, tr := range hclsyntax.Variables(e) {
 			path := expr.StepNames(tr, 2)
 			if len(path) == 2 && (path[0] == "task" || path[0] == "all" || path[0] == "host") {
-				out = append(out, dependency{named{path[1], tr.SourceRange()}, path[0] == "all"})
+				out = append(out, dependency{named{Name: path[1], At: tr.SourceRange()}, path[0] == "all"})
 			}
 		}
 	}
@@ -231,27 +231,27 @@ func (c *flowCheck) sorted() []*taskDecl {
 	var path []string
 	var visit func(t *taskDecl)
 	visit = func(t *taskDecl) {
-		state[t.name] = 1
-		path = append(path, t.name)
+		state[t.Name] = 1
+		path = append(path, t.Name)
 		for _, d := range t.dependencies() {
-			up := c.w.task(d.name)
+			up := c.w.task(d.Name)
 			if up == nil {
 				continue
 			}
-			switch state[d.name] {
+			switch state[d.Name] {
 			case 0:
 				visit(up)
 			case 1:
-				circle := append(slices.Clone(path[slices.Index(path, d.name):]), d.name)
-				c.bag.Errorf(d.at, "Read it as \"waits for\". Take one of these references away.", "tasks wait for one another in a circle: %s", strings.Join(circle, " → "))
+				circle := append(slices.Clone(path[slices.Index(path, d.Name):]), d.Name)
+				c.bag.Errorf(d.At, "Read it as \"waits for\". Take one of these references away.", "tasks wait for one another in a circle: %s", strings.Join(circle, " → "))
 			}
 		}
 		path = path[:len(path)-1]
-		state[t.name] = 2
+		state[t.Name] = 2
 		out = append(out, t)
 	}
 	for _, t := range c.w.tasks {
-		if state[t.name] == 0 {
+		if state[t.Name] == 0 {
 			visit(t)
 		}
 	}
@@ -267,7 +267,7 @@ func (c *flowCheck) task(t *taskDecl) {
 	if t.when != nil {
 		c.check(site{task: t, each: eachNames(t.each), when: true}, t.when, value.Type{Kind: value.Bool})
 	}
-	to := c.targets[t.name]
+	to := c.targets[t.Name]
 	switch {
 	case to.step != nil:
 		c.stepTask(t, to.step)
@@ -275,21 +275,21 @@ func (c *flowCheck) task(t *taskDecl) {
 		c.flowTask(t, to.flow)
 	default: // its expressions are looked at all the same
 		for _, p := range t.with {
-			c.check(site{task: t, each: eachNames(t.each), host: t.on != nil}, p.value, value.Type{})
+			c.check(site{task: t, each: eachNames(t.each), host: t.on != nil}, p.Value, value.Type{})
 		}
 	}
 }
 
 func (c *flowCheck) after(t *taskDecl, a afterDecl) {
-	up := c.w.task(a.name)
+	up := c.w.task(a.Name)
 	switch {
 	case up == nil:
-		c.bag.Errorf(a.at, diag.Suggest(a.name, c.w.taskNames()), "no task is called %q", a.name)
-	case c.failed[a.name] || c.targets[a.name].flow != nil:
+		c.bag.Errorf(a.At, diag.Suggest(a.Name, c.w.taskNames()), "no task is called %q", a.Name)
+	case c.failed[a.Name] || c.targets[a.Name].flow != nil:
 	case a.all && len(up.each) == 0:
-		c.bag.Errorf(a.at, fmt.Sprintf("Write task.%s.", a.name), "task %q has a single instance, not one for each node", a.name)
+		c.bag.Errorf(a.At, fmt.Sprintf("Write task.%s.", a.Name), "task %q has a single instance, not one for each node", a.Name)
 	case !a.all:
-		c.meets(site{task: t, each: eachNames(t.each)}, a.at, a.name, eachNames(up.each))
+		c.meets(site{task: t, each: eachNames(t.each)}, a.At, a.Name, eachNames(up.each))
 	}
 }
 
@@ -315,13 +315,13 @@ func (c *flowCheck) stepTask(t *taskDecl, s *stepDecl) {
 		c.bag.Errorf(t.attrs["roles"], "Only a workflow has roles. Leave it out, or write each = role.NAME.", "%s is a step and has no roles", s.Name)
 	}
 	if s.Scope == model.Node && len(t.each) == 0 && t.attrs["each"] == (hcl.Range{}) {
-		c.bag.Errorf(t.whole, "Write each = role.NAME: one instance for each node of the role.", "task %q runs a node-scope step and does not say on which nodes", t.name)
+		c.bag.Errorf(t.whole, "Write each = role.NAME: one instance for each node of the role.", "task %q runs a node-scope step and does not say on which nodes", t.Name)
 	}
 	if script && t.on == nil {
-		c.bag.Errorf(t.whole, "Write on = role.NAME: the script runs on one of its nodes.", "task %q runs a cluster-scope script and does not say on which nodes", t.name)
+		c.bag.Errorf(t.whole, "Write on = role.NAME: the script runs on one of its nodes.", "task %q runs a cluster-scope script and does not say on which nodes", t.Name)
 	}
 	if t.on != nil && s.Scope != model.Cluster {
-		c.bag.Errorf(t.on.at, "Leave it out: it is for cluster-scope steps.", "%s is a %s-scope step and takes no on", s.Name, scopeName(s.Scope))
+		c.bag.Errorf(t.on.At, "Leave it out: it is for cluster-scope steps.", "%s is a %s-scope step and takes no on", s.Name, scopeName(s.Scope))
 	}
 	c.stepInputs(t, s, script)
 }
@@ -335,19 +335,19 @@ func (c *flowCheck) stepInputs(t *taskDecl, s *stepDecl, script bool) {
 	}
 	given := map[string]bool{}
 	for _, p := range t.with {
-		f, ok := fields[p.name]
+		f, ok := fields[p.Name]
 		if !ok {
-			c.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(fields)), "step %s has no input %q", s.Name, p.name)
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, sortedKeys(fields)), "step %s has no input %q", s.Name, p.Name)
 		}
-		given[p.name] = true
-		shapes[p.name] = c.check(at, p.value, f.Type)
+		given[p.Name] = true
+		shapes[p.Name] = c.check(at, p.Value, f.Type)
 	}
 	c.missing(t, "step "+s.Name, s.Inputs, given)
 	out := map[string]result{}
 	for _, f := range s.Outputs {
 		out[f.Name] = result{shapeOf(f, s, shapes), eachNames(t.each)}
 	}
-	c.results[t.name] = out
+	c.results[t.Name] = out
 }
 
 func (c *flowCheck) missing(t *taskDecl, what string, fields []model.Field, given map[string]bool) {
@@ -356,7 +356,7 @@ func (c *flowCheck) missing(t *taskDecl, what string, fields []model.Field, give
 	}
 	for _, f := range fields {
 		if !given[f.Name] && f.Default == nil && !f.Optional {
-			c.bag.Errorf(t.whole, fmt.Sprintf("Add %s to with: it is %s.", f.Name, expr.Article(f.Type)), "task %q does not give %s its input %q", t.name, what, f.Name)
+			c.bag.Errorf(t.whole, fmt.Sprintf("Add %s to with: it is %s.", f.Name, expr.Article(f.Type)), "task %q does not give %s its input %q", t.Name, what, f.Name)
 		}
 	}
 }
@@ -391,27 +391,27 @@ func (c *flowCheck) flowTask(t *taskDecl, called *workflowDecl) {
 	}
 	mapped := map[string]string{}
 	for _, p := range t.roles {
-		if !slices.Contains(called.roleNames(), p.inner.name) {
-			c.bag.Errorf(p.inner.at, diag.Suggest(p.inner.name, called.roleNames()), "workflow %s has no role %q", called.full(), p.inner.name)
+		if !slices.Contains(called.roleNames(), p.inner.Name) {
+			c.bag.Errorf(p.inner.At, diag.Suggest(p.inner.Name, called.roleNames()), "workflow %s has no role %q", called.full(), p.inner.Name)
 		}
-		mapped[p.inner.name] = p.outer.name
+		mapped[p.inner.Name] = p.outer.Name
 	}
 	for _, r := range called.roles {
 		if _, ok := mapped[r.Name]; !ok && len(t.roles) == 0 && t.attrs["roles"] == (hcl.Range{}) || !ok && len(t.roles) > 0 {
-			c.bag.Errorf(t.whole, fmt.Sprintf("Write roles = { %s = role.NAME }.", r.Name), "task %q does not say which nodes play the role %q of workflow %s", t.name, r.Name, called.full())
+			c.bag.Errorf(t.whole, fmt.Sprintf("Write roles = { %s = role.NAME }.", r.Name), "task %q does not say which nodes play the role %q of workflow %s", t.Name, r.Name, called.full())
 		}
 	}
 	given := map[string]bool{}
 	for _, p := range t.with {
-		in := called.input(p.name)
+		in := called.input(p.Name)
 		var want value.Type
 		if in == nil {
-			c.bag.Errorf(p.at, diag.Suggest(p.name, called.inputNames()), "workflow %s has no input %q", called.full(), p.name)
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, called.inputNames()), "workflow %s has no input %q", called.full(), p.Name)
 		} else {
 			want = in.Type
 		}
-		given[p.name] = true
-		c.check(site{task: t, step: true}, p.value, want)
+		given[p.Name] = true
+		c.check(site{task: t, step: true}, p.Value, want)
 	}
 	var fields []model.Field
 	for _, in := range called.inputs {
@@ -428,15 +428,15 @@ func (c *flowCheck) flowTask(t *taskDecl, called *workflowDecl) {
 		}
 		out[name] = result{r.shape, each}
 	}
-	c.results[t.name] = out
+	c.results[t.Name] = out
 }
 
 func (c *flowCheck) outputs() *signature {
 	sig := &signature{outputs: map[string]result{}}
 	for _, o := range c.w.outputs {
 		each := eachNames(o.each)
-		s := c.check(site{output: o.name, each: each}, o.value, value.Type{})
-		sig.outputs[o.name] = result{s, each}
+		s := c.check(site{output: o.Name, each: each}, o.value, value.Type{})
+		sig.outputs[o.Name] = result{s, each}
 	}
 	return sig
 }
@@ -447,28 +447,28 @@ func (c *flowCheck) rollouts() {
 		c.standstill(o, joined)
 		var first *taskDecl
 		for _, n := range o.tasks {
-			t := c.w.task(n.name)
+			t := c.w.task(n.Name)
 			if t == nil {
-				c.bag.Errorf(n.at, diag.Suggest(n.name, c.w.taskNames()), "no task is called %q", n.name)
+				c.bag.Errorf(n.At, diag.Suggest(n.Name, c.w.taskNames()), "no task is called %q", n.Name)
 				continue
 			}
-			if other, ok := in[n.name]; ok {
-				c.bag.Errorf(n.at, "A task takes places of one rollout only: keep it in one.", "task %q stands in rollout %q already", n.name, other)
+			if other, ok := in[n.Name]; ok {
+				c.bag.Errorf(n.At, "A task takes places of one rollout only: keep it in one.", "task %q stands in rollout %q already", n.Name, other)
 			}
-			in[n.name] = o.name
-			if c.failed[n.name] || c.targets[n.name].flow != nil {
-				if c.targets[n.name].flow != nil {
-					c.bag.Errorf(n.at, "Put the rollout into that workflow, around its own tasks.", "task %q calls a workflow; a rollout is over tasks that run steps", n.name)
+			in[n.Name] = o.Name
+			if c.failed[n.Name] || c.targets[n.Name].flow != nil {
+				if c.targets[n.Name].flow != nil {
+					c.bag.Errorf(n.At, "Put the rollout into that workflow, around its own tasks.", "task %q calls a workflow; a rollout is over tasks that run steps", n.Name)
 				}
 				continue
 			}
 			switch {
 			case len(t.each) == 0:
-				c.bag.Errorf(n.at, "Leave it out: a rollout limits how many nodes change at once.", "task %q has a single instance, not one for each node", n.name)
+				c.bag.Errorf(n.At, "Leave it out: a rollout limits how many nodes change at once.", "task %q has a single instance, not one for each node", n.Name)
 			case first == nil:
 				first = t
 			case !within(eachNames(t.each), eachNames(first.each)) || !within(eachNames(first.each), eachNames(t.each)):
-				c.bag.Errorf(n.at, "Make a rollout for each.", "rollout %q is over tasks of different nodes: %q on %s, %q on %s", o.name, first.name, roleList(eachNames(first.each)), t.name, roleList(eachNames(t.each)))
+				c.bag.Errorf(n.At, "Make a rollout for each.", "rollout %q is over tasks of different nodes: %q on %s, %q on %s", o.Name, first.Name, roleList(eachNames(first.each)), t.Name, roleList(eachNames(t.each)))
 			}
 		}
 	}
@@ -479,7 +479,7 @@ func (c *flowCheck) rollouts() {
 func (c *flowCheck) standstill(o rolloutDecl, joined map[string][]string) {
 	in := map[string]bool{}
 	for _, t := range c.w.tasks {
-		in[t.name] = slices.Contains(joined[t.name], o.name)
+		in[t.Name] = slices.Contains(joined[t.Name], o.Name)
 	}
 	visited := map[string]bool{}
 	var visit func(name string)
@@ -490,17 +490,17 @@ func (c *flowCheck) standstill(o rolloutDecl, joined map[string][]string) {
 		}
 		visited[name] = true
 		for _, d := range t.dependencies() {
-			if d.all && in[d.name] {
-				c.bag.Errorf(d.at, fmt.Sprintf("Nodes take turns in the rollout, so not all of them can be done. Wait for task.%s, or take %q out of the rollout.", d.name, d.name),
-					"rollout %q waits for itself: task %q needs %q of every node", o.name, name, d.name)
+			if d.all && in[d.Name] {
+				c.bag.Errorf(d.At, fmt.Sprintf("Nodes take turns in the rollout, so not all of them can be done. Wait for task.%s, or take %q out of the rollout.", d.Name, d.Name),
+					"rollout %q waits for itself: task %q needs %q of every node", o.Name, name, d.Name)
 				continue
 			}
-			visit(d.name)
+			visit(d.Name)
 		}
 	}
 	for _, t := range c.w.tasks {
-		if in[t.name] {
-			visit(t.name)
+		if in[t.Name] {
+			visit(t.Name)
 		}
 	}
 }

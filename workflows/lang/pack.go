@@ -155,14 +155,14 @@ type decoder struct {
 }
 
 func (d *decoder) bodies(bodies []*hclsyntax.Body) {
-	top := form{blocks: map[string]int{"pack": 1, "step": 1, "workflow": 1}}
+	top := form{Blocks: map[string]int{"pack": 1, "step": 1, "workflow": 1}}
 	var packs, steps, workflows []*hclsyntax.Block
 	for _, body := range bodies {
-		r := &reader{bag: d.bag, body: body, what: "a pack"}
-		r.expect(top)
-		packs = append(packs, r.blocks("pack", 1)...)
-		steps = append(steps, r.blocks("step", 1)...)
-		workflows = append(workflows, r.blocks("workflow", 1)...)
+		r := &reader{Bag: d.bag, Body: body, What: "a pack"}
+		r.Expect(top)
+		packs = append(packs, r.Blocks("pack", 1)...)
+		steps = append(steps, r.Blocks("step", 1)...)
+		workflows = append(workflows, r.Blocks("workflow", 1)...)
 	}
 	if len(packs) == 0 && !d.bag.HasErrors() {
 		d.bag.Errorf(hcl.Range{Filename: manifest, Start: hcl.InitialPos, End: hcl.InitialPos}, `Write pack "name" { version = "0.1.0"  summary = "…" }, in several lines.`, "there is no pack block")
@@ -184,34 +184,34 @@ func (d *decoder) bodies(bodies []*hclsyntax.Body) {
 }
 
 func (d *decoder) packBlock(b *hclsyntax.Block) {
-	r := (&reader{bag: d.bag}).inner(b)
-	r.expect(form{attrs: []string{"version", "summary", "requires", "trust"}})
-	n, _ := r.word(b)
+	r := (&reader{Bag: d.bag}).Inner(b)
+	r.Expect(form{Attrs: []string{"version", "summary", "requires", "trust"}})
+	n, _ := r.Word(b)
 	p := d.pack
-	p.Name, p.Folder, p.at, p.Requires, p.Trust = n.name, n.name+"/", n.at, map[string]string{}, model.Approved
-	if e := r.need("version", `Write version = "0.1.0".`); e != nil {
-		p.Version = r.text("version")
+	p.Name, p.Folder, p.at, p.Requires, p.Trust = n.Name, n.Name+"/", n.At, map[string]string{}, model.Approved
+	if e := r.Need("version", `Write version = "0.1.0".`); e != nil {
+		p.Version = r.Text("version")
 		if _, err := semver.StrictNewVersion(p.Version); err != nil && p.Version != "" {
-			r.bag.Errorf(e.Range(), `Write a version of three numbers, such as "0.1.0".`, "%q is not a version", p.Version)
+			r.Bag.Errorf(e.Range(), `Write a version of three numbers, such as "0.1.0".`, "%q is not a version", p.Version)
 		}
 	}
-	p.Summary = r.text("summary")
-	r.need("summary", `Write summary = "…": one sentence about what the pack is for.`)
-	if e := r.attr("trust"); e != nil {
-		p.Trust = r.text("trust")
+	p.Summary = r.Text("summary")
+	r.Need("summary", `Write summary = "…": one sentence about what the pack is for.`)
+	if e := r.Attr("trust"); e != nil {
+		p.Trust = r.Text("trust")
 		if !model.Suffices(p.Trust, model.Claimed) {
-			r.bag.Errorf(e.Range(), diag.Suggest(p.Trust, []string{model.Claimed, model.Approved, model.Vouched, model.Attested}), "no level of trust is called %q", p.Trust)
+			r.Bag.Errorf(e.Range(), diag.Suggest(p.Trust, []string{model.Claimed, model.Approved, model.Vouched, model.Attested}), "no level of trust is called %q", p.Trust)
 		}
 	}
-	for _, req := range r.pairs("requires") {
-		v, ok := constantText(d.bag, req.value)
+	for _, req := range r.Pairs("requires") {
+		v, ok := constantText(d.bag, req.Value)
 		if !ok {
 			continue
 		}
 		if _, err := semver.NewConstraint(v); err != nil {
-			d.bag.Errorf(req.value.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", v)
+			d.bag.Errorf(req.Value.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", v)
 		}
-		p.Requires[req.name], p.required[req.name] = v, req.at
+		p.Requires[req.Name], p.required[req.Name] = v, req.At
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"joist/engine/model"
 	"joist/workflows/lang/diag"
+	"joist/workflows/lang/read"
 )
 
 // presence checks whom a task makes way for.
@@ -13,18 +14,18 @@ func (c *flowCheck) presence(t *taskDecl) {
 	if len(t.except) == 0 {
 		return
 	}
-	at, to := t.attrs["except_during"], c.targets[t.name]
+	at, to := t.attrs["except_during"], c.targets[t.Name]
 	switch {
 	case to.flow != nil:
-		c.bag.Errorf(at, "Write it on the tasks inside that workflow.", "task %q calls a workflow; only a task that runs a step can make way", t.name)
+		c.bag.Errorf(at, "Write it on the tasks inside that workflow.", "task %q calls a workflow; only a task that runs a step can make way", t.Name)
 		return
 	case to.step == nil:
 	case to.step.Pure():
-		c.bag.Errorf(at, "Leave it out: a value is nowhere.", "task %q only computes, and cannot make way", t.name)
+		c.bag.Errorf(at, "Leave it out: a value is nowhere.", "task %q only computes, and cannot make way", t.Name)
 	case to.step.Once:
-		c.bag.Errorf(at, "Leave it out, or call a step without once.", "the first success of task %q holds, so it cannot make way", t.name)
+		c.bag.Errorf(at, "Leave it out, or call a step without once.", "the first success of task %q holds, so it cannot make way", t.Name)
 	case to.step.Irreversible != "":
-		c.bag.Errorf(at, "Give the step a remove.", "task %q cannot make way: %s is irreversible", t.name, to.step.Name)
+		c.bag.Errorf(at, "Give the step a remove.", "task %q cannot make way: %s is irreversible", t.Name, to.step.Name)
 	}
 	for _, n := range t.except {
 		c.disturber(t, n)
@@ -33,30 +34,30 @@ func (c *flowCheck) presence(t *taskDecl) {
 
 // disturber checks one of the tasks that another makes way for: they have the same targets.
 func (c *flowCheck) disturber(t *taskDecl, n named) {
-	up := c.w.task(n.name)
+	up := c.w.task(n.Name)
 	if up == nil {
-		c.bag.Errorf(n.at, diag.Suggest(n.name, c.w.taskNames()), "no task is called %q", n.name)
+		c.bag.Errorf(n.At, diag.Suggest(n.Name, c.w.taskNames()), "no task is called %q", n.Name)
 		return
 	}
-	if c.failed[n.name] || t.lost {
+	if c.failed[n.Name] || t.lost {
 		return
 	}
-	to, each, upEach := c.targets[n.name], eachNames(t.each), eachNames(up.each)
+	to, each, upEach := c.targets[n.Name], eachNames(t.each), eachNames(up.each)
 	if to.flow != nil {
 		for _, p := range up.roles {
-			upEach = append(upEach, p.outer.name)
+			upEach = append(upEach, p.outer.Name)
 		}
 	} else if to.step.Pure() {
-		c.bag.Errorf(n.at, "Leave it out.", "task %q only computes, and disturbs nothing", n.name)
+		c.bag.Errorf(n.At, "Leave it out.", "task %q only computes, and disturbs nothing", n.Name)
 		return
 	}
 	switch {
 	case len(each) > 0 && len(upEach) == 0:
-		c.bag.Errorf(n.at, "Name tasks with an instance for each node.", "task %q has a single instance, and task %q one for each node", n.name, t.name)
+		c.bag.Errorf(n.At, "Name tasks with an instance for each node.", "task %q has a single instance, and task %q one for each node", n.Name, t.Name)
 	case len(each) == 0 && len(upEach) > 0 && to.flow == nil:
-		c.bag.Errorf(n.at, "Write each = role.NAME, so that it makes way node by node.", "task %q has an instance for each node, and task %q has a single one", n.name, t.name)
+		c.bag.Errorf(n.At, "Write each = role.NAME, so that it makes way node by node.", "task %q has an instance for each node, and task %q has a single one", n.Name, t.Name)
 	case len(each) > 0 && !within(each, upEach):
-		c.bag.Errorf(n.at, "Place both on the same roles.", "the nodes of task %q and of task %q do not meet: %s against %s", t.name, n.name, roleList(each), roleList(upEach))
+		c.bag.Errorf(n.At, "Place both on the same roles.", "the nodes of task %q and of task %q do not meet: %s against %s", t.Name, n.Name, roleList(each), roleList(upEach))
 	}
 }
 
@@ -66,26 +67,26 @@ func (c *flowCheck) joined() map[string][]string {
 	in := map[string][]string{}
 	for _, o := range c.w.rollouts {
 		for _, n := range o.tasks {
-			in[n.name] = append(in[n.name], o.name)
+			in[n.Name] = append(in[n.Name], o.Name)
 		}
 	}
 	for _, t := range c.order {
-		if flow := c.targets[t.name].flow; flow != nil {
+		if flow := c.targets[t.Name].flow; flow != nil {
 			for _, name := range c.l.rolloutsOf(flow, nil) {
-				in[t.name] = append(in[t.name], t.name+"."+name)
+				in[t.Name] = append(in[t.Name], t.Name+"."+name)
 			}
 		}
-		own := in[t.name]
+		own := in[t.Name]
 		for _, n := range t.except {
-			for _, o := range in[n.name] {
-				if !slices.Contains(in[t.name], o) {
-					in[t.name] = append(in[t.name], o)
+			for _, o := range in[n.Name] {
+				if !slices.Contains(in[t.Name], o) {
+					in[t.Name] = append(in[t.Name], o)
 				}
 			}
 		}
-		if all := in[t.name]; len(t.except) > 0 && len(all) > 1 && c.targets[t.name].step != nil {
-			c.bag.Errorf(t.attrs["except_during"], "Put what it makes way for into one rollout, and the task itself into that one or none.", "task %q would take places of several rollouts: %s", t.name, strings.Join(all, ", "))
-			in[t.name] = own
+		if all := in[t.Name]; len(t.except) > 0 && len(all) > 1 && c.targets[t.Name].step != nil {
+			c.bag.Errorf(t.attrs["except_during"], "Put what it makes way for into one rollout, and the task itself into that one or none.", "task %q would take places of several rollouts: %s", t.Name, strings.Join(all, ", "))
+			in[t.Name] = own
 		}
 	}
 	return in
@@ -99,12 +100,12 @@ func (l *linker) rolloutsOf(w *workflowDecl, path []*workflowDecl) []string {
 	}
 	path = append(slices.Clone(path), w)
 	for _, o := range w.rollouts {
-		names = append(names, o.name)
+		names = append(names, o.Name)
 	}
 	for _, t := range w.tasks {
 		if flow := l.callee(w, t).flow; flow != nil {
 			for _, name := range l.rolloutsOf(flow, path) {
-				names = append(names, t.name+"."+name)
+				names = append(names, t.Name+"."+name)
 			}
 		}
 	}
@@ -117,9 +118,9 @@ func (f *frame) excepts(t *taskDecl) []string {
 	var out []string
 	mine := f.outer(eachNames(t.each))
 	for _, n := range t.except {
-		inner := f.calls[n.name]
+		inner := f.calls[n.Name]
 		if inner == nil {
-			out = append(out, f.prefix+n.name)
+			out = append(out, f.prefix+n.Name)
 			continue
 		}
 		for i := range f.c.model.Tasks {
@@ -154,23 +155,23 @@ func (c *compiler) join() {
 }
 
 func (d *decoder) excepts(r *reader, t *taskDecl) {
-	e := r.attr("except_during")
+	e := r.Attr("except_during")
 	if e == nil {
 		return
 	}
-	for _, x := range list(e) {
-		n, ok := r.reference(x, "task")
+	for _, x := range read.List(e) {
+		n, ok := r.Reference(x, "task")
 		switch {
 		case !ok:
-		case n.name == t.name:
-			d.bag.Errorf(n.at, "Leave it out.", "task %q makes way for itself", t.name)
-		case slices.ContainsFunc(t.except, func(o named) bool { return o.name == n.name }):
-			d.bag.Errorf(n.at, "Remove one of them.", "task %q stands twice", n.name)
+		case n.Name == t.Name:
+			d.bag.Errorf(n.At, "Leave it out.", "task %q makes way for itself", t.Name)
+		case slices.ContainsFunc(t.except, func(o named) bool { return o.Name == n.Name }):
+			d.bag.Errorf(n.At, "Remove one of them.", "task %q stands twice", n.Name)
 		default:
 			t.except = append(t.except, n)
 		}
 	}
-	if len(list(e)) == 0 {
+	if len(read.List(e)) == 0 {
 		d.bag.Errorf(e.Range(), "Write except_during = [task.NAME], or leave it out.", "except_during names no task")
 	}
 }

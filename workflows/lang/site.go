@@ -32,7 +32,7 @@ func (s site) who() string {
 	if s.task == nil {
 		return fmt.Sprintf("output %q", s.output)
 	}
-	return fmt.Sprintf("task %q", s.task.name)
+	return fmt.Sprintf("task %q", s.task.Name)
 }
 
 var roots = []string{"task", "all", "host", "node", "role", "input"}
@@ -45,7 +45,7 @@ func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr
 	case !at.step || flows&expr.Paths == 0:
 	case flows&expr.AwayPath != 0:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on, or use the same node's with task.NAME.", "a path would cross nodes: %s takes one of other nodes", at.who())
-	case flows&expr.HerePath != 0 && at.task != nil && c.targets[at.task.name].flow != nil:
+	case flows&expr.HerePath != 0 && at.task != nil && c.targets[at.task.Name].flow != nil:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on.", "a path would cross nodes: %s calls a workflow", at.who())
 	case flows&expr.HerePath != 0 && at.scope != model.Node:
 		c.bag.Errorf(e.Range(), "The step does not run on that node. Write host.NAME for the node that executes, or pass the content on.", "a path would cross nodes: the step of %s is %s-scope", at.who(), scopeName(at.scope))
@@ -121,7 +121,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 		if !at.host {
 			return fail("Only inputs of a cluster-scope script with on = role.NAME can look at the node that executes.", "no node executes %s", at.who())
 		}
-		at.each = []string{at.task.on.name}
+		at.each = []string{at.task.on.Name}
 	}
 	if root == "all" {
 		return c.gather(name, outputs, fail)

@@ -27,9 +27,9 @@ const slotAdvice = "Write SLOT = pack.NAME, or SLOT = { step = pack.NAME, with =
 
 // slots reads slots = { network = pack.NAME, … }.
 func (c *ClusterFile) slots(r *reader) {
-	for _, p := range r.pairs("slots") {
-		f := &fill{named: p.named, aim: p.value.Range()}
-		e := p.value
+	for _, p := range r.Pairs("slots") {
+		f := &fill{named: p.Named, aim: p.Value.Range()}
+		e := p.Value
 		if o, ok := e.(*hclsyntax.ObjectConsExpr); ok {
 			e = nil
 			for _, item := range o.Items {
@@ -37,9 +37,9 @@ func (c *ClusterFile) slots(r *reader) {
 				case "step":
 					e, f.aim = item.ValueExpr, item.ValueExpr.Range()
 				case "with":
-					f.with = r.pairsOf("with", item.ValueExpr)
+					f.with = r.PairsOf("with", item.ValueExpr)
 				default:
-					r.bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, []string{"step", "with"}), "no attribute of a slot is called %q", key)
+					r.Bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, []string{"step", "with"}), "no attribute of a slot is called %q", key)
 				}
 			}
 		}
@@ -49,12 +49,12 @@ func (c *ClusterFile) slots(r *reader) {
 		}
 		path := expr.StepNames(t, 2)
 		if len(t) != 2 || len(path) != 2 {
-			r.bag.Errorf(f.aim, slotAdvice, "expected the name of a step or a workflow for slot %q", p.name)
+			r.Bag.Errorf(f.aim, slotAdvice, "expected the name of a step or a workflow for slot %q", p.Name)
 			continue
 		}
 		f.target = path[0] + "." + path[1]
-		c.fills[p.name] = f
-		c.Slots[p.name] = f.target
+		c.fills[p.Name] = f
+		c.Slots[p.Name] = f.target
 	}
 }
 
@@ -94,7 +94,7 @@ func (c *compiler) fits(w *workflowDecl) Diagnostics {
 
 // slotAt looks whether there is a slot where the cluster file fills one, and something to fill it with.
 func (c *compiler) slotAt(w *workflowDecl, f *fill) bool {
-	rest := f.name
+	rest := f.Name
 	for more := true; more; {
 		var name string
 		name, rest, more = strings.Cut(rest, ".")
@@ -104,18 +104,18 @@ func (c *compiler) slotAt(w *workflowDecl, f *fill) bool {
 			if len(w.slotNames()) == 0 {
 				advice = "It has none."
 			}
-			c.bag.Errorf(f.at, advice, "workflow %s has no slot %q", w.full(), name)
+			c.bag.Errorf(f.At, advice, "workflow %s has no slot %q", w.full(), name)
 			return false
 		}
 		if !more {
 			break
 		}
 		to := c.link.callee(w, t)
-		if other := c.file.fills[strings.TrimSuffix(f.name, "."+rest)]; other != nil {
+		if other := c.file.fills[strings.TrimSuffix(f.Name, "."+rest)]; other != nil {
 			to = c.find(other, false)
 		}
 		if to.flow == nil {
-			c.bag.Errorf(f.at, fmt.Sprintf("It runs a step, which has no slots: leave %q out.", rest), "task %q calls no workflow", name)
+			c.bag.Errorf(f.At, fmt.Sprintf("It runs a step, which has no slots: leave %q out.", rest), "task %q calls no workflow", name)
 			return false
 		}
 		w = to.flow
@@ -147,13 +147,13 @@ func (c *compiler) filled(w *workflowDecl, prefix string, fills map[string]*fill
 	out := *w
 	out.tasks = slices.Clone(w.tasks)
 	for i, t := range out.tasks {
-		if f := fills[prefix+t.name]; f != nil {
+		if f := fills[prefix+t.Name]; f != nil {
 			t = c.fit(w, t, f)
 		}
-		inside := slices.ContainsFunc(sortedKeys(fills), func(path string) bool { return strings.HasPrefix(path, prefix+t.name+".") })
+		inside := slices.ContainsFunc(sortedKeys(fills), func(path string) bool { return strings.HasPrefix(path, prefix+t.Name+".") })
 		if to := c.link.callee(w, t); inside && to.flow != nil {
 			filled := *t
-			filled.filled = &callee{flow: c.filled(to.flow, prefix+t.name+".", fills)}
+			filled.filled = &callee{flow: c.filled(to.flow, prefix+t.Name+".", fills)}
 			t = &filled
 		}
 		out.tasks[i] = t
@@ -168,19 +168,19 @@ func (c *compiler) fit(w *workflowDecl, t *taskDecl, f *fill) *taskDecl {
 	out.filled, out.with, out.attrs = &to, nil, maps.Clone(t.attrs)
 	fields := to.inputs()
 	for _, p := range t.with {
-		if _, ok := fields[p.name]; ok {
+		if _, ok := fields[p.Name]; ok {
 			out.with = append(out.with, p)
 		}
 	}
 	for _, p := range f.with {
-		in, ok := fields[p.name]
+		in, ok := fields[p.Name]
 		switch {
 		case !ok:
-			c.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(fields)), "%s has no input %q", f.target, p.name)
-		case slices.ContainsFunc(t.with, func(q pair) bool { return q.name == p.name }):
-			c.bag.Errorf(p.at, "Leave it out.", "slot %q gives the input %q itself", f.name, p.name)
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, sortedKeys(fields)), "%s has no input %q", f.target, p.Name)
+		case slices.ContainsFunc(t.with, func(q pair) bool { return q.Name == p.Name }):
+			c.bag.Errorf(p.At, "Leave it out.", "slot %q gives the input %q itself", f.Name, p.Name)
 		default:
-			if _, ok := expr.Constant(c.bag, p.value, in.Type); ok {
+			if _, ok := expr.Constant(c.bag, p.Value, in.Type); ok {
 				out.with = append(out.with, p)
 			}
 		}
@@ -204,9 +204,9 @@ func (c *compiler) fit(w *workflowDecl, t *taskDecl, f *fill) *taskDecl {
 	}
 	out.each, out.on = nil, nil
 	drop("each", "on")
-	out.roles = slices.DeleteFunc(slices.Clone(t.roles), func(p rolePair) bool { return !slices.Contains(to.flow.roleNames(), p.inner.name) })
+	out.roles = slices.DeleteFunc(slices.Clone(t.roles), func(p rolePair) bool { return !slices.Contains(to.flow.roleNames(), p.inner.Name) })
 	if len(t.roles) == 0 && len(t.each) == 1 && len(to.flow.roles) == 1 {
-		out.roles = []rolePair{{inner: named{to.flow.roles[0].Name, f.aim}, outer: t.each[0]}}
+		out.roles = []rolePair{{inner: named{Name: to.flow.roles[0].Name, At: f.aim}, outer: t.each[0]}}
 	}
 	return &out
 }
@@ -231,7 +231,7 @@ func (w *workflowDecl) slotNames() []string {
 	var names []string
 	for _, t := range w.tasks {
 		if t.slot {
-			names = append(names, t.name)
+			names = append(names, t.Name)
 		}
 	}
 	return names
@@ -256,8 +256,8 @@ func (c *ClusterFile) hashSlots(h value.Hasher) {
 		h.Text(path)
 		h.Text(f.target)
 		for _, p := range f.with {
-			h.Text(p.name)
-			if v, ok := expr.Constant(diag.NewBag(nil), p.value, value.Type{}); ok {
+			h.Text(p.Name)
+			if v, ok := expr.Constant(diag.NewBag(nil), p.Value, value.Type{}); ok {
 				h.Digest(v.Digest())
 			}
 		}

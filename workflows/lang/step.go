@@ -16,6 +16,7 @@ import (
 	"joist/engine/value"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/read"
 )
 
 // stepDecl is a step as it stands in a pack.
@@ -42,22 +43,22 @@ func scopeName(s model.StepScope) string {
 
 func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	before := d.bag.Count()
-	r := (&reader{bag: d.bag}).inner(b)
-	r.expect(form{
-		attrs:  []string{"scope", "doc", "once", "irreversible"},
-		blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
-		later:  []string{"stage", "reboots", "was"},
+	r := (&reader{Bag: d.bag}).Inner(b)
+	r.Expect(form{
+		Attrs:  []string{"scope", "doc", "once", "irreversible"},
+		Blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
+		Later:  []string{"stage", "reboots", "was"},
 	})
-	n, ok := r.word(b)
-	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
+	n, ok := r.Word(b)
+	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
-	s := &stepDecl{pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.name, Archive: d.pack.digest}, at: n.at, fields: map[string]hcl.Range{}, used: map[string]bool{}}
-	d.pack.steps[n.name] = s
-	s.Doc, s.Once, s.Irreversible = r.text("doc"), r.truth("once"), r.text("irreversible")
+	s := &stepDecl{pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.Name, Archive: d.pack.digest}, at: n.At, fields: map[string]hcl.Range{}, used: map[string]bool{}}
+	d.pack.steps[n.Name] = s
+	s.Doc, s.Once, s.Irreversible = r.Text("doc"), r.Truth("once"), r.Text("irreversible")
 	scoped := false
-	if e := r.need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {
-		word := r.text("scope")
+	if e := r.Need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {
+		word := r.Text("scope")
 		s.Scope, scoped = scopes[word]
 		if !scoped {
 			d.bag.Errorf(e.Range(), diag.Suggest(word, sortedKeys(scopes)), "no scope is called %q", word)
@@ -74,8 +75,8 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 
 func (d *decoder) fields(r *reader, s *stepDecl) {
 	seen := map[string]hcl.Range{}
-	for _, b := range r.blocks("input", 1) {
-		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "inputs", seen, named{f.Name, at}) {
+	for _, b := range r.Blocks("input", 1) {
+		if f, at, ok := d.input(r.Inner(b), b); ok && read.Unique(d.bag, "inputs", seen, named{Name: f.Name, At: at}) {
 			s.Inputs = append(s.Inputs, f)
 			s.fields[f.Name] = at
 			if f.Type.Holds(value.Path) && s.Scope == model.Service {
@@ -84,81 +85,81 @@ func (d *decoder) fields(r *reader, s *stepDecl) {
 		}
 	}
 	seen = map[string]hcl.Range{}
-	for _, b := range r.blocks("output", 1) {
-		inner := r.inner(b)
-		inner.expect(form{attrs: []string{"type", "doc"}})
-		n, ok := inner.word(b)
-		t, typed := inner.typed()
-		if !ok || !typed || !unique(d.bag, "outputs", seen, n) {
+	for _, b := range r.Blocks("output", 1) {
+		inner := r.Inner(b)
+		inner.Expect(form{Attrs: []string{"type", "doc"}})
+		n, ok := inner.Word(b)
+		t, typed := readType(inner)
+		if !ok || !typed || !read.Unique(d.bag, "outputs", seen, n) {
 			continue
 		}
-		s.Outputs = append(s.Outputs, model.Field{Name: n.name, Type: t, Doc: inner.text("doc")})
+		s.Outputs = append(s.Outputs, model.Field{Name: n.Name, Type: t, Doc: inner.Text("doc")})
 		if t.Holds(value.Path) && s.Scope != model.Node {
-			d.bag.Errorf(n.at, "Only a node-scope step knows a node's files: make the step node-scope.", "a %s-scope step yields the path %q", scopeName(s.Scope), n.name)
+			d.bag.Errorf(n.At, "Only a node-scope step knows a node's files: make the step node-scope.", "a %s-scope step yields the path %q", scopeName(s.Scope), n.Name)
 		}
 	}
 }
 
-func (r *reader) typed() (value.Type, bool) {
-	e := r.need("type", "Write type = string, for example.")
+func readType(r *reader) (value.Type, bool) {
+	e := r.Need("type", "Write type = string, for example.")
 	if e == nil {
 		return value.Type{}, false
 	}
-	return expr.ParseType(r.bag, e)
+	return expr.ParseType(r.Bag, e)
 }
 
 // input reads an input of a step or a workflow.
 func (d *decoder) input(r *reader, b *hclsyntax.Block) (model.Field, hcl.Range, bool) {
-	r.expect(form{attrs: []string{"type", "default", "optional", "doc"}})
-	n, ok := r.word(b)
-	f := model.Field{Name: n.name, Optional: r.truth("optional"), Doc: r.text("doc")}
-	t, typed := r.typed()
+	r.Expect(form{Attrs: []string{"type", "default", "optional", "doc"}})
+	n, ok := r.Word(b)
+	f := model.Field{Name: n.Name, Optional: r.Truth("optional"), Doc: r.Text("doc")}
+	t, typed := readType(r)
 	f.Type = t
-	if e := r.attr("default"); e != nil && typed {
+	if e := r.Attr("default"); e != nil && typed {
 		if f.Optional {
-			d.bag.Errorf(e.Range(), "Keep one of them: an optional input that is left out is null, one with a default is that.", "%s is optional and has a default", r.what)
+			d.bag.Errorf(e.Range(), "Keep one of them: an optional input that is left out is null, one with a default is that.", "%s is optional and has a default", r.What)
 		}
 		if v, ok := expr.Constant(d.bag, e, t); ok {
 			f.Default = &v
 		}
 	}
-	return f, n.at, ok
+	return f, n.At, ok
 }
 
 // actions reads apply, verify and remove, and checks that they suit the step's scope.
 func (d *decoder) actions(r *reader, s *stepDecl) {
-	apply := r.block("apply")
+	apply := r.Block("apply")
 	if apply == nil {
-		d.bag.Errorf(r.at, "Write apply { … }: what the step does.", "%s has no apply", r.what)
+		d.bag.Errorf(r.At, "Write apply { … }: what the step does.", "%s has no apply", r.What)
 		return
 	}
-	d.action(r.inner(apply), s, &s.Apply, 5*time.Minute)
-	if b := r.block("verify"); b != nil {
+	d.action(r.Inner(apply), s, &s.Apply, 5*time.Minute)
+	if b := r.Block("verify"); b != nil {
 		s.Verify = &model.Action{}
-		d.action(r.inner(b), s, s.Verify, 30*time.Second)
+		d.action(r.Inner(b), s, s.Verify, 30*time.Second)
 	}
-	if b := r.block("remove"); b != nil {
+	if b := r.Block("remove"); b != nil {
 		s.Remove = &model.Action{}
-		d.action(r.inner(b), s, s.Remove, 5*time.Minute)
+		d.action(r.Inner(b), s, s.Remove, 5*time.Minute)
 	}
 	pure := s.Pure()
 	if pure {
 		for _, kind := range []string{"verify", "remove"} {
-			if b := r.block(kind); b != nil {
-				d.bag.Errorf(b.DefRange(), "Leave it out: a value has no effect.", "%s only computes and has a %s", r.what, kind)
+			if b := r.Block(kind); b != nil {
+				d.bag.Errorf(b.DefRange(), "Leave it out: a value has no effect.", "%s only computes and has a %s", r.What, kind)
 			}
 		}
 	}
-	irreversible := r.attr("irreversible")
+	irreversible := r.Attr("irreversible")
 	switch {
 	case irreversible != nil && s.Remove != nil:
-		d.bag.Errorf(irreversible.Range(), "Keep one of them.", "%s is irreversible and has a remove", r.what)
+		d.bag.Errorf(irreversible.Range(), "Keep one of them.", "%s is irreversible and has a remove", r.What)
 	case irreversible != nil && pure:
-		d.bag.Errorf(irreversible.Range(), "Leave it out: a value has no effect.", "%s only computes and is called irreversible", r.what)
+		d.bag.Errorf(irreversible.Range(), "Leave it out: a value has no effect.", "%s only computes and is called irreversible", r.What)
 	case irreversible != nil && s.Irreversible == "":
-		d.bag.Errorf(irreversible.Range(), `Write irreversible = "why".`, "%s does not say why it is irreversible", r.what)
+		d.bag.Errorf(irreversible.Range(), `Write irreversible = "why".`, "%s does not say why it is irreversible", r.What)
 	case irreversible == nil && s.Remove == nil && s.Scope != model.Service && !pure:
-		d.bag.Errorf(r.at, `Write remove { … }, the inverse of apply, or irreversible = "why".`, "%s has an effect and no remove", r.what)
+		d.bag.Errorf(r.At, `Write remove { … }, the inverse of apply, or irreversible = "why".`, "%s has an effect and no remove", r.What)
 	}
 	if pure {
 		for _, f := range s.Inputs {
@@ -178,42 +179,42 @@ var allowed = map[model.StepScope]map[string][]string{
 
 func (d *decoder) action(r *reader, s *stepDecl, a *model.Action, timeout time.Duration) {
 	kinds := []string{"script", "builtin", "call", "outputs", "when"}
-	r.expect(form{attrs: append([]string{"files", "timeout", "attempts", "backoff"}, kinds...)})
-	a.Timeout, a.Backoff = r.duration("timeout", timeout), r.duration("backoff", 5*time.Second)
-	a.Attempts = int(r.whole("attempts", 1, 1))
-	suits := allowed[s.Scope][r.what]
+	r.Expect(form{Attrs: append([]string{"files", "timeout", "attempts", "backoff"}, kinds...)})
+	a.Timeout, a.Backoff = r.Duration("timeout", timeout), r.Duration("backoff", 5*time.Second)
+	a.Attempts = int(r.Whole("attempts", 1, 1))
+	suits := allowed[s.Scope][r.What]
 	how := "Write " + alternatives(suits) + " = …."
-	given := slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return r.attr(k) == nil })
+	given := slices.DeleteFunc(slices.Clone(kinds), func(k string) bool { return r.Attr(k) == nil })
 	switch {
 	case len(given) == 0:
-		d.bag.Errorf(r.at, how, "%s says nothing to do", r.what)
+		d.bag.Errorf(r.At, how, "%s says nothing to do", r.What)
 		return
 	case len(given) > 1:
-		d.bag.Errorf(r.attr(given[1]).Range(), "Keep one of them.", "%s has both %s and %s", r.what, given[0], given[1])
+		d.bag.Errorf(r.Attr(given[1]).Range(), "Keep one of them.", "%s has both %s and %s", r.What, given[0], given[1])
 		return
 	case !slices.Contains(suits, given[0]):
-		d.bag.Errorf(r.attr(given[0]).Range(), how, "%s of a %s-scope step cannot be %s", r.what, scopeName(s.Scope), given[0])
+		d.bag.Errorf(r.Attr(given[0]).Range(), how, "%s of a %s-scope step cannot be %s", r.What, scopeName(s.Scope), given[0])
 		return
 	}
-	if e := r.attr("files"); e != nil && given[0] != "script" {
+	if e := r.Attr("files"); e != nil && given[0] != "script" {
 		d.bag.Errorf(e.Range(), "Leave it out.", "only a script has further files")
 	}
 	switch given[0] {
 	case "script":
 		a.Script = d.script(r)
 	case "builtin":
-		a.Builtin = r.text("builtin")
+		a.Builtin = r.Text("builtin")
 		d.signature(r, s, given[0], a.Builtin, d.catalogue.Builtins)
 	case "call":
-		a.Call = r.text("call")
+		a.Call = r.Text("call")
 		d.signature(r, s, given[0], a.Call, d.catalogue.Calls)
 	case "outputs":
 		d.outputs(r, s, a)
 	case "when":
-		arg := d.body(s, r.attr("when"), "when", value.Type{Kind: value.Bool})
+		arg := d.body(s, r.Attr("when"), "when", value.Type{Kind: value.Bool})
 		a.When = &arg
 		if len(s.Outputs) > 0 {
-			d.bag.Errorf(r.attr("when").Range(), "Remove the outputs, or write outputs = { … } instead.", "a gate has no outputs")
+			d.bag.Errorf(r.Attr("when").Range(), "Remove the outputs, or write outputs = { … } instead.", "a gate has no outputs")
 		}
 	}
 }
@@ -233,21 +234,21 @@ func alternatives(words []string) string {
 }
 
 func (d *decoder) script(r *reader) *model.Script {
-	s := &model.Script{Name: r.text("script")}
-	body, ok := d.file(r.attr("script"), s.Name)
+	s := &model.Script{Name: r.Text("script")}
+	body, ok := d.file(r.Attr("script"), s.Name)
 	if !ok {
 		return s
 	}
 	s.Body = body
 	if !bytes.HasPrefix(body, []byte("#!/")) {
-		d.bag.Errorf(r.attr("script").Range(), "Begin it with a line such as #!/bin/sh.", "the script %s does not say what runs it", s.Name)
+		d.bag.Errorf(r.Attr("script").Range(), "Begin it with a line such as #!/bin/sh.", "the script %s does not say what runs it", s.Name)
 	}
-	e := r.attr("files")
+	e := r.Attr("files")
 	if e == nil {
 		return s
 	}
 	s.Files = map[string][]byte{}
-	for _, x := range list(e) {
+	for _, x := range read.List(e) {
 		name, ok := constantText(d.bag, x)
 		if !ok {
 			continue
@@ -298,17 +299,17 @@ func (d *decoder) outputs(r *reader, s *stepDecl, a *model.Action) {
 	for _, f := range s.Outputs {
 		declared[f.Name] = f.Type
 	}
-	for _, p := range r.pairs("outputs") {
-		t, ok := declared[p.name]
+	for _, p := range r.Pairs("outputs") {
+		t, ok := declared[p.Name]
 		if !ok {
-			d.bag.Errorf(p.at, diag.Suggest(p.name, sortedKeys(declared))+" Outputs are declared as output \"name\" { type = … }.", "no output is called %q", p.name)
+			d.bag.Errorf(p.At, diag.Suggest(p.Name, sortedKeys(declared))+" Outputs are declared as output \"name\" { type = … }.", "no output is called %q", p.Name)
 			continue
 		}
-		a.Outputs[p.name] = d.body(s, p.value, p.name, t)
+		a.Outputs[p.Name] = d.body(s, p.Value, p.Name, t)
 	}
 	for _, f := range s.Outputs {
 		if _, ok := a.Outputs[f.Name]; !ok {
-			d.bag.Errorf(r.attr("outputs").Range(), "Add it.", "output %q gets no value", f.Name)
+			d.bag.Errorf(r.Attr("outputs").Range(), "Add it.", "output %q gets no value", f.Name)
 		}
 	}
 }
@@ -349,7 +350,7 @@ func (d *decoder) signature(r *reader, s *stepDecl, kind, name string, offered [
 	if name == "" {
 		return
 	}
-	at := r.attr(kind).Range()
+	at := r.Attr(kind).Range()
 	var known []string
 	for _, sig := range offered {
 		if sig.Call == name {

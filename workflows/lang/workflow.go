@@ -13,11 +13,20 @@ import (
 	"joist/engine/value"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/read"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func compare(a, b string) int { return cmp.Compare(a, b) }
+
+// What package read takes bodies apart into.
+type (
+	reader = read.Reader
+	form   = read.Form
+	named  = read.Named
+	pair   = read.Pair
+)
 
 // workflowDecl is a workflow as it stands in a pack.
 type workflowDecl struct {
@@ -84,7 +93,7 @@ func (w *workflowDecl) full() string { return w.pack.Name + "." + w.name }
 
 func (w *workflowDecl) task(name string) *taskDecl {
 	for _, t := range w.tasks {
-		if t.name == name {
+		if t.Name == name {
 			return t
 		}
 	}
@@ -94,7 +103,7 @@ func (w *workflowDecl) task(name string) *taskDecl {
 func (w *workflowDecl) taskNames() []string {
 	var out []string
 	for _, t := range w.tasks {
-		out = append(out, t.name)
+		out = append(out, t.Name)
 	}
 	return out
 }
@@ -125,132 +134,132 @@ func (w *workflowDecl) roleNames() []string {
 }
 
 func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
-	r := (&reader{bag: d.bag}).inner(b)
-	r.expect(form{
-		attrs:  []string{"doc"},
-		blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "slot": 1, "rollout": 1, "check": 1},
-		later:  []string{"was"},
+	r := (&reader{Bag: d.bag}).Inner(b)
+	r.Expect(form{
+		Attrs:  []string{"doc"},
+		Blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "slot": 1, "rollout": 1, "check": 1},
+		Later:  []string{"was"},
 	})
-	n, ok := r.word(b)
-	if !ok || !unique(d.bag, "steps or workflows", seen, n) {
+	n, ok := r.Word(b)
+	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
-	w := &workflowDecl{name: n.name, doc: r.text("doc"), pack: d.pack, at: n.at}
-	d.pack.workflows[n.name] = w
+	w := &workflowDecl{name: n.Name, doc: r.Text("doc"), pack: d.pack, at: n.At}
+	d.pack.workflows[n.Name] = w
 	d.pack.order = append(d.pack.order, w)
 	names := map[string]hcl.Range{}
-	for _, b := range r.blocks("role", 1) {
-		d.role(r.inner(b), b, w, names)
+	for _, b := range r.Blocks("role", 1) {
+		d.role(r.Inner(b), b, w, names)
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.blocks("input", 1) {
-		if f, at, ok := d.input(r.inner(b), b); ok && unique(d.bag, "inputs", names, named{f.Name, at}) { // also one without a type
+	for _, b := range r.Blocks("input", 1) {
+		if f, at, ok := d.input(r.Inner(b), b); ok && read.Unique(d.bag, "inputs", names, named{Name: f.Name, At: at}) { // also one without a type
 			w.inputs = append(w.inputs, inputDecl{f, at})
 		}
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.body.Blocks {
+	for _, b := range r.Body.Blocks {
 		if len(b.Labels) == 1 && (b.Type == "task" || b.Type == "slot") {
-			d.task(r.inner(b), b, w, names)
+			d.task(r.Inner(b), b, w, names)
 		}
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.blocks("output", 1) {
-		inner := r.inner(b)
-		inner.expect(form{attrs: []string{"value", "each", "doc"}})
-		o := outputDecl{value: inner.need("value", "Write value = task.NAME.OUTPUT, for example."), each: inner.roles("each", w)}
-		inner.text("doc")
-		if o.named, ok = inner.word(b); ok && unique(d.bag, "outputs", names, o.named) && o.value != nil {
+	for _, b := range r.Blocks("output", 1) {
+		inner := r.Inner(b)
+		inner.Expect(form{Attrs: []string{"value", "each", "doc"}})
+		o := outputDecl{value: inner.Need("value", "Write value = task.NAME.OUTPUT, for example."), each: readRoles(inner, "each", w)}
+		inner.Text("doc")
+		if o.named, ok = inner.Word(b); ok && read.Unique(d.bag, "outputs", names, o.named) && o.value != nil {
 			w.outputs = append(w.outputs, o)
 		}
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.blocks("rollout", 1) {
-		d.rollout(r.inner(b), b, w, names)
+	for _, b := range r.Blocks("rollout", 1) {
+		d.rollout(r.Inner(b), b, w, names)
 	}
 	names = map[string]hcl.Range{}
-	for _, b := range r.blocks("check", 1) {
-		d.check(r.inner(b), b, w, names)
+	for _, b := range r.Blocks("check", 1) {
+		d.check(r.Inner(b), b, w, names)
 	}
 }
 
 func (d *decoder) role(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.expect(form{attrs: []string{"min", "max", "memory", "doc"}, later: []string{"tolerate", "was"}})
-	r.text("doc")
-	n, ok := r.word(b)
-	role := roleDecl{Role: model.Role{Name: n.name, Min: int(r.whole("min", 0, 0)), Max: int(r.whole("max", 1, 0)), Memory: r.whole("memory", 1, 0)}, at: n.at}
+	r.Expect(form{Attrs: []string{"min", "max", "memory", "doc"}, Later: []string{"tolerate", "was"}})
+	r.Text("doc")
+	n, ok := r.Word(b)
+	role := roleDecl{Role: model.Role{Name: n.Name, Min: int(r.Whole("min", 0, 0)), Max: int(r.Whole("max", 1, 0)), Memory: r.Whole("memory", 1, 0)}, at: n.At}
 	if role.Max > 0 && role.Max < role.Min {
-		d.bag.Errorf(r.attr("max").Range(), "Raise max or lower min.", "max is less than min")
+		d.bag.Errorf(r.Attr("max").Range(), "Raise max or lower min.", "max is less than min")
 	}
-	if ok && unique(d.bag, "roles", seen, n) {
+	if ok && read.Unique(d.bag, "roles", seen, n) {
 		w.roles = append(w.roles, role)
 	}
 }
 
 // roles reads each = role.x or each = [role.x, role.y]; nil if the attribute does not stand there.
-func (r *reader) roles(name string, w *workflowDecl) []named {
-	e := r.attr(name)
+func readRoles(r *reader, name string, w *workflowDecl) []named {
+	e := r.Attr(name)
 	if e == nil {
 		return nil
 	}
 	out := []named{}
-	for _, x := range list(e) {
-		if n, ok := r.role(x, w); ok {
-			if slices.ContainsFunc(out, func(o named) bool { return o.name == n.name }) {
-				r.bag.Errorf(n.at, "Remove one of them.", "role %q stands twice", n.name)
+	for _, x := range read.List(e) {
+		if n, ok := readRole(r, x, w); ok {
+			if slices.ContainsFunc(out, func(o named) bool { return o.Name == n.Name }) {
+				r.Bag.Errorf(n.At, "Remove one of them.", "role %q stands twice", n.Name)
 				continue
 			}
 			out = append(out, n)
 		}
 	}
-	if len(list(e)) == 0 {
-		r.bag.Errorf(e.Range(), "Write role.NAME, or leave it out.", "%s names no role", name)
+	if len(read.List(e)) == 0 {
+		r.Bag.Errorf(e.Range(), "Write role.NAME, or leave it out.", "%s names no role", name)
 	}
 	return out
 }
 
-func (r *reader) role(e hclsyntax.Expression, w *workflowDecl) (named, bool) {
-	n, ok := r.reference(e, "role")
-	if ok && !slices.Contains(w.roleNames(), n.name) {
-		r.bag.Errorf(n.at, diag.Suggest(n.name, w.roleNames()), "no role is called %q", n.name)
+func readRole(r *reader, e hclsyntax.Expression, w *workflowDecl) (named, bool) {
+	n, ok := r.Reference(e, "role")
+	if ok && !slices.Contains(w.roleNames(), n.Name) {
+		r.Bag.Errorf(n.At, diag.Suggest(n.Name, w.roleNames()), "no role is called %q", n.Name)
 		return n, false
 	}
 	return n, ok
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.expect(form{attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during"}, later: []string{"for", "during", "was"}})
-	t := &taskDecl{whole: r.at, slot: b.Type == "slot", attrs: map[string]hcl.Range{}}
-	for name, a := range r.body.Attributes {
+	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during"}, Later: []string{"for", "during", "was"}})
+	t := &taskDecl{whole: r.At, slot: b.Type == "slot", attrs: map[string]hcl.Range{}}
+	for name, a := range r.Body.Attributes {
 		t.attrs[name] = a.NameRange
 	}
 	var ok bool
-	if t.named, ok = r.word(b); !ok || !unique(d.bag, "tasks", seen, t.named) {
+	if t.named, ok = r.Word(b); !ok || !read.Unique(d.bag, "tasks", seen, t.named) {
 		return
 	}
-	t.target = r.need("step", "Write step = NAME, or step = pack.NAME: a step or a workflow.")
-	t.each = r.roles("each", w)
-	t.lost = r.attr("each") != nil && len(t.each) == 0
-	if e := r.attr("on"); e != nil {
-		n, ok := r.role(e, w)
+	t.target = r.Need("step", "Write step = NAME, or step = pack.NAME: a step or a workflow.")
+	t.each = readRoles(r, "each", w)
+	t.lost = r.Attr("each") != nil && len(t.each) == 0
+	if e := r.Attr("on"); e != nil {
+		n, ok := readRole(r, e, w)
 		if !ok { // reported; the task counts as one that has it
-			n.at = e.Range()
+			n.At = e.Range()
 		}
 		t.on = &n
 	}
-	t.with = r.pairs("with")
-	_, written := r.attr("with").(*hclsyntax.ObjectConsExpr)
-	t.open = r.attr("with") != nil && !written
-	t.when = r.attr("when")
-	if e := r.attr("after"); e != nil {
-		for _, x := range list(e) {
+	t.with = r.Pairs("with")
+	_, written := r.Attr("with").(*hclsyntax.ObjectConsExpr)
+	t.open = r.Attr("with") != nil && !written
+	t.when = r.Attr("when")
+	if e := r.Attr("after"); e != nil {
+		for _, x := range read.List(e) {
 			d.after(x, t)
 		}
 	}
 	d.excepts(r, t)
-	for _, p := range r.pairs("roles") {
-		if outer, ok := r.role(p.value, w); ok {
-			t.roles = append(t.roles, rolePair{p.named, outer})
+	for _, p := range r.Pairs("roles") {
+		if outer, ok := readRole(r, p.Value, w); ok {
+			t.roles = append(t.roles, rolePair{p.Named, outer})
 		}
 	}
 	w.tasks = append(w.tasks, t)
@@ -261,7 +270,7 @@ func (d *decoder) after(e hclsyntax.Expression, t *taskDecl) {
 	path := expr.StepNames(tr, 3)
 	switch {
 	case !diags.HasErrors() && len(path) == 2 && len(tr) == 2 && (path[0] == "task" || path[0] == "all"):
-		t.after = append(t.after, afterDecl{named{path[1], e.Range()}, path[0] == "all"})
+		t.after = append(t.after, afterDecl{named{Name: path[1], At: e.Range()}, path[0] == "all"})
 	case len(path) > 0 && (path[0] == "most" || path[0] == "any"):
 		d.bag.Errorf(e.Range(), "It is designed and not there yet: use all.NAME.", "%q is not yet supported", path[0])
 	default:
@@ -270,27 +279,27 @@ func (d *decoder) after(e hclsyntax.Expression, t *taskDecl) {
 }
 
 func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.expect(form{attrs: []string{"tasks", "canaries", "max_in_flight", "stop_after", "founding"}, later: []string{"settle"}})
-	n, ok := r.word(b)
-	o := rolloutDecl{named: n, model: model.Rollout{Name: n.name, Canaries: int(r.whole("canaries", 0, 0)), MaxInFlight: r.count("max_in_flight"), StopAfter: r.count("stop_after")}}
-	if e := r.attr("founding"); e != nil {
-		word := r.text("founding")
+	r.Expect(form{Attrs: []string{"tasks", "canaries", "max_in_flight", "stop_after", "founding"}, Later: []string{"settle"}})
+	n, ok := r.Word(b)
+	o := rolloutDecl{named: n, model: model.Rollout{Name: n.Name, Canaries: int(r.Whole("canaries", 0, 0)), MaxInFlight: r.Count("max_in_flight"), StopAfter: r.Count("stop_after")}}
+	if e := r.Attr("founding"); e != nil {
+		word := r.Text("founding")
 		o.model.Together = word == "together"
 		if !o.model.Together && word != "" {
 			d.bag.Errorf(e.Range(), `Write founding = "together", or leave it out.`, "no way of founding is called %q", word)
 		}
 	}
-	if e := r.need("tasks", "Write tasks = [task.NAME]."); e != nil {
-		for _, x := range list(e) {
-			if t, ok := r.reference(x, "task"); ok {
+	if e := r.Need("tasks", "Write tasks = [task.NAME]."); e != nil {
+		for _, x := range read.List(e) {
+			if t, ok := r.Reference(x, "task"); ok {
 				o.tasks = append(o.tasks, t)
 			}
 		}
-		if len(list(e)) == 0 {
-			d.bag.Errorf(e.Range(), "Name at least one task.", "%s has no tasks", r.what)
+		if len(read.List(e)) == 0 {
+			d.bag.Errorf(e.Range(), "Name at least one task.", "%s has no tasks", r.What)
 		}
 	}
-	if ok && unique(d.bag, "rollouts", seen, n) {
+	if ok && read.Unique(d.bag, "rollouts", seen, n) {
 		w.rollouts = append(w.rollouts, o)
 	}
 }
@@ -299,7 +308,7 @@ func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen m
 func eachNames(each []named) []string {
 	var out []string
 	for _, e := range each {
-		out = append(out, e.name)
+		out = append(out, e.Name)
 	}
 	return out
 }
