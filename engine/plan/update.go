@@ -168,7 +168,7 @@ func (a aggregate) together() standing {
 // wakeAll taints the readers of `all.T`, which see the instances together: only once all of them are settled, and when
 // that ceases.
 func (p *Planner) wakeAll(c *column, before aggregate) {
-	if now := c.agg.together(); before.together() == now && now != settled {
+	if now := c.agg.together(); before.together() == now && now != settled && (before.aside > 0) == (c.agg.aside > 0) {
 		return
 	}
 	for _, e := range c.wakes {
