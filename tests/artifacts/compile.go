@@ -73,7 +73,7 @@ func checkVersions(ctx context.Context, dir string, versions map[string]string) 
 		if err != nil {
 			return fmt.Errorf("cannot ask %s for its version: %w: %s", p.name, err, tail(said, 500))
 		}
-		whole := regexp.MustCompile(`(^|[^0-9.])` + regexp.QuoteMeta(want) + `($|[^0-9.])`)
+		whole := regexp.MustCompile(regexp.QuoteMeta(want) + `($|[^0-9.])`)
 		if !whole.Match(said) {
 			return fmt.Errorf("%s is not stamped with its version: want %q in what it says: %s", p.name, want, tail(said, 500))
 		}

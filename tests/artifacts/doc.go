@@ -9,6 +9,10 @@
 // equal digests, and are built once. One build runs at a time. An interrupted one goes on where it was, for compiled
 // packages lie in Go's own cache, and finished programs in this one's.
 //
+// To move to another version, change its requirement in cluster/go.mod, and for Kubernetes the replacements of all its
+// staging modules, run go mod tidy there, and make test-artifacts. Kubernetes decides which etcd, gRPC and golang.org/x
+// modules fit: components whose own requirements exceed its are a reason to stay on the release before.
+//
 // # Output
 //
 //	OUT/current -> 0123456789abcdef    the newest build, by the digest of its inputs
@@ -38,7 +42,7 @@
 //	bin/NAME        programs
 //	cni/NAME        CNI plugins, the folder for containerd's bin_dir
 //	images/NAME.tar images, to be imported where they are
-//	licences/NAME   the licence of each program from elsewhere
+//	licences/NAME   the licence of each program from elsewhere; not those of the modules that it links
 //
 // Bundles: etcd (etcd, etcdctl), kubernetes-control (kube-apiserver, kube-controller-manager, kube-scheduler, kubectl),
 // kubernetes-node (kubelet, kube-proxy, kubectl), containerd (containerd, containerd-shim-runc-v2, ctr, the CNI plugins),
