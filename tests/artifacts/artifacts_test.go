@@ -271,6 +271,32 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// While one build runs, another one waits, and can be told not to.
+func TestOneAtATime(t *testing.T) {
+	b := newBench(t)
+	first, err := newBuilder(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := first.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	b.config.Progress = func(stage, _ string) {
+		if stage != "wait" {
+			t.Errorf("beside another build this one goes on to %s", stage)
+		}
+		cancel()
+	}
+	if _, err := Build(ctx, b.config); !errors.Is(err, context.Canceled) {
+		t.Errorf("a build that waits ends with %v", err)
+	}
+	unlock()
+	b.config.Progress = nil
+	b.build()
+}
+
 // A build whose folder was damaged is made again, without compiling.
 func TestDamaged(t *testing.T) {
 	b := newBench(t)
