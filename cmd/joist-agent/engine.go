@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"joist/engine/agent"
+	"joist/engine/agent/artifacts"
+	"joist/engine/agent/disk"
 	"joist/engine/agent/sandbox"
 	"joist/engine/agent/scout"
 	"joist/engine/agent/wire"
@@ -74,14 +77,28 @@ func (e engine) Node(ctx context.Context, s *scout.Session) error {
 	if cgroup == "" {
 		e.log.Warn("steps run without a control group of their own; what escapes them is found by its mark")
 	}
+	client, err := id.Client()
+	if err != nil {
+		return err
+	}
+	kept, err := artifacts.Open(artifacts.Config{
+		Dir: artifactsDir, Disk: filepath.Join(disk.Root, "artifacts"), Marks: filepath.Join(scout.RunDir, "artifacts"), Client: client,
+	})
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
-		Identity: id, Stage: wire.Node, Version: version, Log: e.log, Builtins: agent.Builtins(id.Incarnation, facts), Facts: facts, Cgroup: cgroup, Console: say,
+		Artifacts: kept,
+		Identity:  id, Stage: wire.Node, Version: version, Log: e.log, Builtins: agent.Builtins(id.Incarnation, facts), Facts: facts, Cgroup: cgroup, Console: say,
 	})
 	if err != nil {
 		return err
 	}
 	return a.Run(ctx)
 }
+
+// artifactsDir is where a node keeps what steps name by digest, in its root: in memory, until it has a data disk.
+const artifactsDir = "/var/lib/joist/artifacts"
 
 // enrol completes an enrolment's config from what this boot was told.
 func (e engine) enrol(ctx context.Context, s *scout.Session, config agent.EnrolConfig) (*agent.Identity, error) {

@@ -10,16 +10,17 @@ import (
 	"path/filepath"
 
 	"joist/cmd/joist/cli"
+	"joist/cmd/joist/supply"
 	"joist/providers/qemu/lab"
 	"joist/services/boot/bootset"
 )
 
 // local wires what works on this machine alone.
 func local() cli.Local {
-	return cli.Local{Serve: serve, Source: source, Replay: replay, Check: check, Format: canonical, Build: build, Lab: openLab}
+	return cli.Local{Serve: serve, Source: source, Wanted: wanted, Replay: replay, Check: check, Format: canonical, Build: build, Lab: openLab}
 }
 
-func build(ctx context.Context, o cli.BuildOptions, progress func(stage, detail string)) (string, error) {
+func build(ctx context.Context, o supply.BuildOptions, progress func(stage, detail string)) (string, error) {
 	profile, err := bootset.ParseProfile(o.Profile)
 	if err != nil {
 		return "", err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -10,8 +11,11 @@ import (
 	"strings"
 
 	"joist/cmd/joist/cli"
+	"joist/cmd/joist/supply"
 	"joist/cmd/system"
 	"joist/content"
+	"joist/engine/model"
+	"joist/engine/value"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/workflows/format"
@@ -83,31 +87,65 @@ func logger(o cli.ServeOptions) (*slog.Logger, error) {
 }
 
 // source reads a cluster file, gathers its packs, and checks it all, so that what is wrong is said in one go, without an
-// engine. The engine checks again what it is sent.
+// engine. The engine checks again what it is sent. The packs of a frozen set are the engine's.
 func source(file string) (*v1.Source, error) {
+	s, _, err := declared(file)
+	return s, err
+}
+
+// declared is source with the checked model, nil where that is the engine's to make.
+func declared(file string) (*v1.Source, *model.Model, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the cluster file: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
 	}
 	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
 	if cluster == nil {
-		return nil, diags.Err()
+		return nil, nil, diags.Err()
 	}
+	s := &v1.Source{FileName: filepath.Base(file), File: data}
+	if cluster.Frozen != "" {
+		return s, nil, nil
+	}
+	var m *model.Model
 	packs, more, err := content.Gather(cluster, filepath.Dir(file), system.Catalogue())
 	if diags = append(diags, more...); err == nil && !more.HasErrors() {
 		var loaded map[string]*lang.Pack
 		if loaded, _, err = content.Unpack(packs, system.Catalogue()); err == nil { // what is wrong with them is said above
-			_, more = lang.Compile(lang.Source{Packs: loaded, Cluster: cluster})
+			m, more = lang.Compile(lang.Source{Packs: loaded, Cluster: cluster})
 			diags = append(diags, more...)
 		}
 	}
 	if diags.HasErrors() {
-		return nil, diags.Err()
+		return nil, nil, diags.Err()
 	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Packs = packs
+	return s, m, nil
+}
+
+// wanted lists what artifacts the packs of a cluster file name.
+func wanted(file string) ([]supply.Wanted, error) {
+	_, m, err := declared(file)
 	if err != nil {
 		return nil, err
 	}
-	return &v1.Source{FileName: filepath.Base(file), File: data, Packs: packs}, nil
+	if m == nil {
+		return nil, errors.New("the cluster is pinned to a frozen set: the engine has what it needs, or joist plan says what is missing")
+	}
+	var list []supply.Wanted
+	for _, a := range m.Artifacts {
+		w := supply.Wanted{Pack: a.Pack, MirrorEntry: v1.MirrorEntry{
+			Kind: string(a.Kind), Name: a.Name, Version: a.Version, Arch: a.Arch, Size: a.Size, Licence: a.Licence, URL: a.URL,
+		}}
+		if a.Digest != (value.Digest{}) {
+			w.Digest = "sha256-" + a.Digest.String()
+		}
+		list = append(list, w)
+	}
+	return list, nil
 }
 
 // check checks a pack's folder, with the packs that it requires.

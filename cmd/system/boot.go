@@ -99,6 +99,7 @@ type bootIssuer struct{ s *System }
 func (b bootIssuer) Issue(ctx context.Context, r boot.BootRequest) (string, error) {
 	if m, ok := b.s.Site.Find(string(r.MAC), string(r.UUID)); ok {
 		b.s.suspect(m, string(r.MAC), string(r.UUID))
+		b.s.booted.set(m.Name, r.Set)
 	}
 	id, err := b.s.Site.Issue(ctx, site.Boot{MAC: string(r.MAC), UUID: string(r.UUID), Address: r.Addr.String()})
 	if err != nil {
@@ -107,11 +108,18 @@ func (b bootIssuer) Issue(ctx context.Context, r boot.BootRequest) (string, erro
 	return id.String(), nil
 }
 
-// bootSets implements boot.Sets: one set for all machines.
+// bootSets implements boot.Sets: that of the machine's cluster.
 type bootSets struct{ s *System }
 
-func (b bootSets) BootSet(context.Context, boot.Record) (boot.Set, error) {
-	m := b.s.sets.current()
+func (b bootSets) BootSet(ctx context.Context, r boot.Record) (boot.Set, error) {
+	cluster := ""
+	if known, ok := b.s.Site.Lookup(r.Name); ok {
+		cluster = known.Cluster
+	}
+	m, err := b.s.bootSetOf(ctx, cluster)
+	if err != nil {
+		return boot.Set{}, err
+	}
 	if m == nil {
 		return boot.Set{}, errors.New("the engine has no boot set; build one with joist bootset build")
 	}

@@ -3,8 +3,10 @@ package system
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"joist/content"
+	"joist/content/mirror"
 	"joist/engine/agent"
 	"joist/engine/value"
 	"joist/services/clusters"
@@ -17,24 +19,44 @@ func Catalogue() lang.Catalogue {
 }
 
 // compiler implements clusters.Compiler with the language.
-type compiler struct{}
+type compiler struct{ mirror *mirror.Mirror }
 
-func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compiled, error) {
-	packs, diags, err := content.Unpack(s.Packs, Catalogue())
+func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Compiled, error) {
+	file, diags := lang.LoadCluster(s.FileName, s.File)
+	if diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	if file.Frozen != "" && s.Pins == nil {
+		if err := c.thaw(ctx, file.Frozen, &s); err != nil {
+			return nil, err
+		}
+	}
+	packs, more, err := content.Unpack(s.Packs, Catalogue())
 	if err != nil {
 		return nil, err
 	}
-	file, more := lang.LoadCluster(s.FileName, s.File)
+	if diags = append(diags, more...); diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen})
 	diags = append(diags, more...)
 	if diags.HasErrors() {
 		return nil, diags.Err()
 	}
-	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file})
-	diags = append(diags, more...)
-	if diags.HasErrors() {
-		return nil, diags.Err()
+	if s.Pins == nil {
+		if s.Pins, err = c.mirror.Resolve(ctx, m.Artifacts); err != nil {
+			return nil, err
+		}
+		if len(s.Pins) > 0 {
+			m, _ = lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins}) // what there is to say was said above
+		}
 	}
-	c := &clusters.Compiled{Model: m, Choose: map[string]clusters.Selection{}, Warnings: diags.Text()}
+	for _, a := range m.Artifacts {
+		if a.Digest == (value.Digest{}) || a.Size == 0 {
+			return nil, fmt.Errorf("the frozen set %s has no artifact %s: it was made of another workflow; leave frozen out, or freeze again", file.Frozen, a.PinName())
+		}
+	}
+	out := &clusters.Compiled{Model: m, Source: &s, Choose: map[string]clusters.Selection{}, Warnings: diags.Text()}
 	for role, sel := range file.Nodes {
 		chosen := clusters.Selection{Names: sel.Names, Count: sel.Count}
 		if sel.Predicate != nil {
@@ -49,7 +71,22 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 				return sel.Predicate(name, v)
 			}
 		}
-		c.Choose[role] = chosen
+		out.Choose[role] = chosen
 	}
-	return c, nil
+	return out, nil
+}
+
+// thaw takes packs and artifacts from a frozen set, whatever else there is by now.
+func (c compiler) thaw(ctx context.Context, name string, s *clusters.Source) error {
+	set, ref, err := c.mirror.Ready(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.Packs, s.Pins, s.Frozen = map[string][]byte{}, set.Pins(), ref.Digest
+	for _, p := range set.Packs {
+		if s.Packs[p.Name], err = c.mirror.Pack(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -269,7 +269,7 @@ type siteOfAgents struct {
 }
 
 // Target says what a machine shall become: a node if a cluster has claimed it, else nothing.
-func (t siteOfAgents) Target(_ context.Context, name string) (wire.Target, error) {
+func (t siteOfAgents) Target(ctx context.Context, name string) (wire.Target, error) {
 	m, ok := t.s.Site.Lookup(name)
 	switch {
 	case !ok:
@@ -278,10 +278,17 @@ func (t siteOfAgents) Target(_ context.Context, name string) (wire.Target, error
 		return wire.Target{Kind: wire.Quarantined, Message: "this machine is in quarantine: " + string(m.Enrol.Quarantine)}, nil
 	case m.Cluster == "":
 		return wire.Target{Kind: wire.Idle, Message: "waiting for a cluster to claim this machine"}, nil
-	case t.s.sets.current() == nil:
+	}
+	set, err := t.s.bootSetOf(ctx, m.Cluster)
+	if err != nil { // the connection is not to blame
+		return wire.Target{Kind: wire.Idle, Message: "claimed by cluster " + m.Cluster + ", but its boot set cannot be told: " + err.Error()}, nil
+	}
+	if set == nil {
 		return wire.Target{Kind: wire.Idle, Message: "claimed by cluster " + m.Cluster + ", but the engine has no boot set; build one with joist bootset build"}, nil
 	}
-	set := t.s.sets.current()
+	if booted := t.s.booted.get(name); booted != "" && booted != set.Digest { // its kernel is another one
+		return wire.Target{Kind: wire.Idle, Message: "claimed by cluster " + m.Cluster + ", which is made for another boot set than this machine booted: switch it off and on with joist node power " + name + " cycle"}, nil
+	}
 	image := set.Image
 	digest, err := artifacts.ParseDigest("sha256:" + image.SHA256)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"joist/engine/value"
 	"joist/pki/enrol"
 	"joist/services/agents"
+	"joist/services/boot"
 	"joist/services/boot/phase"
 	"joist/services/site"
 )
@@ -57,6 +58,9 @@ func (n nodes) Perform(ctx context.Context, o drive.Order) error {
 	}
 	r, err := request(o)
 	if err != nil {
+		return err
+	}
+	if r.Artifacts, err = n.artifacts(o.Step); err != nil {
 		return err
 	}
 	return n.s.gateway.Dispatch(ctx, agents.Order{Node: o.Agent, Level: level, Request: r})
@@ -112,6 +116,22 @@ func request(o drive.Order) (wire.Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// artifacts tells an agent where to find what a step's scripts need.
+func (n nodes) artifacts(s *model.Step) ([]wire.Artifact, error) {
+	var list []wire.Artifact
+	for i := range s.Artifacts {
+		a := &s.Artifacts[i]
+		if a.Digest == (value.Digest{}) || a.Size == 0 {
+			return nil, fmt.Errorf("internal error: nobody decided which file artifact %s of step %s is", a.PinName(), s.Name)
+		}
+		list = append(list, wire.Artifact{
+			Name: a.Name, Digest: "sha256:" + a.Digest.String(), Size: a.Size, Bundle: a.Kind == model.Bundle,
+			URLs: []string{n.s.httpURL() + boot.ArtifactPath(digestOf(a.Digest))},
+		})
+	}
+	return list, nil
 }
 
 // withOutputs adds the last outputs to a remove's inputs, under their own names where no input has that name.

@@ -86,6 +86,9 @@ func (s *System) parts(version string) restapi.Parts {
 		},
 		Notices: s.Notices, Logger: s.cfg.Log,
 	}
+	p.Mirror = &restapi.Mirror{
+		Mirror: s.Mirror, Clusters: s.Clusters, Files: s.files, Boots: s.sets, BootSet: s.bootSetOf, PackVersion: packVersion,
+	}
 	if s.Lab != nil {
 		p.Lab, p.Console = apiLab{s}, s.console
 	}

@@ -12,8 +12,10 @@ import (
 	"strings"
 	"sync"
 
+	"joist/engine/value"
 	"joist/services/boot/artifacts"
 	"joist/services/boot/bootset"
+	"joist/services/clusters"
 )
 
 // sets keeps the manifests of the boot sets that machines may be given, the newest first. It implements BootSets.
@@ -155,4 +157,56 @@ func (s *sets) current() *bootset.Manifest {
 	}
 	m := s.list[0]
 	return &m
+}
+
+// bootSetOf gives the boot set that the machines of a cluster run: that of the frozen set it is pinned to, else the
+// newest. It is nil if there is none.
+func (s *System) bootSetOf(ctx context.Context, cluster string) (*bootset.Manifest, error) {
+	if cluster == "" || s.Clusters == nil || len(s.Mirror.Sets()) == 0 { // a set that is used keeps its name
+		return s.sets.current(), nil
+	}
+	model, err := s.Clusters.Pursued(ctx, cluster)
+	var unknown *clusters.UnknownError
+	if errors.As(err, &unknown) { // claimed, and the goal is not set yet
+		return s.sets.current(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if model.Frozen == (value.Digest{}) {
+		return s.sets.current(), nil
+	}
+	frozen, err := s.Mirror.SetOf(model.Frozen)
+	if err != nil {
+		return nil, err
+	}
+	if frozen.BootSet == nil {
+		return s.sets.current(), nil
+	}
+	m, err := bootset.ParseManifest(frozen.BootSet.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the boot set of a frozen set: %w", err)
+	}
+	return &m, nil
+}
+
+// noted is what is known of machines for as long as the process lives.
+type noted struct {
+	mu sync.Mutex
+	of map[string]string
+}
+
+func (n *noted) set(machine, what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.of == nil {
+		n.of = map[string]string{}
+	}
+	n.of[machine] = what
+}
+
+func (n *noted) get(machine string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.of[machine]
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"joist/content/mirror"
 	"joist/dhcp-dns/dhcp"
 	"joist/dhcp-dns/dns"
 	"joist/dhcp-dns/lease"
@@ -83,6 +84,7 @@ type System struct {
 	Power     *power.Controller
 	Lab       *qemu.Provider // nil without virtual machines
 	Artifacts *artifacts.Store
+	Mirror    *mirror.Mirror
 
 	dns      *dns.Server
 	dhcp     *dhcp.Server
@@ -90,8 +92,10 @@ type System struct {
 	gate     net.Listener // of the gateway
 	balancer *tcp.Balancer
 	sets     *sets
+	files    *files
 	logs     *logs
 	live     *live
+	booted   noted // digest of the boot set that a machine was last given
 	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper
 	notices  notices
@@ -140,7 +144,7 @@ func (s *System) openStores(ctx context.Context) error {
 	if s.Artifacts, err = artifacts.Open(filepath.Join(s.cfg.Data, "artifacts")); err != nil {
 		return err
 	}
-	if err := s.Artifacts.Sweep(); err != nil {
+	if err := errors.Join(s.Artifacts.Sweep(), s.openMirror()); err != nil {
 		return err
 	}
 	if s.sets, err = openSets(ctx, filepath.Join(s.cfg.Data, "bootsets"), s.cfg.BootSets, s.Artifacts); err != nil {
@@ -248,7 +252,7 @@ func (s *System) openClusters(ctx context.Context) error {
 			Holder: s.cfg.Holder, Store: s.db.Journals(), Snapshots: s.db.Journals(), Blobs: s.db.Blobs(), Services: handlers,
 			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log,
 		},
-		Compiler: compiler{}, Site: siteOfClusters{s},
+		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s},
 	})
 	return nil
 }

@@ -34,10 +34,11 @@ type Config struct {
 	KeepFailed  int    // see sandbox.Config
 	MaxLog      int64  // see sandbox.Config
 
-	Builtins map[string]sandbox.Builtin                          // built-in actions by name, see Builtins
-	Facts    func(ctx context.Context) (json.RawMessage, error)  // default: none
-	Become   func(ctx context.Context, target wire.Target) error // scout only: fetch, verify, prepare the hand-over
-	Console  func(line string)                                   // default: nowhere
+	Builtins  map[string]sandbox.Builtin                          // built-in actions by name, see Builtins
+	Artifacts Artifacts                                           // nil: a step that names artifacts fails
+	Facts     func(ctx context.Context) (json.RawMessage, error)  // default: none
+	Become    func(ctx context.Context, target wire.Target) error // scout only: fetch, verify, prepare the hand-over
+	Console   func(line string)                                   // default: nowhere
 
 	Now        func() time.Time // default time.Now
 	Silence    time.Duration    // how long the engine may be silent; default 60 s, three of its signs of life
@@ -45,6 +46,13 @@ type Config struct {
 	RetryLimit time.Duration    // bound of all waits; default 30 s
 	GiveUp     time.Duration    // how long the engine may be out of reach before Run returns; 0 for ever
 	FactsEvery time.Duration    // how often facts are gathered and, if changed, sent; default 5 min
+}
+
+// Artifacts keeps the files that steps name by digest.
+type Artifacts interface {
+	sandbox.Artifacts
+	// Uses notes what an instance uses from now on, in place of what it used before.
+	Uses(instance string, used []wire.Artifact) error
 }
 
 func (cfg Config) withDefaults() (Config, error) {
@@ -137,7 +145,7 @@ func New(cfg Config) (made *Agent, err error) {
 		}
 	}()
 	a.box, err = sandbox.New(sandbox.Config{
-		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins,
+		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins, Artifacts: cfg.Artifacts,
 	})
 	if err != nil {
 		return nil, err
@@ -337,7 +345,24 @@ func (a *Agent) run(ctx context.Context, req wire.Request) {
 	if res.OK && req.Verify != nil {
 		res = verified(res, a.box.Run(ctx, req.Checking(), log))
 	}
+	if res.OK {
+		a.uses(req)
+	}
 	a.finish(res)
+}
+
+// uses notes which artifacts an instance rests on. A failed apply may have left something running from the ones before.
+func (a *Agent) uses(req wire.Request) {
+	if a.cfg.Artifacts == nil || req.Action == wire.Verify {
+		return
+	}
+	used := req.Artifacts
+	if req.Action == wire.Remove {
+		used = nil
+	}
+	if err := a.cfg.Artifacts.Uses(req.Instance, used); err != nil {
+		a.report("an artifact that nobody uses stays: " + err.Error())
+	}
 }
 
 // verified is the result of an apply that went well, after it was looked at.

@@ -21,6 +21,9 @@ type Model struct {
 	Tasks    []Task                 // each after everything it refers to
 	Rollouts []Rollout
 	Outputs  []Output
+
+	Artifacts []Artifact   // all that its steps name, by pack and name, each once
+	Frozen    value.Digest // of the frozen set that all of it comes from, boot set included; zero for none
 }
 
 // Role is a part that nodes play.
@@ -135,11 +138,53 @@ type Step struct {
 	Outputs      []Field
 	Apply        Action
 	Verify       *Action
-	Remove       *Action // nil if irreversible, pure, or a service step with the default remove
-	Irreversible string  // why there is no remove
-	Once         bool    // the first success holds for the target's lifetime
+	Remove       *Action    // nil if irreversible, pure, or a service step with the default remove
+	Irreversible string     // why there is no remove
+	Once         bool       // the first success holds for the target's lifetime
+	Artifacts    []Artifact // what its scripts find on the node, by name
 	Digest       value.Digest
 	Archive      value.Digest // of the pack that holds it, for its removal after the pack has changed
+}
+
+// Artifact is a file that a step's scripts find on the node where they run: a program, an image, a bundle of both.
+type Artifact struct {
+	Name    string // as the pack calls it, and the mirror
+	Pack    string // that declares it
+	Version string
+	Arch    string // of the machines it is for, such as amd64
+	Kind    ArtifactKind
+	Licence string // SPDX expression
+	URL     string // where it was published; empty if it has to be brought by hand
+
+	// Digest is the SHA-256 of its content, Size its length in bytes. A pack may leave either open: zero until the model is
+	// compiled for an engine that has the file.
+	Digest value.Digest
+	Size   int64
+}
+
+// Pin says which file an artifact is: what a pack may leave open, and is decided when a goal is set.
+type Pin struct {
+	Digest value.Digest `json:"sha256"`
+	Size   int64        `json:"size"` // bytes
+}
+
+// PinName names the artifact among those of all packs.
+func (a *Artifact) PinName() string { return a.Pack + "." + a.Name }
+
+// ArtifactKind says what an artifact is. Two artifacts of one name may differ in it.
+type ArtifactKind string
+
+// The kinds of artifacts. Scripts find a bundle mounted, and any other as the file that it is, readable and executable.
+const (
+	File    ArtifactKind = "file"
+	Program ArtifactKind = "program" // a static executable
+	Image   ArtifactKind = "image"   // a container image in a tar file
+	Bundle  ArtifactKind = "bundle"  // a squashfs, mounted read-only
+)
+
+// ArtifactKinds lists them.
+func ArtifactKinds() []string {
+	return []string{string(File), string(Program), string(Image), string(Bundle)}
 }
 
 // Field is a declared input or output.

@@ -90,12 +90,32 @@ type Journals interface {
 type Artifacts interface {
 	// Put stores what r yields, durably, if its digest is the given one ("sha256-" and 64 digits).
 	Put(ctx context.Context, digest string, r io.Reader) (*v1.Artifact, error)
-	// Size gives a stored artifact's size in bytes.
-	Size(ctx context.Context, digest string) (int64, error)
+	// Open gives a stored artifact for reading, and its size in bytes.
+	Open(ctx context.Context, digest string) (io.ReadSeekCloser, int64, error)
 	// Register makes a boot set known whose files were put before.
 	Register(ctx context.Context, manifest json.RawMessage) (*v1.BootSet, error)
 	// BootSets lists those that are known.
 	BootSets(ctx context.Context) ([]v1.BootSet, error)
+}
+
+// Mirror is the catalogue of what clusters can use.
+type Mirror interface {
+	List(ctx context.Context) ([]v1.MirrorEntry, error)
+	// Add enters files that were put before: all of them or none.
+	Add(ctx context.Context, a v1.MirrorAdd) error
+	// Verify reads every file again that the catalogue or a frozen set names.
+	Verify(ctx context.Context) ([]v1.MirrorFinding, error)
+	// Collect removes what nothing names.
+	Collect(ctx context.Context, c v1.MirrorCollect) (*v1.MirrorCollected, error)
+}
+
+// Frozen keeps immutable sets of everything that clusters used.
+type Frozen interface {
+	List(ctx context.Context) ([]v1.FrozenSet, error)
+	Get(ctx context.Context, name string) (*v1.FrozenSet, error)
+	Freeze(ctx context.Context, f v1.Freeze) (*v1.FrozenSet, error)
+	// Thaw forgets a set.
+	Thaw(ctx context.Context, name string) error
 }
 
 // Info says what engine this is.
@@ -107,7 +127,7 @@ type Info struct {
 	Started time.Time
 }
 
-// Config is what a server works with. All interfaces are required but Artifacts; zero numbers have the defaults named.
+// Config is what a server works with. All interfaces are required but those that say what nil means; zero numbers have the defaults named.
 type Config struct {
 	Info      Info
 	Clusters  Clusters
@@ -116,6 +136,8 @@ type Config struct {
 	Machines  Machines
 	Journals  Journals
 	Artifacts Artifacts // nil: uploads are refused
+	Mirror    Mirror    // nil: there is no catalogue
+	Frozen    Frozen    // nil: nothing can be frozen
 	Lab       Lab       // nil: there are no virtual machines
 
 	Notices func() []string  // what a person should know of, newest first; nil for none

@@ -186,17 +186,59 @@ func (f fakeArtifacts) Put(_ context.Context, digest string, r io.Reader) (*v1.A
 	f.put = string(data)
 	return &v1.Artifact{Digest: digest, Size: int64(len(data))}, err
 }
-func (f fakeArtifacts) Size(context.Context, string) (int64, error) { return int64(len(f.put)), nil }
+
+// closing is a file in memory.
+type closing struct{ *strings.Reader }
+
+func (closing) Close() error { return nil }
+
+func (f fakeArtifacts) Open(context.Context, string) (io.ReadSeekCloser, int64, error) {
+	return closing{strings.NewReader(string(f.put))}, int64(len(f.put)), nil
+}
 func (f fakeArtifacts) Register(context.Context, json.RawMessage) (*v1.BootSet, error) {
 	return &v1.BootSet{Digest: "d"}, nil
 }
 func (f fakeArtifacts) BootSets(context.Context) ([]v1.BootSet, error) { return []v1.BootSet{}, nil }
 
+type fakeMirror struct{}
+
+func (fakeMirror) List(context.Context) ([]v1.MirrorEntry, error) {
+	return []v1.MirrorEntry{{Name: "etcd"}, {Name: "kubelet"}}, nil
+}
+func (fakeMirror) Add(_ context.Context, a v1.MirrorAdd) error {
+	if !a.Replace {
+		return Fail(v1.Conflict, errors.New("it is there"), "")
+	}
+	return nil
+}
+func (fakeMirror) Verify(context.Context) ([]v1.MirrorFinding, error) {
+	return []v1.MirrorFinding{{What: []string{"etcd"}}}, nil
+}
+func (fakeMirror) Collect(_ context.Context, c v1.MirrorCollect) (*v1.MirrorCollected, error) {
+	if !c.Unused {
+		return nil, errors.New("the request was not passed on")
+	}
+	return &v1.MirrorCollected{Bytes: 7}, nil
+}
+
+type fakeFrozen struct{}
+
+func (fakeFrozen) List(context.Context) ([]v1.FrozenSet, error) {
+	return []v1.FrozenSet{{Name: "winter"}}, nil
+}
+func (fakeFrozen) Get(_ context.Context, name string) (*v1.FrozenSet, error) {
+	return &v1.FrozenSet{Name: name}, nil
+}
+func (fakeFrozen) Freeze(_ context.Context, f v1.Freeze) (*v1.FrozenSet, error) {
+	return &v1.FrozenSet{Name: f.Name, Cluster: f.Cluster}, nil
+}
+func (fakeFrozen) Thaw(context.Context, string) error { return nil }
+
 func newServer(t testing.TB, f *fake) *Server {
 	t.Helper()
 	s, err := New(Config{
 		Info: Info{Version: "test"}, Clusters: fakeClusters{f}, Instances: fakeClusters{f}, Changes: fakeClusters{f}, Machines: fakeMachines{f},
-		Journals: f, Artifacts: fakeArtifacts{f}, Lab: fakeMachines{f}, MaxBody: 1 << 20, MaxArtifact: 1 << 20, Heartbeat: 20 * time.Millisecond, Rescan: 5 * time.Millisecond,
+		Journals: f, Artifacts: fakeArtifacts{f}, Mirror: fakeMirror{}, Frozen: fakeFrozen{}, Lab: fakeMachines{f}, MaxBody: 1 << 20, MaxArtifact: 1 << 20, Heartbeat: 20 * time.Millisecond, Rescan: 5 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -244,6 +286,15 @@ func TestRoutes(t *testing.T) {
 		{"GET /v1/machines/{machine}/console", "/v1/machines/n1/console?tail=5", "", 200, "console of n1 tail 5 follow false"},
 		{"PUT /v1/artifacts/{digest}", "/v1/artifacts/" + digest, "content", 201, `"size":7`},
 		{"HEAD /v1/artifacts/{digest}", "/v1/artifacts/" + digest, "", 200, ""},
+		{"GET /v1/artifacts/{digest}", "/v1/artifacts/" + digest, "", 200, "content"},
+		{"GET /v1/mirror", "/v1/mirror", "", 200, `"etcd"`},
+		{"POST /v1/mirror", "/v1/mirror", `{"entries":[{"name":"kubelet"}],"replace":true}`, 200, `"kubelet"`},
+		{"POST /v1/mirror/verify", "/v1/mirror/verify", "", 200, `"what":["etcd"]`},
+		{"POST /v1/mirror/gc", "/v1/mirror/gc", `{"unused":true}`, 200, `"bytes":7`},
+		{"GET /v1/mirror/sets", "/v1/mirror/sets", "", 200, `"winter"`},
+		{"POST /v1/mirror/sets", "/v1/mirror/sets", `{"name":"winter","cluster":"demo"}`, 201, `"winter"`},
+		{"GET /v1/mirror/sets/{set}", "/v1/mirror/sets/winter", "", 200, `"winter"`},
+		{"DELETE /v1/mirror/sets/{set}", "/v1/mirror/sets/winter", "", 204, ""},
 		{"GET /v1/bootsets", "/v1/bootsets", "", 200, "[]"},
 		{"POST /v1/bootsets", "/v1/bootsets", `{"format":1}`, 201, `"d"`},
 	} {
@@ -289,7 +340,12 @@ func TestBadInput(t *testing.T) {
 		{"PUT", "/v1/clusters", `{}`, 405, v1.Method},
 		{"PATCH", "/v1/clusters/demo", `{}`, 405, v1.Method},
 		{"POST", "/v1/status", `{}`, 405, v1.Method},
-		{"GET", "/v1/artifacts/" + digest, "", 405, v1.Method},
+		{"POST", "/v1/artifacts/" + digest, "", 405, v1.Method},
+		{"GET", "/v1/artifacts/sha256-00", "", 400, v1.Malformed},
+		{"POST", "/v1/mirror", `{"entries":[]}`, 400, v1.Malformed},
+		{"POST", "/v1/mirror", `{"entries":[{"name":"a"}]}`, 409, v1.Conflict},
+		{"POST", "/v1/mirror/gc", ``, 400, v1.Malformed},
+		{"DELETE", "/v1/mirror/sets/UPPER", "", 400, v1.Malformed},
 		{"GET", "/", "", 404, v1.NotFound},
 		{"GET", "/v2/status", "", 404, v1.NotFound},
 		{"GET", "/v1/clusters/other", "", 404, v1.NotFound},

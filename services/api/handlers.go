@@ -382,6 +382,10 @@ func (s *Server) putArtifact(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) headArtifact(w http.ResponseWriter, r *http.Request) error {
+	return s.getArtifact(w, r)
+}
+
+func (s *Server) getArtifact(w http.ResponseWriter, r *http.Request) error {
 	store, err := s.artifacts()
 	if err != nil {
 		return err
@@ -390,12 +394,14 @@ func (s *Server) headArtifact(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	size, err := store.Size(r.Context(), digest)
+	f, _, err := store.Open(r.Context(), digest)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	w.WriteHeader(http.StatusOK)
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+digest+`"`)
+	http.ServeContent(w, r, "", time.Time{}, f)
 	return nil
 }
 

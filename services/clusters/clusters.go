@@ -27,11 +27,17 @@ type Source struct {
 	FileName string            `json:"file_name"`
 	File     []byte            `json:"file"`
 	Packs    map[string][]byte `json:"packs"` // archives by the name under which the file uses them
+
+	// Pins are the files decided on for the packs' artifacts, by their PinName; nil to have the compiler decide. A goal's
+	// source has them, so that its model is always compiled to the same.
+	Pins   map[string]model.Pin `json:"pins"`
+	Frozen value.Digest         `json:"frozen"` // of the frozen set that packs and pins come from; zero for none
 }
 
 // Compiled is a checked source.
 type Compiled struct {
 	Model    *model.Model
+	Source   *Source              // with everything decided; nil if there was nothing to decide
 	Choose   map[string]Selection // by role
 	Warnings string               // diagnostics that stop nothing, as text
 }
@@ -224,11 +230,14 @@ type archived struct {
 	FileName string            `json:"file_name"`
 	File     string            `json:"file"`
 	Packs    map[string]string `json:"packs"`
+
+	Pins   map[string]model.Pin `json:"pins,omitempty"`
+	Frozen value.Digest         `json:"frozen,omitzero"`
 }
 
 func (c *Clusters) archive(ctx context.Context, s Source) (value.Digest, error) {
 	var digest value.Digest
-	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}}
+	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}, Pins: s.Pins, Frozen: s.Frozen}
 	for name, data := range s.Packs {
 		d, err := c.cfg.Drive.Blobs.Put(ctx, data)
 		if err != nil {
@@ -249,25 +258,37 @@ func (c *Clusters) archive(ctx context.Context, s Source) (value.Digest, error) 
 
 // Model implements drive.Library: it compiles a goal's archived source again.
 func (c *Clusters) Model(ctx context.Context, g history.Goal) (*model.Model, error) {
-	data, err := c.cfg.Drive.Blobs.Get(ctx, g.Source.String())
+	s, err := c.source(ctx, g.Source)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find the archived source: %w", err)
-	}
-	var a archived
-	if err := json.Unmarshal(data, &a); err != nil {
-		return nil, fmt.Errorf("cannot read the archived source: %w", err)
-	}
-	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}}
-	for name, d := range a.Packs {
-		if s.Packs[name], err = c.cfg.Drive.Blobs.Get(ctx, d); err != nil {
-			return nil, fmt.Errorf("cannot find the archive of pack %s: %w", name, err)
-		}
+		return nil, err
 	}
 	compiled, err := c.cfg.Compiler.Compile(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	return compiled.Model, nil
+}
+
+// source reads an archived source.
+func (c *Clusters) source(ctx context.Context, digest value.Digest) (Source, error) {
+	data, err := c.cfg.Drive.Blobs.Get(ctx, digest.String())
+	if err != nil {
+		return Source{}, fmt.Errorf("cannot find the archived source: %w", err)
+	}
+	var a archived
+	if err := json.Unmarshal(data, &a); err != nil {
+		return Source{}, fmt.Errorf("cannot read the archived source: %w", err)
+	}
+	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}, Pins: a.Pins, Frozen: a.Frozen}
+	if s.Pins == nil {
+		s.Pins = map[string]model.Pin{} // nothing is decided anew
+	}
+	for name, d := range a.Packs {
+		if s.Packs[name], err = c.cfg.Drive.Blobs.Get(ctx, d); err != nil {
+			return Source{}, fmt.Errorf("cannot find the archive of pack %s: %w", name, err)
+		}
+	}
+	return s, nil
 }
 
 // Accepted is what became of a declaration.
@@ -301,6 +322,9 @@ func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, e
 		if before, err = goalOf(ctx, loop); err != nil {
 			return nil, err
 		}
+	}
+	if compiled.Source != nil {
+		s = *compiled.Source
 	}
 	source, err := c.archive(ctx, s)
 	if err != nil {

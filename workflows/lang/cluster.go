@@ -1,8 +1,6 @@
 package lang
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/Masterminds/semver/v3"
@@ -10,9 +8,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"joist/engine/model"
-	"joist/engine/value"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/selection"
 )
 
 // ClusterFile is an operator's declaration of a cluster, checked as far as that goes without its packs.
@@ -23,6 +21,7 @@ type ClusterFile struct {
 	Nodes    map[string]Selection // by role
 	Slots    map[string]string    // "pack.name" of what fills a slot, by the slot's path
 	Storage  string               // "disk" or "memory"; memory if it says nothing
+	Frozen   string               // name of the frozen set that it is pinned to; empty for none
 
 	file  string
 	src   []byte
@@ -62,7 +61,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots"}, Later: []string{"reboot"}})
+	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen"}, Later: []string{"reboot"}})
 	n, _ := r.Word(b)
 	c.Name, c.at = n.Name, n.At
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
@@ -83,11 +82,16 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 	}
 	r.Need("nodes", `Write nodes = { ROLE = ["machine"] }, or select(facts.memory >= gib(2), 3).`)
 	for _, p := range r.Pairs("nodes") {
-		c.Nodes[p.Name], c.roles[p.Name] = selection(r.Bag, c.src, p.Value), p.At
+		c.Nodes[p.Name], c.roles[p.Name] = selection.Read(r.Bag, c.src, p.Value), p.At
 	}
 	c.with = r.Pairs("with")
 	c.Slots, c.fills = map[string]string{}, map[string]*fill{}
 	c.slots(r)
+	if e := r.Attr("frozen"); e != nil {
+		if c.Frozen = r.Text("frozen"); c.Frozen == "" {
+			r.Bag.Errorf(e.Range(), `Write frozen = "name", as joist mirror freeze was given it.`, "the frozen set has no name")
+		}
+	}
 	c.Storage = "memory"
 	if e := r.Attr("storage"); e != nil {
 		c.Storage = r.Text("storage")
@@ -127,89 +131,4 @@ func (c *ClusterFile) pack(r *reader, p pair) {
 		r.Bag.Errorf(o.SrcRange, `Add source = "builtin", or a folder such as "./content/etcd".`, "the pack %q has no source", p.Name)
 	}
 	c.Packs[p.Name], c.packs[p.Name] = src, p.At
-}
-
-// selection reads ["a", "b"] or select(EXPR, COUNT).
-func selection(bag *diag.Bag, src []byte, e hclsyntax.Expression) Selection {
-	at := e.Range()
-	s := Selection{Text: string(at.SliceBytes(src)), Range: model.Range{File: at.Filename, Line: at.Start.Line, Col: at.Start.Column}}
-	advice := `Write ["machine", …], or select(facts.memory >= gib(2), 3).`
-	if t, ok := e.(*hclsyntax.TupleConsExpr); ok {
-		s.Names = []string{}
-		for _, x := range t.Exprs {
-			name, ok := constantText(bag, x)
-			switch {
-			case !ok:
-			case name == "":
-				bag.Errorf(x.Range(), "Write the machine's name.", "a machine without a name")
-			case slices.Contains(s.Names, name):
-				bag.Errorf(x.Range(), "Remove one of them.", "machine %q stands twice in one role", name)
-			default:
-				s.Names = append(s.Names, name)
-			}
-		}
-		return s
-	}
-	call, ok := e.(*hclsyntax.FunctionCallExpr)
-	if !ok || call.Name != "select" {
-		bag.Errorf(at, advice, "expected the machines of a role")
-		return s
-	}
-	if len(call.Args) != 2 {
-		bag.Errorf(at, "Write select(CONDITION, COUNT): a condition on facts, and how many machines.", "select takes two arguments")
-		return s
-	}
-	if v, ok := expr.Constant(bag, call.Args[1], value.Type{Kind: value.Number}); ok {
-		n, accuracy := v.Cty().AsBigFloat().Int64()
-		if accuracy != 0 || n < 1 || n > 1_000_000 {
-			bag.Errorf(call.Args[1].Range(), "Write a whole number, at least 1.", "this is not a number of machines")
-		}
-		s.Count = int(n)
-	}
-	s.Predicate = predicate(bag, call.Args[0])
-	return s
-}
-
-// facts gives the two words of a select condition their values.
-type facts struct{ name, facts value.Value }
-
-// Lookup implements model.Scope.
-func (f facts) Lookup(r model.Ref) value.Value {
-	if r.Attr == "name" {
-		return f.name
-	}
-	return f.facts
-}
-
-func predicate(bag *diag.Bag, e hclsyntax.Expression) func(string, value.Value) (bool, error) {
-	good := true
-	expr.Check(expr.Env{Bag: bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) {
-		switch root := t.RootName(); root {
-		case "facts":
-			return expr.Shape{}, 1
-		case "name":
-			return expr.Shape{Type: value.Type{Kind: value.String}}, 1
-		default:
-			good = false
-			bag.Errorf(t.SourceRange(), diag.Suggest(root, []string{"facts", "name"}), "a condition on machines knows no %q", root)
-			return expr.Shape{}, 1
-		}
-	}}, e, value.Type{Kind: value.Bool})
-	if !good {
-		return nil
-	}
-	x := expr.Compile(e, func(t hcl.Traversal) (expr.Source, int) {
-		return expr.Reference{Ref: model.Ref{Kind: model.RefNode, Attr: t.RootName()}}, 1
-	})
-	return func(name string, of value.Value) (bool, error) {
-		v, err := x.Eval(facts{value.Text(name), of})
-		if err != nil {
-			return false, fmt.Errorf("cannot decide whether to select %s: %w", name, err)
-		}
-		v, err = value.Type{Kind: value.Bool}.Check(v)
-		if err != nil || !v.Known() || v.Null() {
-			return false, errors.Join(fmt.Errorf("cannot decide whether to select %s: the condition is neither true nor false", name), err)
-		}
-		return v.True(), nil
-	}
 }

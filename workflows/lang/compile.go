@@ -24,10 +24,10 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			ds = append(ds, Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("the pack %q has errors", name), Detail: "Correct them first."})
 		}
 	}
-	c := &compiler{src: src, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
+	c := &compiler{src: src, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.workflow()
 	if w != nil {
-		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.full(), Storage: c.file.Storage, Trust: model.Claimed}
+		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen}
 		c.inputs(w)
 		if !ds.HasErrors() && !c.bag.HasErrors() {
 			if w = c.fill(w); !c.bag.HasErrors() {
@@ -35,6 +35,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			}
 		}
 		c.nodes(w)
+		slices.SortFunc(c.model.Artifacts, func(a, b model.Artifact) int { return compare(a.PinName(), b.PinName()) })
 	}
 	ds = append(ds, c.bag.Done("")...)
 	if ds.HasErrors() {
@@ -52,6 +53,7 @@ type compiler struct {
 	model *model.Model
 	each  map[string]bool // tasks that have an instance for each node
 	top   *frame
+	steps map[*model.Step]*model.Step // with the digests of their artifacts decided
 }
 
 // workflow gives the workflow that the cluster file names, and checks its packs.
@@ -242,7 +244,7 @@ func (f *frame) task(t *taskDecl, s *stepDecl) {
 		f.trust(s.pack)
 	}
 	out := model.Task{
-		Name: f.prefix + t.Name, Doc: s.Doc, Step: s.Step, Each: f.outer(eachNames(t.each)), When: f.condition(t),
+		Name: f.prefix + t.Name, Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(eachNames(t.each)), When: f.condition(t),
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
@@ -403,6 +405,11 @@ func (c *compiler) digest() value.Digest {
 	for _, name := range sortedKeys(c.model.Inputs) {
 		h.Text(name)
 		h.Digest(c.model.Inputs[name].Digest())
+	}
+	artifactsDigest(h, c.model.Artifacts)
+	if c.model.Frozen != (value.Digest{}) {
+		h.Text("frozen")
+		h.Digest(c.model.Frozen)
 	}
 	return h.Sum()
 }

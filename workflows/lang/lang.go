@@ -7,6 +7,7 @@ import (
 	"joist/engine/step"
 	"joist/engine/value"
 	"joist/workflows/lang/diag"
+	"joist/workflows/lang/selection"
 )
 
 // Diagnostics are what the language has to say about sources.
@@ -25,18 +26,16 @@ type Catalogue struct {
 type Source struct {
 	Packs   map[string]*Pack // by name: those that the cluster file names, and what they require
 	Cluster *ClusterFile
+
+	// Pins are the files that were decided on for artifacts, by their PinName. An artifact without one is left open, as is right
+	// where packs are only checked. A checksum that a pack ships takes precedence: a pin that differs from it is not used.
+	Pins map[string]model.Pin
+
+	Frozen value.Digest // of the frozen set that packs and pins come from; zero for none
 }
 
-// Selection says which machines play a role: by name, or Count machines that satisfy Predicate. Exactly one of Names and
-// Predicate is set. Of one cluster a machine plays several roles only if each lists it by name: whoever claims machines
-// never lets a predicate choose one that another role has already.
-type Selection struct {
-	Names     []string
-	Predicate func(name string, facts value.Value) (bool, error) // facts as the machine reported them; an error if it cannot tell
-	Count     int
-	Text      string      // as it is written, for people
-	Range     model.Range // where it stands
-}
+// Selection says which machines play a role.
+type Selection = selection.Selection
 
 // PackSource says where a pack comes from.
 type PackSource struct {

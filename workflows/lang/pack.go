@@ -1,13 +1,7 @@
 package lang
 
 import (
-	"archive/tar"
-	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"io/fs"
-	"path"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -16,14 +10,8 @@ import (
 
 	"joist/engine/model"
 	"joist/engine/value"
+	"joist/workflows/lang/archive"
 	"joist/workflows/lang/diag"
-)
-
-// Limits of a pack.
-const (
-	maxFiles   = 2000
-	maxFile    = 8 << 20  // bytes of one file
-	maxArchive = 64 << 20 // bytes of all
 )
 
 // manifest is the file that holds the pack block.
@@ -47,6 +35,7 @@ type Pack struct {
 	at        hcl.Range
 	required  map[string]hcl.Range
 	steps     map[string]*stepDecl
+	artifacts map[string]model.Artifact
 	workflows map[string]*workflowDecl
 	order     []*workflowDecl // as in the source
 }
@@ -63,52 +52,14 @@ func (p *Pack) Steps() map[string]*model.Step {
 // Digest identifies the pack's content: it is the digest of its archive.
 func (p *Pack) Digest() value.Digest { return p.digest }
 
-// ReadFS reads the files of a pack's folder that Load takes: *.hcl at its top and everything below files/.
-func ReadFS(dir fs.FS) (map[string][]byte, error) {
-	out, total := map[string][]byte{}, int64(0)
-	err := fs.WalkDir(dir, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			if name != "." && name != "files" && !strings.HasPrefix(name, "files/") {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !d.Type().IsRegular() || !belongs(name) {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		total += info.Size()
-		if info.Size() > maxFile || total > maxArchive || len(out) == maxFiles {
-			return fmt.Errorf("%s: a pack has at most %d files of %d MiB each, %d MiB in all", name, maxFiles, maxFile>>20, maxArchive>>20)
-		}
-		out[name], err = fs.ReadFile(dir, name)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the pack: %w", err)
-	}
-	return out, nil
-}
-
-// belongs reports whether a file is part of a pack.
-func belongs(name string) bool {
-	return fs.ValidPath(name) && (strings.HasPrefix(name, "files/") || path.Dir(name) == "." && strings.HasSuffix(name, ".hcl"))
-}
-
 // Load reads a pack: pack.hcl and the other *.hcl of its folder, and files/**, by path within the pack. It returns nil
 // where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
 // Compile refuses it. What the pack's workflows refer to is the matter of Check.
 func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
-	p := &Pack{files: map[string][]byte{}, steps: map[string]*stepDecl{}, workflows: map[string]*workflowDecl{}, required: map[string]hcl.Range{}}
+	p := &Pack{files: map[string][]byte{}, steps: map[string]*stepDecl{}, workflows: map[string]*workflowDecl{}, artifacts: map[string]model.Artifact{}, required: map[string]hcl.Range{}}
 	sources, total := map[string][]byte{}, 0
 	for _, name := range sortedKeys(files) {
-		if !belongs(name) {
+		if !archive.Belongs(name) {
 			continue
 		}
 		p.files[name] = files[name]
@@ -118,8 +69,8 @@ func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
 		}
 	}
 	bag := diag.NewBag(sources)
-	if len(p.files) > maxFiles || total > maxArchive {
-		bag.Errorf(hcl.Range{}, "Fetch large files as artifacts instead.", "the pack is too large: at most %d files and %d MiB", maxFiles, maxArchive>>20)
+	if len(p.files) > archive.MaxFiles || total > archive.MaxSize {
+		bag.Errorf(hcl.Range{}, "Fetch large files as artifacts instead.", "the pack is too large: at most %d files and %d MiB", archive.MaxFiles, archive.MaxSize>>20)
 		return nil, bag.Done("")
 	}
 	if sources[manifest] == nil {
@@ -155,12 +106,13 @@ type decoder struct {
 }
 
 func (d *decoder) bodies(bodies []*hclsyntax.Body) {
-	top := form{Blocks: map[string]int{"pack": 1, "step": 1, "workflow": 1}}
-	var packs, steps, workflows []*hclsyntax.Block
+	top := form{Blocks: map[string]int{"pack": 1, "artifact": 1, "step": 1, "workflow": 1}}
+	var packs, artifacts, steps, workflows []*hclsyntax.Block
 	for _, body := range bodies {
 		r := &reader{Bag: d.bag, Body: body, What: "a pack"}
 		r.Expect(top)
 		packs = append(packs, r.Blocks("pack", 1)...)
+		artifacts = append(artifacts, r.Blocks("artifact", 1)...)
 		steps = append(steps, r.Blocks("step", 1)...)
 		workflows = append(workflows, r.Blocks("workflow", 1)...)
 	}
@@ -175,6 +127,10 @@ func (d *decoder) bodies(bodies []*hclsyntax.Body) {
 		d.packBlock(b)
 	}
 	seen := map[string]hcl.Range{}
+	for _, b := range artifacts {
+		d.artifact(b, seen)
+	}
+	seen = map[string]hcl.Range{}
 	for _, b := range steps {
 		d.step(b, seen)
 	}
@@ -216,48 +172,10 @@ func (d *decoder) packBlock(b *hclsyntax.Block) {
 }
 
 // Archive is the deterministic archive of the pack's files: a tar file of regular files in the order of their names.
-func (p *Pack) Archive() []byte {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, name := range sortedKeys(p.files) {
-		data := p.files[name]
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data)), Format: tar.FormatPAX}
-		if w.WriteHeader(h) != nil { // names are valid and a Buffer takes everything
-			continue
-		}
-		_, _ = w.Write(data) // as above
-	}
-	_ = w.Close() // as above
-	return b.Bytes()
-}
+func (p *Pack) Archive() []byte { return archive.Pack(p.files) }
+
+// ReadFS reads the files of a pack's folder that Load takes.
+func ReadFS(dir fs.FS) (map[string][]byte, error) { return archive.ReadFS(dir) }
 
 // FromArchive gives the files of an archive back, for Load.
-func FromArchive(data []byte) (map[string][]byte, error) {
-	if len(data) > 2*maxArchive {
-		return nil, fmt.Errorf("cannot read the pack's archive: it has %d bytes", len(data))
-	}
-	out := map[string][]byte{}
-	for r := tar.NewReader(bytes.NewReader(data)); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			if !bytes.Equal((&Pack{files: out}).Archive(), data) {
-				return nil, errors.New("cannot read the pack's archive: it is not in the form that archives have")
-			}
-			return out, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the pack's archive: %w", err)
-		}
-		if h.Typeflag != tar.TypeReg || !belongs(h.Name) || out[h.Name] != nil || len(out) == maxFiles {
-			return nil, fmt.Errorf("cannot read the pack's archive: %q does not belong into a pack", h.Name)
-		}
-		body, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-		if err == nil && len(body) > maxFile {
-			err = fmt.Errorf("%s is too large", h.Name)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the pack's archive: %w", err)
-		}
-		out[h.Name] = body
-	}
-}
+func FromArchive(data []byte) (map[string][]byte, error) { return archive.Files(data) }

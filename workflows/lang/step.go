@@ -45,7 +45,7 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	before := d.bag.Count()
 	r := (&reader{Bag: d.bag}).Inner(b)
 	r.Expect(form{
-		Attrs:  []string{"scope", "doc", "once", "irreversible"},
+		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts"},
 		Blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
 		Later:  []string{"stage", "reboots", "was"},
 	})
@@ -68,6 +68,7 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	if scoped {
 		d.actions(r, s)
 	}
+	d.needs(r, s)
 	if s.broken = d.bag.Count() > before; !s.broken {
 		s.Digest = digestOf(s.Step)
 	}
@@ -437,5 +438,6 @@ func digestOf(s *model.Step) value.Digest {
 		h.Text("builtin " + a.Builtin)
 		h.Text("call " + a.Call)
 	}
+	artifactsDigest(h, s.Artifacts)
 	return h.Sum()
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"joist/cmd/joist/supply"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 )
@@ -62,11 +63,6 @@ type ServeOptions struct {
 	LogJSON           bool
 }
 
-// BuildOptions is what joist bootset build was told.
-type BuildOptions struct {
-	Profile, Out, Cache, Agent, Firmware string
-}
-
 // Local is what commands need that is not behind the API. A function that is nil makes its command say that this
 // program was built without it.
 type Local struct {
@@ -77,12 +73,14 @@ type Local struct {
 	// Replay runs the core again over a cluster's journal in a data folder, without an engine and without writing. An empty
 	// name means the only cluster there is.
 	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
+	// Wanted lists what artifacts the packs of a cluster file name.
+	Wanted func(file string) ([]supply.Wanted, error)
 	// Check checks a pack's folder and gives diagnostics as text; ok is false if one of them is an error.
 	Check func(dir string) (diagnostics []byte, ok bool, err error)
 	// Format gives the canonical form of a source.
 	Format func(name string, src []byte) ([]byte, error)
 	// Build builds a boot set and gives its folder.
-	Build func(ctx context.Context, o BuildOptions, progress func(stage, detail string)) (folder string, err error)
+	Build func(ctx context.Context, o supply.BuildOptions, progress func(stage, detail string)) (folder string, err error)
 	// Lab gives the lab of a data folder.
 	Lab func(data, subnet string) (Lab, error)
 }
@@ -275,10 +273,18 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
 		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), a.destroyCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
-	add("content", a.packCommand(), a.fmtCommand(), a.bootsetCommand())
+	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())
 	usageErrors(root)
 	return root
+}
+
+func (a *app) supply() *supply.Program {
+	return &supply.Program{
+		Out: a.Out, Err: a.Err, Now: a.Now, Client: func() *client.Client { a.connect(); return a.api }, JSON: a.json, Usage: usage, Pick: a.pick,
+		Table: func(rows [][]string) { table(a.Out, rows) }, Clusters: a.completeClusterFlag, Wanted: a.Local.Wanted, Build: a.Local.Build,
+		Quiet: func() bool { return a.output == "json" },
+	}
 }
 
 // usageErrors makes every complaint about arguments one about usage, with the way to the help.

@@ -11,8 +11,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-
-	"joist/services/boot/bootset"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -207,122 +205,6 @@ func hclFiles(path string) ([]string, error) {
 		return nil, fmt.Errorf("cannot format: %w", err)
 	}
 	return files, nil
-}
-
-func (a *app) bootsetCommand() *cobra.Command {
-	var o BuildOptions
-	build := &cobra.Command{
-		Use: "build", Short: "Build a boot set: kernel, scout and node image",
-		Example: "  joist bootset build --profile virt --out boot --agent bin/joist-agent", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if a.Local.Build == nil {
-				return missing("build boot sets")
-			}
-			if o.Agent == "" {
-				return usage("no agent is named: --agent FILE, the static joist-agent that becomes scout")
-			}
-			folder, err := a.Local.Build(cmd.Context(), o, func(stage, detail string) {
-				if a.output != "json" {
-					fmt.Fprintf(a.Err, "%s %-10s %s\n", a.Now().Format("15:04:05"), stage, detail)
-				}
-			})
-			if err != nil {
-				return err
-			}
-			return a.showBootSet(folder)
-		},
-	}
-	f := build.Flags()
-	f.StringVar(&o.Profile, "profile", "virt", "virt or metal")
-	f.StringVar(&o.Out, "out", "boot", "folder that receives boot sets, each in a folder of its own")
-	f.StringVar(&o.Cache, "cache", "", "folder of packages and intermediate results (default OUT/.cache)")
-	f.StringVar(&o.Agent, "agent", "", "the static joist-agent (required)")
-	f.StringVar(&o.Firmware, "firmware", "", "folder that becomes scout's /lib/firmware")
-	must(build.RegisterFlagCompletionFunc("profile", cobra.FixedCompletions([]string{"virt", "metal"}, cobra.ShellCompDirectiveNoFileComp)))
-	show := &cobra.Command{
-		Use: "show DIR", Short: "Show a boot set, and check that its parts belong together",
-		Example: "  joist bootset show boot/virt-3f2a", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.showBootSet(args[0]) },
-	}
-	list := &cobra.Command{
-		Use: "list", Short: "List the boot sets that the engine has", Example: "  joist bootset list", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			sets, err := a.api.BootSets(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if done, err := a.json(sets); done {
-				return err
-			}
-			rows := [][]string{{"BOOT SET", "PROFILE", "KERNEL", ""}}
-			for _, s := range sets {
-				note := ""
-				if s.Default {
-					note = "default"
-				}
-				rows = append(rows, []string{s.Digest, s.Profile, s.Kernel, note})
-			}
-			table(a.Out, rows)
-			return nil
-		},
-	}
-	push := &cobra.Command{
-		Use: "push DIR", Short: "Give a boot set to the engine",
-		Example: "  joist bootset push boot/virt-3f2a", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.pushBootSet(cmd.Context(), args[0]) },
-	}
-	return group("bootset", "Build boot sets and look at them", build, show, list, push)
-}
-
-func (a *app) showBootSet(folder string) error {
-	s, err := bootset.Open(folder)
-	if err != nil {
-		return err
-	}
-	if done, err := a.json(s); done {
-		return err
-	}
-	rows := [][]string{{"boot set", s.Digest}, {"folder", s.Folder}, {"profile", string(s.Profile)}, {"kernel", s.KernelVersion}, {"scout's modules", fmt.Sprint(s.ScoutModules)}}
-	for _, f := range []bootset.File{s.Kernel, s.Initrd, s.Image} {
-		rows = append(rows, []string{f.File, fmt.Sprintf("%.1f MB  sha256-%s", float64(f.Size)/1e6, f.SHA256)})
-	}
-	table(a.Out, rows)
-	return nil
-}
-
-func (a *app) pushBootSet(ctx context.Context, folder string) error {
-	s, err := bootset.Open(folder)
-	if err != nil {
-		return err
-	}
-	for _, f := range []bootset.File{s.Kernel, s.Initrd, s.Image} {
-		if err := a.push(ctx, s.Path(f), f); err != nil {
-			return err
-		}
-	}
-	manifest, err := os.ReadFile(filepath.Join(folder, "manifest.json"))
-	if err != nil {
-		return fmt.Errorf("cannot read the boot set: %w", err)
-	}
-	set, err := a.api.RegisterBootSet(ctx, manifest)
-	if err != nil {
-		return err
-	}
-	if done, err := a.json(set); done {
-		return err
-	}
-	a.printf("boot set %s is registered\n", set.Digest)
-	return nil
-}
-
-func (a *app) push(ctx context.Context, path string, f bootset.File) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("cannot read the boot set: %w", err)
-	}
-	defer file.Close()
-	_, err = a.api.PutArtifact(ctx, "sha256-"+f.SHA256, file, f.Size)
-	return err
 }
 
 func (a *app) labCommand() *cobra.Command {

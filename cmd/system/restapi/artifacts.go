@@ -45,15 +45,15 @@ func (a *apiArtifacts) Put(ctx context.Context, digest string, r io.Reader) (*v1
 	return &v1.Artifact{Digest: string(stored.Digest), Size: stored.Size}, nil
 }
 
-func (a *apiArtifacts) Size(_ context.Context, digest string) (int64, error) {
+func (a *apiArtifacts) Open(_ context.Context, digest string) (io.ReadSeekCloser, int64, error) {
 	f, size, err := a.store.Open(artifacts.Digest(digest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, api.Fail(v1.NotFound, fmt.Errorf("there is no artifact %s", digest), "upload it first")
+		return nil, 0, api.Fail(v1.NotFound, fmt.Errorf("there is no artifact %s", digest), "upload it first")
 	}
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	return size, f.Close()
+	return f, size, nil
 }
 
 func (a *apiArtifacts) Register(ctx context.Context, manifest json.RawMessage) (*v1.BootSet, error) {
@@ -66,7 +66,10 @@ func (a *apiArtifacts) Register(ctx context.Context, manifest json.RawMessage) (
 		if err != nil {
 			return nil, api.Fail(v1.Refused, err, "")
 		}
-		size, err := a.Size(ctx, string(d))
+		file, size, err := a.Open(ctx, string(d))
+		if err == nil {
+			err = file.Close()
+		}
 		if err != nil {
 			return nil, err
 		}

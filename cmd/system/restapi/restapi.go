@@ -46,6 +46,8 @@ type Parts struct {
 	Notices func() []string
 	// Artifacts keeps uploads; see NewArtifacts.
 	Artifacts api.Artifacts
+	// Mirror is the catalogue of what clusters can use; nil for none.
+	Mirror *Mirror
 
 	// Lab makes virtual machines; nil for an engine without any.
 	Lab api.Lab
@@ -75,7 +77,13 @@ func New(p Parts) (*api.Server, error) {
 		p.Digests = func(context.Context, string) (map[string]string, error) { return nil, nil }
 	}
 	c := &apiClusters{Parts: p}
+	var listed api.Mirror
+	var frozen api.Frozen
+	if p.Mirror != nil {
+		listed, frozen = apiMirror{p.Mirror}, apiFrozen{p.Mirror}
+	}
 	return api.New(api.Config{
+		Mirror: listed, Frozen: frozen,
 		Info: p.Info, Clusters: c, Instances: c, Changes: &apiChanges{c}, Machines: &apiMachines{p}, Journals: &apiJournals{p},
 		Artifacts: p.Artifacts, Lab: p.Lab, Notices: p.Notices, Now: p.Now, Log: p.Logger,
 	})

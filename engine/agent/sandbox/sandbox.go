@@ -12,6 +12,10 @@
 //	JOIST_STEP         digest of the step
 //	JOIST_RUN          a mark by which what it started is found; of no other use
 //
+// A step that names artifacts finds them in artifacts/ in its directory: for each one a symbolic link with its name, to
+// the file, or to the folder where a bundle is mounted. What the link leads to stays as long as an instance uses it, so
+// that units may be started from there.
+//
 // It is a session and process group of its own. Whatever it leaves running is killed when it ends: what shall stay
 // belongs to the system's service manager.
 package sandbox
@@ -44,6 +48,13 @@ type Config struct {
 	KeepFailed int                // directories of failed steps kept to be looked at; default 5, negative for none
 	MaxLog     int64              // bytes of one step's log passed on; default 1 MiB. The result's tail is kept in any case
 	Builtins   map[string]Builtin // the built-in actions by name
+	Artifacts  Artifacts          // nil: a step that names artifacts fails
+}
+
+// Artifacts brings the artifacts that a step names to this node.
+type Artifacts interface {
+	// Provide gives the path of each of the request's artifacts by its name. What it says goes to the step's log.
+	Provide(ctx context.Context, req wire.Request, say func(line string)) (map[string]string, error)
 }
 
 // DefaultPath is the PATH of steps.
@@ -210,6 +221,11 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 	if err := layOut(dir, req); err != nil {
 		return err
 	}
+	limited, cancel := context.WithTimeoutCause(ctx, timeoutOf(req), errTimeout)
+	defer cancel()
+	if err := s.provide(limited, dir, req, out); err != nil {
+		return err
+	}
 	p := process{
 		argv:  append(interpreter(req.Script), filepath.Join(dir, wire.ScriptFile)),
 		dir:   dir,
@@ -221,8 +237,6 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 	if p.grace == 0 {
 		p.grace = wire.DefaultGrace
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, timeoutOf(req), errTimeout)
-	defer cancel()
 	code, ended, err := p.run(limited)
 	res.ExitCode = code
 	switch {
@@ -236,6 +250,33 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 		return fmt.Errorf("the step's script ended with exit code %d", code)
 	}
 	return s.collect(dir, req, res)
+}
+
+// provide makes the folder of the step's artifacts. Fetching them is part of the step's time.
+func (s *Sandbox) provide(ctx context.Context, dir string, req wire.Request, out *logger) error {
+	if len(req.Artifacts) == 0 {
+		return nil
+	}
+	if s.cfg.Artifacts == nil {
+		return errors.New("this agent keeps no artifacts, and the step needs some")
+	}
+	paths, err := s.cfg.Artifacts.Provide(ctx, req, out.note)
+	if ctx.Err() != nil {
+		return stopped(ctx, timeoutOf(req))
+	}
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(dir, wire.ArtifactsDir)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return fmt.Errorf("cannot lay out the step's artifacts: %w", err)
+	}
+	for _, a := range req.Artifacts {
+		if err := os.Symlink(paths[a.Name], filepath.Join(folder, a.Name)); err != nil {
+			return fmt.Errorf("cannot lay out the step's artifacts: %w", err)
+		}
+	}
+	return nil
 }
 
 // holdsSecrets says whether inputs or outputs may be secret, by the types' names.

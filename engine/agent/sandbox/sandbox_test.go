@@ -362,3 +362,41 @@ func FuzzParsers(f *testing.F) {
 		}
 	})
 }
+
+// provider gives artifacts that are here already.
+type provider map[string]string
+
+func (p provider) Provide(ctx context.Context, req wire.Request, say func(string)) (map[string]string, error) {
+	if p == nil {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	if p["broken"] != "" {
+		return nil, errors.New(p["broken"])
+	}
+	say("fetching " + req.Artifacts[0].Name)
+	return p, nil
+}
+
+func TestArtifacts(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kubelet")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho kubelet runs\n"), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	r := request("#!/bin/sh -e\nreadlink artifacts/kubelet\nartifacts/kubelet\nls artifacts\n")
+	r.Artifacts = []wire.Artifact{{Name: "kubelet", Digest: "sha256:" + strings.Repeat("ab", 32), Size: 1, URLs: []string{"http://engine"}}}
+	res, log := run(t, box(t, Config{Artifacts: provider{"kubelet": file}}), r)
+	if !res.OK || log != "[joist] fetching kubelet\n"+file+"\nkubelet runs\nkubelet\n" {
+		t.Errorf("result %+v, log %s", res, log)
+	}
+	if res, _ := run(t, box(t, Config{}), r); res.Reason != wire.Failed || !strings.Contains(res.Error, "keeps no artifacts") {
+		t.Errorf("result %+v", res)
+	}
+	if res, _ := run(t, box(t, Config{Artifacts: provider{"broken": "it does not fit"}}), r); res.Reason != wire.Failed || res.Error != "it does not fit" {
+		t.Errorf("result %+v", res)
+	}
+	r.Timeout = 20 * time.Millisecond // fetching is part of the step's time
+	if res, _ := run(t, box(t, Config{Artifacts: provider(nil)}), r); res.Reason != wire.TimedOut {
+		t.Errorf("result %+v", res)
+	}
+}

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"joist/engine/agent/fetch"
+	"joist/engine/agent/loop"
 )
 
 // Folders of the node's root below RunDir: they move with /run, so that a node can look at what it runs.
@@ -22,8 +25,8 @@ const (
 
 // BuildRoot fetches an image into memory, verifies it, and mounts the new root: the squashfs below, memory above. An
 // earlier attempt's leftovers are unmounted first. It returns the folder of the root.
-func BuildRoot(ctx context.Context, dir string, image Image, fetch Fetch) (string, error) {
-	if err := image.check(); err != nil {
+func BuildRoot(ctx context.Context, dir string, image Image, how fetch.Config) (string, error) {
+	if err := image.file().Check(); err != nil {
 		return "", err
 	}
 	clearRoot(dir)
@@ -44,7 +47,7 @@ func BuildRoot(ctx context.Context, dir string, image Image, fetch Fetch) (strin
 	if err != nil {
 		return "", fmt.Errorf("cannot write the node image: %w", err)
 	}
-	err = FetchImage(ctx, image, f, fetch)
+	err = fetch.Get(ctx, image.file(), f, how)
 	if err := errors.Join(err, f.Close()); err != nil {
 		clearRoot(dir)
 		return "", err
@@ -62,7 +65,7 @@ func BuildRoot(ctx context.Context, dir string, image Image, fetch Fetch) (strin
 
 func mountRoot(dir, image string) error {
 	lower, upper := filepath.Join(dir, lowerDir), filepath.Join(dir, upperDir)
-	if err := mountLoop(image, lower); err != nil {
+	if err := loop.Mount(image, lower); err != nil {
 		return err
 	}
 	if err := unix.Mount("root", upper, "tmpfs", 0, "mode=0755"); err != nil {
@@ -89,47 +92,6 @@ func clearRoot(dir string) {
 		for unix.Unmount(path, unix.MNT_DETACH) == nil {
 		}
 	}
-}
-
-// mountLoop mounts a squashfs file, read-only, through a loop device that goes when it is unmounted.
-func mountLoop(image, target string) error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("cannot mount the node image: %w", err)
-	}
-	defer control.Close()
-	file, err := os.Open(image)
-	if err != nil {
-		return fmt.Errorf("cannot mount the node image: %w", err)
-	}
-	defer file.Close()
-	for range 8 { // another process may take the device that was free
-		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return fmt.Errorf("cannot find a free loop device: %w", err)
-		}
-		path := fmt.Sprintf("/dev/loop%d", number)
-		device, err := os.OpenFile(path, os.O_RDONLY, 0)
-		if err != nil {
-			return fmt.Errorf("cannot open a loop device: %w", err)
-		}
-		config := unix.LoopConfig{Fd: uint32(file.Fd())}
-		config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-		err = unix.IoctlLoopConfigure(int(device.Fd()), &config)
-		if errors.Is(err, unix.EBUSY) {
-			_ = device.Close()
-			continue
-		}
-		if err == nil {
-			err = unix.Mount(path, target, "squashfs", unix.MS_RDONLY|unix.MS_NODEV, "")
-		}
-		_ = device.Close() // the mount keeps the device
-		if err != nil {
-			return fmt.Errorf("cannot mount the node image: %w", err)
-		}
-		return nil
-	}
-	return errors.New("cannot find a free loop device")
 }
 
 // leave writes what the node stage needs into dir and, last, the file that tells the supervisor to hand over.

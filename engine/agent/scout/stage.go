@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"joist/engine/agent/disk"
+	"joist/engine/agent/fetch"
 	"joist/engine/agent/scout/cmdline"
 	"joist/engine/agent/scout/kmod"
 	"joist/engine/agent/scout/supervisor"
@@ -119,7 +120,7 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 		report.OK()
 		node := *session // the engine's side may be reading the session
 		node.Image = image
-		return handOver(ctx, &node, keeper, Fetch{Client: client, Trouble: report.Fail}, log)
+		return handOver(ctx, &node, keeper, fetch.Config{Client: client, Trouble: report.Fail}, log)
 	}
 	return retry(ctx, report, func() error { return engine.Scout(ctx, machine, become) })
 }
@@ -135,9 +136,9 @@ func describe(session *Session, lease *Lease, log *slog.Logger) Machine {
 }
 
 // handOver fetches the image and leaves everything to the node stage.
-func handOver(ctx context.Context, s *Session, keeper *Keeper, fetch Fetch, log *slog.Logger) error {
+func handOver(ctx context.Context, s *Session, keeper *Keeper, how fetch.Config, log *slog.Logger) error {
 	start := bootClock()
-	root, err := BuildRoot(ctx, RunDir, s.Image, fetch)
+	root, err := BuildRoot(ctx, RunDir, s.Image, how)
 	if err != nil {
 		return err
 	}

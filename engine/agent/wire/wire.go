@@ -14,6 +14,7 @@
 package wire
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -40,7 +41,7 @@ const (
 const (
 	MaxMessage = 8 << 20   // one Down or Result as JSON
 	MaxBody    = 4 << 20   // a request's scripts and further files together
-	MaxFiles   = 64        // further files of a step (a number)
+	MaxFiles   = 64        // further files of a step, and its artifacts (a number each)
 	MaxInputs  = 1 << 20   // inputs as JSON
 	MaxOutputs = 1 << 20   // outputs as JSON
 	MaxFacts   = 256 << 10 // facts as JSON
@@ -91,6 +92,19 @@ type Request struct {
 	Grace       time.Duration     `json:"grace_ns"`          // from SIGTERM to SIGKILL; 0 for DefaultGrace
 	Stage       Stage             `json:"stage,omitempty"`   // where it may run; empty for Node
 	Verify      *Check            `json:"verify,omitempty"`  // run after an apply that went well; its failure fails the attempt
+
+	// Artifacts are what a script finds in its folder ArtifactsDir. An agent that does not know them runs the script without
+	// that folder, which then fails.
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+}
+
+// Artifact is a file that a script needs.
+type Artifact struct {
+	Name   string   `json:"name"`             // as the step calls it
+	Digest string   `json:"digest"`           // "sha256:" and 64 hexadecimal digits
+	Size   int64    `json:"size"`             // bytes
+	Bundle bool     `json:"bundle,omitempty"` // a squashfs, to be mounted
+	URLs   []string `json:"urls"`             // where the engine has it
 }
 
 // Check is how an apply is looked at once it went well: the same inputs, read only.
@@ -265,6 +279,9 @@ func (r *Request) Validate() error {
 			return fmt.Errorf("its inputs are not a JSON object")
 		}
 	}
+	if err := checkArtifacts(r.Artifacts); err != nil {
+		return err
+	}
 	size, err := filesSize(r.Script, r.Files)
 	if err != nil {
 		return err
@@ -285,6 +302,29 @@ func (r *Request) Validate() error {
 	}
 	if size > MaxBody {
 		return fmt.Errorf("its scripts and files are larger than %d bytes", MaxBody)
+	}
+	return nil
+}
+
+func checkArtifacts(list []Artifact) error {
+	if len(list) > MaxFiles {
+		return fmt.Errorf("it has more than %d artifacts", MaxFiles)
+	}
+	seen := map[string]bool{}
+	for _, a := range list {
+		digits, ok := strings.CutPrefix(a.Digest, "sha256:")
+		raw, err := hex.DecodeString(digits)
+		switch {
+		case a.Name == "" || len(a.Name) > MaxID || strings.ContainsAny(a.Name, "/\x00") || a.Name == "." || a.Name == "..":
+			return fmt.Errorf("its artifact name %q is not a file name", a.Name)
+		case seen[a.Name]:
+			return fmt.Errorf("it has two artifacts named %q", a.Name)
+		case !ok || err != nil || len(raw) != 32 || strings.ToLower(digits) != digits:
+			return fmt.Errorf("the digest %.80q of its artifact %q is not a SHA-256", a.Digest, a.Name)
+		case a.Size <= 0 || len(a.URLs) == 0:
+			return fmt.Errorf("its artifact %q has no size or no address", a.Name)
+		}
+		seen[a.Name] = true
 	}
 	return nil
 }
@@ -319,12 +359,14 @@ const (
 	InputsFile  = "inputs.json"
 	OutputsFile = "outputs.json"
 	ValidFile   = "valid_until"
+
+	ArtifactsDir = "artifacts" // a folder with a symbolic link for each artifact, named as the step calls it
 )
 
 // Reserved reports whether a step's file may not have this name, because the agent makes a file of that name.
 func Reserved(name string) bool {
 	switch name {
-	case ScriptFile, InputsFile, OutputsFile, ValidFile:
+	case ScriptFile, InputsFile, OutputsFile, ValidFile, ArtifactsDir:
 		return true
 	}
 	return false

@@ -24,6 +24,14 @@ func TestValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := func(name string) func(*Request) { return func(r *Request) { r.Files[0].Name = name } }
+	needed := Artifact{Name: "kubelet", Digest: "sha256:" + strings.Repeat("ab", 32), Size: 1, URLs: []string{"http://engine"}}
+	needs := func(spoil func(*Artifact)) func(*Request) {
+		return func(r *Request) { a := needed; spoil(&a); r.Artifacts = []Artifact{a} }
+	}
+	good.Artifacts = []Artifact{needed}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
 	for want, spoils := range map[string][]func(*Request){
 		"id is empty":           {func(r *Request) { r.ID = "" }, func(r *Request) { r.ID = strings.Repeat("x", MaxID+1) }},
 		"instance is empty":     {func(r *Request) { r.Instance = "" }},
@@ -34,12 +42,17 @@ func TestValidate(t *testing.T) {
 		"not a JSON object":     {func(r *Request) { r.Inputs = json.RawMessage(`[]`) }, func(r *Request) { r.Inputs = json.RawMessage(`null`) }, func(r *Request) { r.Inputs = json.RawMessage(`{`) }},
 		"inputs are larger":     {func(r *Request) { r.Inputs = make(json.RawMessage, MaxInputs+1) }},
 		"clean relative path":   {file(""), file("/etc/passwd"), file("../x"), file(".."), file("."), file("a/../b"), file("a//b"), file("a\x00b"), file("x/")},
-		"reserved for":          {file("inputs.json"), file("step"), file("outputs.json/x")},
+		"reserved for":          {file("inputs.json"), file("step"), file("outputs.json/x"), file("artifacts/x")},
 		"its verify":            {func(r *Request) { r.Verify = &Check{} }, func(r *Request) { r.Verify = &Check{Script: []byte("x"), Files: []File{{Name: "../x"}}} }, func(r *Request) { r.Verify = &Check{Script: []byte("x"), Timeout: -1} }},
 		"it verifies, and asks": {func(r *Request) { r.Action, r.Verify = Remove, &Check{Builtin: "key"} }},
 		"two files named":       {func(r *Request) { r.Files = append(r.Files, r.Files[0]) }},
 		"more than 64 files":    {func(r *Request) { r.Files = make([]File, MaxFiles+1) }},
 		"files are larger than": {func(r *Request) { r.Verify = &Check{Script: make([]byte, MaxBody)} }},
+		"not a file name":       {needs(func(a *Artifact) { a.Name = "a/b" }), needs(func(a *Artifact) { a.Name = ".." }), needs(func(a *Artifact) { a.Name = "" })},
+		"is not a SHA-256":      {needs(func(a *Artifact) { a.Digest = a.Digest[7:] }), needs(func(a *Artifact) { a.Digest = "sha256:" + strings.Repeat("AB", 32) }), needs(func(a *Artifact) { a.Digest += "00" })},
+		"no size or no":         {needs(func(a *Artifact) { a.Size = 0 }), needs(func(a *Artifact) { a.URLs = nil })},
+		"two artifacts named":   {func(r *Request) { r.Artifacts = []Artifact{needed, needed} }},
+		"more than 64 arti":     {func(r *Request) { r.Artifacts = make([]Artifact, MaxFiles+1) }},
 		"scripts and files are": {func(r *Request) { r.Files[0].Data = make([]byte, MaxBody) }},
 	} {
 		for i, spoil := range spoils {

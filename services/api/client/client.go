@@ -157,6 +157,14 @@ func ask[T any](ctx context.Context, c *Client, r call, in any) (*T, error) {
 	return &out, nil
 }
 
+func list[T any](ctx context.Context, c *Client, r call, in any) ([]T, error) {
+	l, err := ask[[]T](ctx, c, r, in)
+	if err != nil {
+		return nil, err
+	}
+	return *l, nil
+}
+
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	return ask[T](ctx, c, call{method: "GET", path: path}, nil)
 }
@@ -310,6 +318,67 @@ func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, si
 		return nil, err
 	}
 	return ask[v1.Artifact](ctx, c, call{method: "PUT", path: path, body: r, size: size}, nil)
+}
+
+// Artifact copies a stored file to w.
+func (c *Client) Artifact(ctx context.Context, digest string, w io.Writer) error {
+	resp, err := c.send(ctx, call{method: "GET", path: "/v1/artifacts/" + digest})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, resp.Body)
+	if err == nil && n != resp.ContentLength {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("cannot copy artifact %s: %w", digest, err)
+	}
+	return nil
+}
+
+// Mirror lists what clusters can use.
+func (c *Client) Mirror(ctx context.Context) ([]v1.MirrorEntry, error) {
+	return list[v1.MirrorEntry](ctx, c, call{method: "GET", path: "/v1/mirror"}, nil)
+}
+
+// AddToMirror enters files that were put before, all or none, and gives the whole list.
+func (c *Client) AddToMirror(ctx context.Context, a v1.MirrorAdd) ([]v1.MirrorEntry, error) {
+	return list[v1.MirrorEntry](ctx, c, call{method: "POST", path: "/v1/mirror"}, a)
+}
+
+// VerifyMirror reads every file again that the mirror or a frozen set names.
+func (c *Client) VerifyMirror(ctx context.Context) ([]v1.MirrorFinding, error) {
+	return list[v1.MirrorFinding](ctx, c, call{method: "POST", path: "/v1/mirror/verify"}, nil)
+}
+
+// CollectMirror removes what nothing names.
+func (c *Client) CollectMirror(ctx context.Context, m v1.MirrorCollect) (*v1.MirrorCollected, error) {
+	return ask[v1.MirrorCollected](ctx, c, call{method: "POST", path: "/v1/mirror/gc"}, m)
+}
+
+// FrozenSets lists the frozen sets.
+func (c *Client) FrozenSets(ctx context.Context) ([]v1.FrozenSet, error) {
+	return list[v1.FrozenSet](ctx, c, call{method: "GET", path: "/v1/mirror/sets"}, nil)
+}
+
+// FrozenSet gives one with its files.
+func (c *Client) FrozenSet(ctx context.Context, name string) (*v1.FrozenSet, error) {
+	return get[v1.FrozenSet](ctx, c, "/v1/mirror/sets/"+name)
+}
+
+// Freeze freezes everything that a cluster uses.
+func (c *Client) Freeze(ctx context.Context, f v1.Freeze) (*v1.FrozenSet, error) {
+	return ask[v1.FrozenSet](ctx, c, call{method: "POST", path: "/v1/mirror/sets"}, f)
+}
+
+// Thaw forgets a frozen set.
+func (c *Client) Thaw(ctx context.Context, name string) error {
+	resp, err := c.send(ctx, call{method: "DELETE", path: "/v1/mirror/sets/" + name})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // BootSets lists the registered boot sets.

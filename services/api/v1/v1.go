@@ -326,6 +326,71 @@ type Artifact struct {
 	Size   int64  `json:"size"`   // bytes
 }
 
+// MirrorEntry says which file is meant by a kind, a name, a version and an architecture: GET /v1/mirror.
+type MirrorEntry struct {
+	Kind    string    `json:"kind"` // file, program, image or bundle
+	Name    string    `json:"name"`
+	Version string    `json:"version"`
+	Arch    string    `json:"arch"`   // amd64, arm64
+	Digest  string    `json:"digest"` // sha256-…
+	Size    int64     `json:"size"`   // bytes
+	Licence string    `json:"licence"`
+	URL     string    `json:"url,omitempty"` // where it came from
+	Added   time.Time `json:"added,omitzero"`
+	Used    []string  `json:"used,omitempty"` // clusters that use it
+}
+
+// MirrorAdd enters files that were stored before: POST /v1/mirror.
+type MirrorAdd struct {
+	Entries []MirrorEntry `json:"entries"`
+	Replace bool          `json:"replace,omitempty"` // also those that are there with another file
+}
+
+// MirrorFinding is what a verification says of one file: POST /v1/mirror/verify.
+type MirrorFinding struct {
+	Digest string   `json:"digest"` // sha256-…
+	Size   int64    `json:"size"`   // bytes
+	What   []string `json:"what"`   // entries and frozen sets that name it
+	Error  string   `json:"error,omitempty"`
+}
+
+// MirrorCollect removes what nothing names: POST /v1/mirror/gc.
+type MirrorCollect struct {
+	Unused bool `json:"unused,omitempty"`  // entries that no cluster and no frozen set uses, too
+	DryRun bool `json:"dry_run,omitempty"` // remove nothing
+}
+
+// MirrorCollected is what was removed.
+type MirrorCollected struct {
+	Entries []MirrorEntry `json:"entries"`
+	Files   []Artifact    `json:"files"`
+	Bytes   int64         `json:"bytes"`
+}
+
+// Freeze asks to freeze everything that a cluster uses: POST /v1/mirror/sets.
+type Freeze struct {
+	Name    string       `json:"name"`
+	Cluster string       `json:"cluster"`
+	Files   []FrozenFile `json:"files,omitempty"` // further ones that were stored before, such as a snapshot of packages
+}
+
+// FrozenSet is an immutable set of everything a cluster used.
+type FrozenSet struct {
+	Name    string       `json:"name"`
+	Digest  string       `json:"digest"` // sha256-…; of the set itself, a file that names the others
+	Cluster string       `json:"cluster"`
+	Made    time.Time    `json:"made"`
+	Used    []string     `json:"used,omitempty"`  // clusters that are pinned to it
+	Parts   []FrozenFile `json:"parts,omitempty"` // of a single set only
+}
+
+// FrozenFile is a file of a frozen set.
+type FrozenFile struct {
+	Path   string `json:"path"`   // slash-separated, relative
+	Digest string `json:"digest"` // sha256-…
+	Size   int64  `json:"size"`   // bytes
+}
+
 // BootSet is a registered boot set.
 type BootSet struct {
 	Digest  string `json:"digest"`

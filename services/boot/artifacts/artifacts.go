@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Digest names an artifact: "sha256-" and 64 lower-case hexadecimal digits, as it stands in addresses and file names.
@@ -42,7 +43,8 @@ func (d Digest) Hex() string { return strings.TrimPrefix(string(d), prefix) }
 // Artifact describes one stored file.
 type Artifact struct {
 	Digest Digest
-	Size   int64 // bytes
+	Size   int64     // bytes
+	At     time.Time // when it was stored; set by List
 }
 
 // MismatchError reports content whose digest is not the one that was promised: the copy is broken or someone changed it.
@@ -199,7 +201,7 @@ func (s *Store) List() ([]Artifact, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot list artifacts: %w", err)
 		}
-		out = append(out, Artifact{Digest: d, Size: info.Size()})
+		out = append(out, Artifact{Digest: d, Size: info.Size(), At: info.ModTime()})
 	}
 	return out, nil
 }

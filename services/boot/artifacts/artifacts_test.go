@@ -25,7 +25,7 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // adding twice is adding once
-		if a, err := s.Add(ctx, source); err != nil || a != (Artifact{hello, 5}) {
+		if a, err := s.Add(ctx, source); err != nil || a != (Artifact{Digest: hello, Size: 5}) {
 			t.Fatalf("got %v, %v", a, err)
 		}
 	}
@@ -43,7 +43,7 @@ func TestStore(t *testing.T) {
 	if err := s.Verify(ctx, hello); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := s.List(); err != nil || len(list) != 1 || list[0] != (Artifact{hello, 5}) {
+	if list, err := s.List(); err != nil || len(list) != 1 || list[0].Digest != hello || list[0].Size != 5 {
 		t.Fatalf("got %v, %v", list, err)
 	}
 	if err := errors.Join(s.Remove(hello), s.Remove(hello)); err != nil {

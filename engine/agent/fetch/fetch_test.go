@@ -1,4 +1,4 @@
-package scout
+package fetch
 
 import (
 	"bytes"
@@ -21,9 +21,9 @@ import (
 
 var content = bytes.Repeat([]byte("joist node image "), 40_000) // 680 kB: several reads
 
-func testImage(urls ...string) Image {
+func testFile(urls ...string) File {
 	sum := sha256.Sum256(content)
-	return Image{URLs: urls, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content))}
+	return File{What: "the node image", URLs: urls, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content))}
 }
 
 // pipeNet is a network of in-memory connections, so that time is the test's.
@@ -104,7 +104,7 @@ func broken(w http.ResponseWriter, n int, end func()) {
 	panic(http.ErrAbortHandler)
 }
 
-func TestFetchImage(t *testing.T) {
+func TestGet(t *testing.T) {
 	tests := []struct {
 		name    string
 		handler func(seen *requests) http.HandlerFunc
@@ -190,7 +190,7 @@ func TestFetchImage(t *testing.T) {
 				f, holdsImage := target(t)
 				start := time.Now()
 				var troubles []string
-				err := FetchImage(t.Context(), testImage("http://one/image", "http://two/image"), f, Fetch{Client: client, Attempts: 3, Trouble: func(err error) { troubles = append(troubles, err.Error()) }})
+				err := Get(t.Context(), testFile("http://one/image", "http://two/image"), f, Config{Client: client, Attempts: 3, Trouble: func(err error) { troubles = append(troubles, err.Error()) }})
 				if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 					t.Fatalf("error %v, want %q", err, tt.err)
 				}
@@ -211,38 +211,28 @@ func TestFetchImage(t *testing.T) {
 	}
 }
 
-func TestFetchImageStopsWithItsContext(t *testing.T) {
+func TestGetStopsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		f, _ := target(t)
-		if err := FetchImage(ctx, testImage("http://one/image"), f, Fetch{Client: client}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := Get(ctx, testFile("http://one/image"), f, Config{Client: client}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("error %v", err)
 		}
 	})
 }
 
-func TestImageCheck(t *testing.T) {
-	good := testImage("http://a")
-	for want, change := range map[string]func(*Image){
-		"not a SHA-256": func(i *Image) { i.SHA256 = "sha256:" + i.SHA256 }, "no address": func(i *Image) { i.URLs = nil }, "size of 0": func(i *Image) { i.Size = 0 },
+func TestFileCheck(t *testing.T) {
+	good := testFile("http://a")
+	for want, change := range map[string]func(*File){
+		"not a SHA-256": func(i *File) { i.SHA256 = "sha256:" + i.SHA256 }, "no address": func(i *File) { i.URLs = nil }, "size of 0": func(i *File) { i.Size = 0 },
 	} {
 		i := good
 		change(&i)
-		if err := FetchImage(t.Context(), i, nil, Fetch{}); err == nil || !strings.Contains(err.Error(), want) {
+		if err := Get(t.Context(), i, nil, Config{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
-	}
-}
-
-func TestCheckMemory(t *testing.T) {
-	if err := CheckMemory(150<<20, 410<<20); err != nil {
-		t.Error(err)
-	}
-	err := CheckMemory(150<<20, 400<<20)
-	if err == nil || err.Error() != "the node image is larger than this machine's memory allows: image 150 MiB and 256 MiB to start with, available 400 MiB" {
-		t.Errorf("error %v", err)
 	}
 }
 

@@ -1,0 +1,386 @@
+// Package supply has the commands around what clusters are made of: boot sets, the mirror, and frozen sets.
+package supply
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"joist/services/api/client"
+	v1 "joist/services/api/v1"
+)
+
+// Wanted is an artifact that a cluster file's packs name.
+type Wanted struct {
+	v1.MirrorEntry        // its digest is empty if the packs leave it open
+	Pack           string // that names it
+}
+
+// Program is what the commands need of the program that they are part of. All of it is required but Wanted and Build.
+type Program struct {
+	Out, Err io.Writer
+	Now      func() time.Time
+	Client   func() *client.Client
+	// Quiet reports whether the output is for programs.
+	Quiet func() bool
+	// JSON reports whether the output is for programs, and writes v if so.
+	JSON func(v any) (bool, error)
+	// Table writes rows for people; the first has the titles.
+	Table func(rows [][]string)
+	// Usage makes the error of a command line that makes no sense.
+	Usage func(format string, args ...any) error
+	// Pick gives the cluster that is meant: the one named, or the only one that there is.
+	Pick func(ctx context.Context, named string) (string, error)
+	// Clusters completes the names of clusters.
+	Clusters cobra.CompletionFunc
+	// Wanted lists what artifacts the packs of a cluster file name; nil where packs cannot be read.
+	Wanted func(file string) ([]Wanted, error)
+	// Build builds a boot set and gives its folder; nil where none can be built.
+	Build func(ctx context.Context, o BuildOptions, progress func(stage, detail string)) (folder string, err error)
+}
+
+// completionTime bounds how long completion asks the engine.
+const completionTime = 2 * time.Second
+
+func (p *Program) printf(format string, args ...any) { fmt.Fprintf(p.Out, format, args...) }
+
+func must(err error) {
+	if err != nil {
+		panic("internal error: " + err.Error())
+	}
+}
+
+// Command is joist mirror; group makes a command out of others.
+func Command(group func(use, short string, commands ...*cobra.Command) *cobra.Command, p *Program) *cobra.Command {
+	list := &cobra.Command{
+		Use: "list", Short: "List what the engine has for clusters",
+		Example: "  joist mirror list", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			entries, err := p.Client().Mirror(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.showMirror(entries)
+		},
+	}
+	verify := &cobra.Command{
+		Use: "verify", Short: "Read every file of the mirror and of the frozen sets again",
+		Example: "  joist mirror verify", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.verifyMirror(cmd.Context()) },
+	}
+	var c v1.MirrorCollect
+	gc := &cobra.Command{
+		Use: "gc", Short: "Remove files that nothing names",
+		Long: `gc removes files that no cluster, no boot set, no frozen set and no entry of the mirror names; uploads of the last hour stay.
+With --unused it takes out entries, too, that no cluster and no frozen set uses.`,
+		Example: "  joist mirror gc --dry-run\n  joist mirror gc --unused", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.collect(cmd.Context(), c) },
+	}
+	gc.Flags().BoolVar(&c.Unused, "unused", false, "also take out entries that no cluster and no frozen set uses")
+	gc.Flags().BoolVar(&c.DryRun, "dry-run", false, "remove nothing; say what would be removed")
+	return group("mirror", "What clusters are made of: files by digest, and frozen sets of them",
+		list, p.mirrorAddCommand(), p.mirrorPullCommand(), verify, gc, p.freezeCommand(), p.setsCommand(), p.thawCommand(), p.exportCommand())
+}
+
+func (p *Program) showMirror(entries []v1.MirrorEntry) error {
+	if done, err := p.JSON(entries); done {
+		return err
+	}
+	rows := [][]string{{"NAME", "KIND", "VERSION", "ARCH", "SIZE", "DIGEST", "LICENCE", "USED BY"}}
+	for _, e := range entries {
+		rows = append(rows, []string{e.Name, e.Kind, e.Version, e.Arch, megabytes(e.Size), shortDigest(e.Digest), e.Licence, strings.Join(e.Used, " ")})
+	}
+	p.Table(rows)
+	return nil
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// shortDigest leaves out what people do not compare.
+func shortDigest(d string) string { return d[:min(len(d), len("sha256-")+12)] }
+
+func (p *Program) mirrorAddCommand() *cobra.Command {
+	var e v1.MirrorEntry
+	var manifest, sum string
+	var replace bool
+	c := &cobra.Command{
+		Use: "add [FILE|FOLDER]", Short: "Give files to the engine, for clusters to use",
+		Long: `add gives the engine a file and says what it is; or, from a manifest, many. A manifest is a JSON object whose "artifacts" are
+objects with name, kind, version, arch, file (relative to the manifest), sha256, size and licence; a folder is that of its manifest.json.
+A file that is not what its sha256 says is refused.`,
+		Example: "  joist mirror add --kind bundle --name etcd --version 3.6.5 --licence Apache-2.0 etcd.squashfs\n  joist mirror add --manifest artifacts/current/manifest.json\n  joist mirror add artifacts/current",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+					manifest, args = filepath.Join(args[0], "manifest.json"), nil
+				}
+			}
+			switch {
+			case manifest != "" && len(args) > 0, manifest == "" && len(args) == 0:
+				return p.Usage("name either a file or --manifest FILE; see joist mirror add --help")
+			case manifest != "":
+				return p.addManifest(cmd.Context(), manifest, replace)
+			case e.Name == "" || e.Version == "" || e.Licence == "":
+				return p.Usage("say what the file is: --name, --version and --licence")
+			}
+			if sum != "" {
+				e.Digest = "sha256-" + strings.TrimPrefix(strings.TrimPrefix(sum, "sha256:"), "sha256-")
+			}
+			return p.add(cmd.Context(), []upload{{e, args[0]}}, replace)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&manifest, "manifest", "", "a manifest of many files")
+	f.StringVar(&e.Name, "name", "", "what the file is called in packs")
+	f.StringVar(&e.Kind, "kind", "file", "file, program, image or bundle")
+	f.StringVar(&e.Version, "version", "", "its version")
+	f.StringVar(&e.Arch, "arch", "amd64", "amd64 or arm64")
+	f.StringVar(&e.Licence, "licence", "", "its licence, an SPDX expression")
+	f.StringVar(&e.URL, "url", "", "where it came from")
+	f.StringVar(&sum, "sha256", "", "its checksum, if it is known from elsewhere")
+	f.BoolVar(&replace, "replace", false, "take the place of another file of the same name, kind, version and architecture")
+	must(c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"file", "program", "image", "bundle"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("arch", cobra.FixedCompletions([]string{"amd64", "arm64"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.MarkFlagFilename("manifest", "json"))
+	return c
+}
+
+// upload is a file with what is to be said of it. Its digest and size may be open.
+type upload struct {
+	v1.MirrorEntry
+	path string
+}
+
+func (p *Program) addManifest(ctx context.Context, manifest string, replace bool) error {
+	data, err := os.ReadFile(manifest)
+	if err != nil {
+		return fmt.Errorf("cannot read the manifest: %w", err)
+	}
+	var m struct {
+		Artifacts []struct {
+			Name, Kind, Version, Arch, File, SHA256, Licence, URL string
+			Size                                                  int64
+		}
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("cannot read the manifest %s: %w", manifest, err)
+	}
+	if len(m.Artifacts) == 0 {
+		return fmt.Errorf("the manifest %s names no artifacts", manifest)
+	}
+	var list []upload
+	for _, e := range m.Artifacts {
+		if !filepath.IsLocal(filepath.FromSlash(e.File)) || e.SHA256 == "" {
+			return fmt.Errorf("the manifest %s: artifact %q needs a file below the manifest's folder, and a sha256", manifest, e.Name)
+		}
+		if e.Kind == "" {
+			e.Kind = "file"
+		}
+		list = append(list, upload{v1.MirrorEntry{
+			Kind: e.Kind, Name: e.Name, Version: e.Version, Arch: e.Arch, Digest: "sha256-" + e.SHA256, Size: e.Size, Licence: e.Licence, URL: e.URL,
+		}, filepath.Join(filepath.Dir(manifest), filepath.FromSlash(e.File))})
+	}
+	return p.add(ctx, list, replace)
+}
+
+// add uploads files and then enters them, all or none.
+func (p *Program) add(ctx context.Context, list []upload, replace bool) error {
+	in := v1.MirrorAdd{Replace: replace}
+	for _, u := range list {
+		e, err := p.put(ctx, u)
+		if err != nil {
+			return err
+		}
+		in.Entries = append(in.Entries, e)
+	}
+	if _, err := p.Client().AddToMirror(ctx, in); err != nil {
+		return err
+	}
+	if done, err := p.JSON(in.Entries); done {
+		return err
+	}
+	for _, e := range in.Entries {
+		p.printf("%s %s %s (%s) is in the mirror, %s\n", e.Kind, e.Name, e.Version, e.Arch, e.Digest)
+	}
+	return nil
+}
+
+// put checks a file and uploads it.
+func (p *Program) put(ctx context.Context, u upload) (v1.MirrorEntry, error) {
+	f, err := os.Open(u.path)
+	if err != nil {
+		return u.MirrorEntry, fmt.Errorf("cannot add %s: %w", u.Name, err)
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err := io.Copy(hash, f)
+	if err != nil {
+		return u.MirrorEntry, fmt.Errorf("cannot add %s: %w", u.Name, err)
+	}
+	got := "sha256-" + hex.EncodeToString(hash.Sum(nil))
+	switch {
+	case u.Size > 0 && u.Size != size:
+		return u.MirrorEntry, fmt.Errorf("cannot add %s: %s has %d bytes and should have %d; it is truncated, or another file: bring it again", u.Name, u.path, size, u.Size)
+	case u.Digest != "" && u.Digest != got:
+		return u.MirrorEntry, fmt.Errorf("cannot add %s: %s is %s and should be %s; it is damaged, or another file: bring it again", u.Name, u.path, got, u.Digest)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return u.MirrorEntry, fmt.Errorf("cannot add %s: %w", u.Name, err)
+	}
+	u.Digest, u.Size = got, size
+	_, err = p.Client().PutArtifact(ctx, got, f, size)
+	return u.MirrorEntry, err
+}
+
+func (p *Program) mirrorPullCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "pull FILE", Short: "Download what a cluster file's packs name with a URL and a checksum",
+		Long: `pull reads a cluster file and its packs on this machine, downloads each artifact that has a URL and a checksum and that the engine
+does not have, verifies it, and gives it to the engine. What has no URL has to be brought with joist mirror add.`,
+		Example: "  joist mirror pull demo.hcl", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if p.Wanted == nil {
+				return errors.New("this joist cannot read packs yet")
+			}
+			wanted, err := p.Wanted(args[0])
+			if err != nil {
+				return err
+			}
+			return p.pull(cmd.Context(), wanted)
+		},
+	}
+}
+
+func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
+	have, err := p.Client().Mirror(ctx)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "joist-pull-")
+	if err != nil {
+		return fmt.Errorf("cannot keep downloads: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	var list []upload
+	var open []string
+	for i, w := range wanted {
+		switch {
+		case has(have, w):
+		case w.URL == "" || w.Digest == "":
+			open = append(open, fmt.Sprintf("%s %s %s (%s)", w.Kind, w.Name, w.Version, w.Arch))
+		default:
+			path := filepath.Join(dir, fmt.Sprint(i))
+			if err := p.download(ctx, w, path); err != nil {
+				return err
+			}
+			list = append(list, upload{w.MirrorEntry, path})
+		}
+	}
+	if len(list) > 0 {
+		if err := p.add(ctx, list, false); err != nil {
+			return err
+		}
+	} else if done, err := p.JSON([]v1.MirrorEntry{}); done && err != nil {
+		return err
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("these have no URL with a checksum and have to be brought with joist mirror add: %s", strings.Join(open, ", "))
+	}
+	return nil
+}
+
+// has reports whether the engine has what is wanted.
+func has(list []v1.MirrorEntry, w Wanted) bool {
+	for _, e := range list {
+		same := e.Kind == w.Kind && e.Name == w.Name && e.Version == w.Version && e.Arch == w.Arch
+		if w.Digest == "" && same || w.Digest != "" && e.Digest == w.Digest {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Program) download(ctx context.Context, w Wanted, path string) error {
+	fmt.Fprintf(p.Err, "%s downloading %s\n", p.Now().Format("15:04:05"), w.URL)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL, nil)
+	if err != nil {
+		return fmt.Errorf("cannot download %s: %w", w.Name, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("cannot download %s: %w; where there is no network, bring the file and use joist mirror add", w.Name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("cannot download %s: %s says %s", w.Name, w.URL, resp.Status)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("cannot download %s: %w", w.Name, err)
+	}
+	_, err = io.Copy(f, resp.Body)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("cannot download %s: %w", w.Name, err)
+	}
+	return nil
+}
+
+func (p *Program) verifyMirror(ctx context.Context) error {
+	list, err := p.Client().VerifyMirror(ctx)
+	if err != nil {
+		return err
+	}
+	bad := 0
+	for _, f := range list {
+		if f.Error != "" {
+			bad++
+		}
+	}
+	if done, err := p.JSON(list); !done {
+		for _, f := range list {
+			if f.Error != "" {
+				p.printf("%s, %s: %s\n", f.Digest, strings.Join(f.What, ", "), f.Error)
+			}
+		}
+		if bad == 0 {
+			p.printf("%d files are what their digests say\n", len(list))
+		}
+	} else if err != nil {
+		return err
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d files are missing or damaged; joist mirror add brings them back", bad, len(list))
+	}
+	return nil
+}
+
+func (p *Program) collect(ctx context.Context, c v1.MirrorCollect) error {
+	done, err := p.Client().CollectMirror(ctx, c)
+	if err != nil {
+		return err
+	}
+	if is, err := p.JSON(done); is {
+		return err
+	}
+	did := "removed"
+	if c.DryRun {
+		did = "would remove"
+	}
+	for _, e := range done.Entries {
+		p.printf("%s the entry %s %s %s (%s)\n", did, e.Kind, e.Name, e.Version, e.Arch)
+	}
+	p.printf("%s %d files, %s\n", did, len(done.Files), megabytes(done.Bytes))
+	return nil
+}
