@@ -113,7 +113,7 @@ func (p *Planner) cleared(t history.Target, node int) bool {
 func (p *Planner) absentFor(task string, node int) Cause {
 	for _, of := range p.presence.makes[task] {
 		t := p.target(of, node)
-		if r := p.remove.all[t]; r != nil && r.Discharge == "" && (r.way || p.state.Row(t).Phase == history.Dirty) {
+		if r := p.remove.all[t]; r != nil && r.holds {
 			return Cause{Kind: history.Order, Of: t}
 		}
 	}

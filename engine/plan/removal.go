@@ -32,6 +32,7 @@ type removal struct {
 	strand bool // no node that stays in its `on` role was alive when its target ended
 	aside  bool // to go only while something else runs that it makes way for
 	way    bool // nothing keeps it from going but what has to make way for it
+	holds  bool // what makes way for it stays out
 }
 
 // forever is the end of a target that has not ended.
@@ -319,9 +320,10 @@ func (p *Planner) updateRemovals() {
 			}
 			r.marked = false
 			p.remove.waits[r.Wait.Kind]--
-			way, running := r.way, r.Wait.Kind == history.Running
+			way, holds := r.way, r.holds
 			p.decideRemoval(r)
-			if r.way != way || (r.Wait.Kind == history.Running) != running {
+			r.holds = r.Discharge == "" && (r.way || p.state.Row(r.Target).Phase == history.Dirty)
+			if r.way != way || r.holds != holds {
 				p.wakeMakers(r.Target, p.nodeOf(r.Target))
 			}
 			p.remove.waits[r.Wait.Kind]++

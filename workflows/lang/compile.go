@@ -107,6 +107,8 @@ func (c *compiler) inputs(w *workflowDecl) {
 	}
 	for _, in := range w.inputs {
 		switch {
+		case len(in.each) > 0 && (given[in.Name] || in.Default == nil && !in.Optional):
+			c.bag.Errorf(c.file.flow, "Call it as a task of another workflow, which gives that.", "workflow %s is given its input %q for each node, which a cluster file cannot do", w.full(), in.Name)
 		case given[in.Name]:
 		case in.Default != nil:
 			c.model.Inputs[in.Name] = *in.Default

@@ -543,6 +543,7 @@ step "routes" {
   scope = "node"
   input "name" { type = string }
   input "peers" { type = list(string) }
+  input "address" { type = address }
   output "device" { type = string }
   apply { script = "files/run.sh" }
   remove { script = "files/run.sh" }
@@ -560,7 +561,7 @@ workflow "cluster" {
   slot "network" {
     step = routes
     each = role.node
-    with = { name = "net", peers = [for n, m in role.node : n] }
+    with = { name = "net", peers = [for n, m in role.node : n], address = node.address }
   }
   task "use" {
     step = use
@@ -605,10 +606,15 @@ step "tunnel" {
 workflow "mesh" {
   role "member" { min = 1 }
   input "name" { type = string }
+  input "address" {
+    type     = string
+    each     = role.member
+    optional = true
+  }
   task "tunnel" {
     step = tunnel
     each = role.member
-    with = { name = "${input.name}-${node.name}" }
+    with = { name = "${input.name}-${node.name}${input.address == null ? "" : input.address}" }
   }
   output "device" {
     each  = role.member
@@ -658,6 +664,10 @@ func TestSlots(t *testing.T) {
 	mesh := filledWith(t, "outer", `{ "inner.network" = overlay.mesh }`)
 	if s := mesh.Task("inner.network.tunnel"); s == nil || fmt.Sprint(s.Each) != "[node]" || mesh.Task("inner.network") != nil {
 		t.Fatalf("a workflow in the slot: %+v", s)
+	}
+	in := scope{{Kind: model.RefNode, Attr: "name"}: value.Text("a"), {Kind: model.RefNode, Attr: "address"}: value.Text("10.0.0.1")}
+	if a := argument(t, mesh, "inner.network.tunnel", "name"); a.Shared || evaluated(t, a, in) != `"net-a10.0.0.1"` {
+		t.Errorf("an input that is given node by node: %s", evaluated(t, a, in))
 	}
 	refs := argument(t, mesh, "inner.use", "device").Refs
 	if want := (model.Ref{Kind: model.RefTask, Name: "inner.network.tunnel", Attr: "device"}); len(refs) != 1 || refs[0] != want {

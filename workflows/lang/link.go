@@ -411,7 +411,7 @@ func (c *flowCheck) flowTask(t *taskDecl, called *workflowDecl) {
 			want = in.Type
 		}
 		given[p.Name] = true
-		c.check(site{task: t, step: true}, p.Value, want)
+		c.check(site{task: t, step: true, each: in.outer(mapped)}, p.Value, want)
 	}
 	var fields []model.Field
 	for _, in := range called.inputs {
@@ -429,6 +429,20 @@ func (c *flowCheck) flowTask(t *taskDecl, called *workflowDecl) {
 		out[name] = result{r.shape, each}
 	}
 	c.results[t.Name] = out
+}
+
+// outer gives the roles of the caller whose nodes an input is given for, one by one.
+func (in *inputDecl) outer(mapped map[string]string) []string {
+	var each []string
+	if in == nil {
+		return nil
+	}
+	for _, inner := range in.each {
+		if outer, ok := mapped[inner.Name]; ok && !slices.Contains(each, outer) {
+			each = append(each, outer)
+		}
+	}
+	return each
 }
 
 func (c *flowCheck) outputs() *signature {

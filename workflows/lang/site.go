@@ -45,7 +45,7 @@ func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr
 	case !at.step || flows&expr.Paths == 0:
 	case flows&expr.AwayPath != 0:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on, or use the same node's with task.NAME.", "a path would cross nodes: %s takes one of other nodes", at.who())
-	case flows&expr.HerePath != 0 && at.task != nil && c.targets[at.task.Name].flow != nil:
+	case flows&expr.HerePath != 0 && at.task != nil && len(at.each) == 0 && c.targets[at.task.Name].flow != nil:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on.", "a path would cross nodes: %s calls a workflow", at.who())
 	case flows&expr.HerePath != 0 && at.scope != model.Node:
 		c.bag.Errorf(e.Range(), "The step does not run on that node. Write host.NAME for the node that executes, or pass the content on.", "a path would cross nodes: the step of %s is %s-scope", at.who(), scopeName(at.scope))
@@ -82,7 +82,7 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 			return fail(diag.Suggest(path[1], c.w.inputNames()), "no input is called %q", path[1])
 		}
 		c.used[in.Name] = true
-		return expr.Shape{Type: in.Type}, 2
+		return c.resolveInput(at, in, t), 2
 	case "node":
 		if len(at.each) == 0 && !(at.task != nil && at.task.lost) {
 			return fail("Write each = role.NAME to have one instance for each node, or look at role.NAME.", "%s has no node", at.who())
@@ -103,6 +103,20 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 		return c.resolveTask(at, t, path, fail)
 	}
 	return fail(diag.Suggest(root, roots)+" Text stands in quotes.", "nothing is called %q", root)
+}
+
+// resolveInput gives the shape of an input. One that is given node by node can be asked for on these nodes only.
+func (c *flowCheck) resolveInput(at site, in *inputDecl, t hcl.Traversal) expr.Shape {
+	each := eachNames(in.each)
+	switch {
+	case len(each) == 0 || at.task != nil && at.task.lost:
+		return expr.Shape{Type: in.Type}
+	case len(at.each) == 0:
+		c.bag.Errorf(t.SourceRange(), fmt.Sprintf("Write each = %s to have one instance for each node.", roleList(each)), "input %q is given for each node, and %s has no node", in.Name, at.who())
+	case !within(at.each, each):
+		c.bag.Errorf(t.SourceRange(), "Place both on the same roles.", "the nodes of %s and of input %q do not meet: %s against %s", at.who(), in.Name, roleList(at.each), roleList(each))
+	}
+	return expr.Shape{Type: in.Type, Path: expr.HerePath}
 }
 
 func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail func(string, string, ...any) (expr.Shape, int)) (expr.Shape, int) {

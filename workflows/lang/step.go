@@ -109,9 +109,9 @@ func readType(r *reader) (value.Type, bool) {
 	return expr.ParseType(r.Bag, e)
 }
 
-// input reads an input of a step or a workflow.
-func (d *decoder) input(r *reader, b *hclsyntax.Block) (model.Field, hcl.Range, bool) {
-	r.Expect(form{Attrs: []string{"type", "default", "optional", "doc"}})
+// input reads an input of a step or a workflow, which may have more attributes.
+func (d *decoder) input(r *reader, b *hclsyntax.Block, more ...string) (model.Field, hcl.Range, bool) {
+	r.Expect(form{Attrs: append([]string{"type", "default", "optional", "doc"}, more...)})
 	n, ok := r.Word(b)
 	f := model.Field{Name: n.Name, Optional: r.Truth("optional"), Doc: r.Text("doc")}
 	t, typed := readType(r)

@@ -49,7 +49,8 @@ type roleDecl struct {
 
 type inputDecl struct {
 	model.Field
-	at hcl.Range
+	at   hcl.Range
+	each []named // roles: the nodes that it is given for, one by one; nil for one that is the same for all
 }
 
 type outputDecl struct {
@@ -153,8 +154,9 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	}
 	names = map[string]hcl.Range{}
 	for _, b := range r.Blocks("input", 1) {
-		if f, at, ok := d.input(r.Inner(b), b); ok && read.Unique(d.bag, "inputs", names, named{Name: f.Name, At: at}) { // also one without a type
-			w.inputs = append(w.inputs, inputDecl{f, at})
+		inner := r.Inner(b)
+		if f, at, ok := d.input(inner, b, "each"); ok && read.Unique(d.bag, "inputs", names, named{Name: f.Name, At: at}) { // also one without a type
+			w.inputs = append(w.inputs, inputDecl{f, at, readRoles(inner, "each", w)})
 		}
 	}
 	names = map[string]hcl.Range{}
