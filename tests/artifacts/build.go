@@ -216,7 +216,7 @@ func (b *builder) inputs(ctx context.Context) (inputs, error) {
 	return in, nil
 }
 
-// versions reads what the module cluster requires directly.
+// versions reads what the module cluster requires.
 func (b *builder) versions(ctx context.Context, cluster string) (map[string]string, error) {
 	said, err := b.goTool(ctx, cluster, "mod", "edit", "-json")
 	if err != nil {

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"joist/tests/artifacts"
 )
 
 // authority signs certificates for a control plane that lives for one test.
@@ -127,11 +125,7 @@ func TestControlPlane(t *testing.T) {
 	until(t, "no nodes available", kubectl("get", "pods", "--selector", "app=echo",
 		"--output", `jsonpath={.items[0].status.conditions[?(@.type=="PodScheduled")].message}`)...)
 
-	coredns, ok := set.Find(artifacts.Program, "coredns")
-	if !ok {
-		t.Fatal("there is no coredns")
-	}
-	start(t, set.Path(coredns), "-conf", write(t, file("Corefile"), fmt.Sprintf(`cluster.local:5353 {
+	start(t, program(t, set, "coredns"), "-conf", write(t, file("Corefile"), fmt.Sprintf(`cluster.local:5353 {
   bind 127.0.0.1
   errors
   kubernetes {

@@ -42,9 +42,8 @@ func TestNetwork(t *testing.T) {
 	if !inside(t) {
 		return
 	}
-	dir := filepath.Join(mount(t, built(t), "containerd"), "cni")
 	set := built(t)
-	echo, _ := set.Find("program", "echo")
+	dir, echo := filepath.Join(mount(t, set, "containerd"), "cni"), program(t, set, "echo")
 	run(t, "ip", "netns", "add", "pod1")
 	run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1")
 	plugin(t, dir, "ADD", `{"cniVersion":"1.0.0","name":"lo","type":"loopback"}`)
@@ -62,9 +61,9 @@ func TestNetwork(t *testing.T) {
 	if rules := run(t, "nft", "list", "ruleset"); !strings.Contains(rules, "masquerade") || !strings.Contains(rules, "9080") {
 		t.Errorf("the rules are %s", rules)
 	}
-	start(t, "/usr/sbin/ip", "netns", "exec", "pod1", set.Path(echo), "serve")
-	until(t, "10.200.1.1:", set.Path(echo), "get", "http://10.200.1.2:8080/client")
-	until(t, "ok", set.Path(echo), "get", "http://10.200.1.1:9080/healthz")
+	start(t, "/usr/sbin/ip", "netns", "exec", "pod1", echo, "serve")
+	until(t, "10.200.1.1:", echo, "get", "http://10.200.1.2:8080/client")
+	until(t, "ok", echo, "get", "http://10.200.1.1:9080/healthz")
 	plugin(t, dir, "DEL", ports+`,"prevResult":`+said+"}")
 	plugin(t, dir, "DEL", bridge+"}")
 	if rules := run(t, "nft", "list", "ruleset"); strings.Contains(rules, "10.200.1.2") {

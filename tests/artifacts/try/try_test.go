@@ -6,10 +6,14 @@
 package try_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +38,7 @@ func inside(t *testing.T) bool {
 	if os.Getenv(insideEnv) != "" {
 		run(t, "ip", "link", "set", "lo", "up")
 		run(t, "mount", "-t", "tmpfs", "tmpfs", "/run")
-		run(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup") // as on nodes, also where the host mixes both versions
+		cgroups(t)
 		return true
 	}
 	for _, tool := range []string{"unshare", "runc", "crun", "nft", "ip", "mount"} {
@@ -50,6 +54,41 @@ func inside(t *testing.T) bool {
 		t.Errorf("%v\n%s", err, out)
 	}
 	return false
+}
+
+// cgroups mounts what runtimes need: version 2 as on nodes, or, on hosts where version 1 still owns the controllers, only
+// those, for crun takes no mixture.
+func cgroups(t *testing.T) {
+	t.Helper()
+	const root = "/sys/fs/cgroup"
+	run(t, "mount", "-t", "cgroup2", "cgroup2", root)
+	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(controllers), "memory") {
+		return
+	}
+	run(t, "mount", "-t", "tmpfs", "tmpfs", root)
+	known, err := os.ReadFile("/proc/self/cgroup") // NUMBER:CONTROLLERS:PATH, cgroups(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(known)) {
+		parts := strings.SplitN(line, ":", 3)
+		if len(parts) < 3 || parts[1] == "" {
+			continue
+		}
+		options, name := parts[1], strings.TrimPrefix(parts[1], "name=")
+		if name != options {
+			options = "none," + options
+		}
+		at := filepath.Join(root, name)
+		if err := os.Mkdir(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "mount", "-t", "cgroup", "-o", options, "cgroup", at)
+	}
 }
 
 // built opens the build that is tried: JOIST_ARTIFACTS, or the newest of this checkout.
@@ -198,110 +237,234 @@ func TestBundles(t *testing.T) {
 	}
 }
 
+// runtimes is containerd with the images and a CRI runtime by the name of each of runc and crun.
+type runtimes struct {
+	t      *testing.T
+	set    *artifacts.Set
+	dir    string
+	bundle string // where the bundle containerd is mounted
+	socket string
+}
+
+func newRuntimes(t *testing.T) *runtimes {
+	t.Helper()
+	r := &runtimes{t: t, set: built(t), dir: t.TempDir()}
+	r.bundle = mount(t, r.set, "containerd")
+	images := mount(t, r.set, "images")
+	run(t, "mount", "-t", "tmpfs", "tmpfs", r.dir) // an overlay's upper folder is not on an overlay
+	t.Cleanup(func() { run(t, "umount", "--lazy", r.dir) })
+	r.socket = filepath.Join(r.dir, "containerd.sock")
+	write(t, filepath.Join(r.dir, "10-pods.conflist"), `{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
+		"ipam":{"type":"host-local","dataDir":"/run/cni","ranges":[[{"subnet":"10.200.1.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`)
+	config := fmt.Sprintf(`version = 3
+root = "%[1]s/root"
+state = "%[1]s/state"
+[grpc]
+address = %[2]q
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "joist.internal/pause:1"
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true # a test may lack the right to go below
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["%[3]s/cni"]
+conf_dir = %[1]q
+[plugins."io.containerd.cri.v1.runtime".containerd]
+default_runtime_name = "runc"
+`, r.dir, r.socket, r.bundle)
+	for name, binary := range map[string]string{"runc": "runc", "crun": r.oldCrun()} {
+		config += fmt.Sprintf(`[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%s]
+runtime_type = "io.containerd.runc.v2"
+options = { BinaryName = %q }
+`, name, binary)
+	}
+	t.Cleanup(func() { // what containerd leaves of its own; the pods' are gone
+		left, err := filepath.Glob("/sys/fs/cgroup/*/k8s.io")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range append(left, "/sys/fs/cgroup/k8s.io") {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+	start(t, filepath.Join(r.bundle, "bin/containerd"), "--config", write(t, filepath.Join(r.dir, "config.toml"), config))
+	until(t, "Server:", r.ctr("version")...)
+	for _, image := range r.set.Artifacts {
+		if image.Kind == artifacts.Image {
+			run(t, r.ctr("images", "import", filepath.Join(images, "images", image.Name+".tar"))...)
+		}
+	}
+	return r
+}
+
+// ctr is a command line of containerd's own client.
+func (r *runtimes) ctr(args ...string) []string {
+	return append([]string{filepath.Join(r.bundle, "bin/ctr"), "--address", r.socket, "--namespace", "k8s.io"}, args...)
+}
+
+// container describes one with the network of this test, from an image, and returns the description's file.
+func (r *runtimes) container(image string, args ...string) string {
+	r.t.Helper()
+	a, ok := r.set.Find(artifacts.Image, image)
+	if !ok {
+		r.t.Fatalf("there is no image %s", image)
+	}
+	at, err := os.MkdirTemp(r.dir, image)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	run(r.t, r.ctr("images", "mount", "--rw", a.Image, at)...)
+	r.t.Cleanup(func() { run(r.t, r.ctr("images", "unmount", at)...) })
+	var spec map[string]any
+	if err := json.Unmarshal([]byte(run(r.t, r.ctr("oci", "spec")...)), &spec); err != nil {
+		r.t.Fatal(err)
+	}
+	spec["root"] = map[string]any{"path": at}
+	process, ok := spec["process"].(map[string]any)
+	linux, also := spec["linux"].(map[string]any)
+	if !ok || !also {
+		r.t.Fatalf("containerd describes containers as %v", spec)
+	}
+	process["args"] = args
+	namespaces, ok := linux["namespaces"].([]any)
+	if !ok {
+		r.t.Fatalf("containerd describes containers as %v", spec)
+	}
+	linux["namespaces"] = slices.DeleteFunc(namespaces, func(n any) bool {
+		kind, ok := n.(map[string]any)
+		return ok && kind["type"] == "network"
+	})
+	return write(r.t, at+".json", encode(r.t, spec))
+}
+
+// end stops and removes a container.
+func (r *runtimes) end(id string) {
+	r.t.Helper()
+	run(r.t, r.ctr("tasks", "kill", "--signal", "SIGTERM", id)...)
+	until(r.t, "STOPPED", r.ctr("tasks", "ls")...)
+	run(r.t, r.ctr("tasks", "delete", id)...)
+	run(r.t, r.ctr("containers", "delete", id)...)
+}
+
+// oldCrun writes a program that calls crun for containerd. Debian 12's crun refuses any OCI version but 1.0 ("unknown
+// version specified"), and containerd 2 writes a newer one. Its option base_runtime_spec would help with containers, but
+// not with sandboxes, which begin elsewhere.
+func (r *runtimes) oldCrun() string {
+	r.t.Helper()
+	name := write(r.t, filepath.Join(r.dir, "crun"), `#!/bin/sh
+set -eu
+last=
+for arg; do
+  case $last in
+  --bundle | -b) sed -i 's/"ociVersion":"[^"]*"/"ociVersion":"1.0.2"/' "$arg/config.json" ;;
+  esac
+  last=$arg
+done
+exec /usr/bin/crun "$@"
+`)
+	if err := os.Chmod(name, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	return name
+}
+
+func encode(t *testing.T, v any) string {
+	t.Helper()
+	body, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
 // Containers run: images are imported without a registry, and both runtimes start them.
 func TestContainers(t *testing.T) {
 	if !inside(t) {
 		return
 	}
-	set := built(t)
-	runtime, images := mount(t, set, "containerd"), mount(t, set, "images")
-	dir := t.TempDir()
-	run(t, "mount", "-t", "tmpfs", "tmpfs", dir) // an overlay's upper folder is not on an overlay
-	t.Cleanup(func() { run(t, "umount", "--lazy", dir) })
-	socket := filepath.Join(dir, "containerd.sock")
-	config := write(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 3
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
-[grpc]
-address = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), socket))
-	start(t, filepath.Join(runtime, "bin/containerd"), "--config", config)
-	ctr := func(args ...string) []string {
-		return append([]string{filepath.Join(runtime, "bin/ctr"), "--address", socket, "--namespace", "k8s.io"}, args...)
-	}
-	until(t, "Server:", ctr("version")...)
-	for _, image := range set.Artifacts {
-		if image.Kind != artifacts.Image {
-			continue
-		}
-		run(t, ctr("images", "import", filepath.Join(images, "images", image.Name+".tar"))...)
-		if list := run(t, ctr("images", "ls", "-q")...); !strings.Contains(list, image.Image+"\n") {
+	r := newRuntimes(t)
+	list := run(t, r.ctr("images", "ls", "-q")...)
+	for _, image := range r.set.Artifacts {
+		if image.Kind == artifacts.Image && !strings.Contains(list, image.Image+"\n") {
 			t.Errorf("%s is not among the images: %q", image.Image, list)
 		}
 	}
-	echo, ok := set.Find(artifacts.Program, "echo")
-	if !ok {
-		t.Fatal("there is no echo")
-	}
-	// container describes one with the network of this test, from an image, and returns the description's file.
-	container := func(image string, args ...string) string {
-		a, ok := set.Find(artifacts.Image, image)
-		if !ok {
-			t.Fatalf("there is no image %s", image)
+	echo := program(t, r.set, "echo")
+	for i, name := range []string{"runc", "crun"} {
+		binary := name
+		if name == "crun" {
+			binary = r.oldCrun()
 		}
-		at, err := os.MkdirTemp(dir, image)
-		if err != nil {
-			t.Fatal(err)
-		}
-		run(t, ctr("images", "mount", "--rw", a.Image, at)...)
-		t.Cleanup(func() { run(t, ctr("images", "unmount", at)...) })
-		return write(t, at+".json", oldSpec(t, run(t, ctr("oci", "spec")...), at, args...))
-	}
-	end := func(id string) {
-		run(t, ctr("tasks", "kill", "--signal", "SIGTERM", id)...)
-		until(t, "STOPPED", ctr("tasks", "ls")...)
-		run(t, ctr("tasks", "delete", id)...)
-		run(t, ctr("containers", "delete", id)...)
-	}
-	for i, binary := range []string{"runc", "crun"} {
 		address := fmt.Sprintf("127.0.0.1:%d", 8081+i)
-		run(t, ctr("run", "--detach", "--runc-binary", binary, "--config", container("echo", "/echo", "serve", address), binary)...)
-		until(t, "ok", set.Path(echo), "get", "http://"+address+"/healthz")
-		if said := run(t, ctr("tasks", "exec", "--exec-id", "e1", binary, "/echo", "say", "from", "inside")...); said != "from inside\n" {
-			t.Errorf("with %s, a command in the container says %q", binary, said)
+		run(t, r.ctr("run", "--detach", "--runc-binary", binary, "--config", r.container("echo", "/echo", "serve", address), name)...)
+		until(t, "ok", echo, "get", "http://"+address+"/healthz")
+		if said := run(t, r.ctr("tasks", "exec", "--exec-id", "e1", name, "/echo", "say", "from", "inside")...); said != "from inside\n" {
+			t.Errorf("with %s, a command in the container says %q", name, said)
 		}
-		end(binary)
+		r.end(name)
 	}
-	run(t, ctr("run", "--detach", "--config", container("pause", "/pause"), "sandbox")...)
-	until(t, "RUNNING", ctr("tasks", "ls")...)
-	end("sandbox")
-	if said := run(t, ctr("run", "--rm", "--config", container("coredns", "/coredns", "-plugins"), "dns")...); !strings.Contains(said, "\nkubernetes\n") {
+	run(t, r.ctr("run", "--detach", "--config", r.container("pause", "/pause"), "sandbox")...)
+	until(t, "RUNNING", r.ctr("tasks", "ls")...)
+	r.end("sandbox")
+	if said := run(t, r.ctr("run", "--rm", "--config", r.container("coredns", "/coredns", "-plugins"), "dns")...); !strings.Contains(said, "\nkubernetes\n") {
 		t.Errorf("CoreDNS in its container lists the plugins %q", said)
 	}
 }
 
-// oldSpec makes a container's description one that Debian 12's crun takes: it refuses any OCI version but 1.0 ("unknown
-// version specified"), and containerd 2 writes a newer one, unless it is told by base_runtime_spec where to begin. The
-// container shares the network of its host, and has no limits, which not every host lets a test set.
-func oldSpec(t *testing.T, spec, root string, args ...string) string {
+// Pods run as a kubelet starts them: pause holds the sandbox, the bridge gives it an address, and the container has the
+// limits and rights that are asked for.
+func TestPods(t *testing.T) {
+	const clientEnv = "JOIST_TEST_POD"
+	if os.Getenv(clientEnv) == "" { // where modules can still be fetched
+		client := filepath.Join(t.TempDir(), "pod")
+		run(t, "go", "build", "-C", "../cluster", "-trimpath", "-tags", "grpcnotrace", "-o", client, "./pod")
+		t.Setenv(clientEnv, client)
+	}
+	if !inside(t) {
+		return
+	}
+	r, client := newRuntimes(t), os.Getenv(clientEnv)
+	for _, binary := range []string{"runc", "crun"} {
+		cmd := exec.CommandContext(t.Context(), client, r.socket, binary, "joist.internal/echo:1", "/echo", "get", "http://127.0.0.1:8080/client")
+		said := new(bytes.Buffer)
+		cmd.Stderr = said
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		goOn, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(out)
+		if address, err := lines.ReadString('\n'); err == nil {
+			until(t, binary, program(t, r.set, "echo"), "get", "http://"+strings.TrimSpace(address)+":8080/")
+		}
+		_, _ = goOn.Write([]byte("\n")) // a client that ended says why
+		rest, err := io.ReadAll(lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("with %s: %v: %s", binary, err, said)
+		}
+		if !strings.Contains(string(rest), "127.0.0.1:") || !strings.Contains(string(rest), `GET "/" for 10.200.1.1:`) {
+			t.Errorf("with %s, the command in the container and its log say %q", binary, rest)
+		}
+	}
+}
+
+func program(t *testing.T, set *artifacts.Set, name string) string {
 	t.Helper()
-	var s map[string]any
-	if err := json.Unmarshal([]byte(spec), &s); err != nil {
-		t.Fatal(err)
-	}
-	s["ociVersion"] = "1.0.2"
-	s["root"] = map[string]any{"path": root}
-	process, ok := s["process"].(map[string]any)
-	linux, also := s["linux"].(map[string]any)
-	if !ok || !also {
-		t.Fatalf("containerd describes containers as %s", spec)
-	}
-	process["args"] = args
-	namespaces, ok := linux["namespaces"].([]any)
+	a, ok := set.Find(artifacts.Program, name)
 	if !ok {
-		t.Fatalf("containerd describes containers as %s", spec)
+		t.Fatalf("there is no %s", name)
 	}
-	delete(linux, "resources")
-	linux["namespaces"] = slices.DeleteFunc(namespaces, func(n any) bool {
-		kind, ok := n.(map[string]any)
-		return ok && kind["type"] == "network"
-	})
-	body, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body)
+	return set.Path(a)
 }
 
 func version(t *testing.T, set *artifacts.Set, program string) string {
