@@ -9,7 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"joist/engine/journal"
+	"joist/services/site"
 )
 
 // place is where the engine of a data folder serves: what boot scripts told machines.
@@ -58,6 +62,33 @@ func (s *System) checkPlace(context.Context) error {
 	s.notices.add(s.now(), fmt.Sprintf("the engine moved from %s to %s: boot these machines from the network, they look for it at the old address: %s", was, now, some))
 	s.cfg.Log.Warn("the engine moved; machines that run look for it at the old address until they boot from the network", "was", was.String(), "now", now.String(), "machines", len(names))
 	return nil
+}
+
+// checkWhole refuses a data folder that an engine has served from and of which a part is gone: it would be made anew, empty
+// or with other keys, and every machine and certificate would be strange to it. That an engine has served says the record
+// of its place, which is written after everything else.
+func (s *System) checkWhole(ctx context.Context) error {
+	if _, err := os.Stat(s.placeFile()); err != nil {
+		return nil //nolint:nilerr // nothing was served from here; what cannot be read is told by checkPlace
+	}
+	list, err := s.db.Journals().List(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(list, func(i journal.Info) bool { return i.Journal == site.JournalName }) {
+		return notWhole(s.cfg.Data, "the contents of its database, joist.db with its -wal, are")
+	}
+	for _, name := range []string{"root.age", "engine.age", "agents.age", "ledger.jsonl"} {
+		name = filepath.Join("ca", name)
+		if _, err := os.Stat(filepath.Join(s.cfg.Data, name)); errors.Is(err, fs.ErrNotExist) {
+			return notWhole(s.cfg.Data, name+" is")
+		}
+	}
+	return nil
+}
+
+func notWhole(data, what string) error {
+	return fmt.Errorf("cannot use %s: an engine has served from it, and %s missing; bring the whole folder back from the backup, or begin anew with another one", data, what)
 }
 
 // keepPlace records where the engine serves, once it does.

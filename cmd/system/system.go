@@ -127,6 +127,9 @@ func (s *System) openStores(ctx context.Context) error {
 	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder, Failed: s.storeFailed}); err != nil {
 		return err
 	}
+	if err := s.checkWhole(ctx); err != nil {
+		return err
+	}
 	s.secrets, err = secrets.Open(secrets.Config{Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Random: rand.Reader})
 	if err != nil {
 		return err

@@ -159,12 +159,20 @@ func TestData(t *testing.T) {
 		"ledger damaged": {func(ca string) error {
 			return os.WriteFile(filepath.Join(ca, "ledger.jsonl"), []byte("{\n{}\n"), 0o600)
 		}, "ledger.jsonl"},
+		"ledger lost": {func(ca string) error { return os.Remove(filepath.Join(ca, "ledger.jsonl")) }, "ca/ledger.jsonl is missing; bring the whole folder back"},
+		"root lost":   {func(ca string) error { return os.Remove(filepath.Join(ca, "root.age")) }, "ca/root.age is missing; bring the whole folder back"},
+		"keys lost":   {os.RemoveAll, "ca/root.age is missing; bring the whole folder back"},
+		"database lost": {func(ca string) error { return os.Remove(filepath.Join(ca, "..", "joist.db")) },
+			"the contents of its database, joist.db with its -wal, are missing; bring the whole folder back"},
+		"database empty": {func(ca string) error { return os.Truncate(filepath.Join(ca, "..", "joist.db"), 0) },
+			"the contents of its database, joist.db with its -wal, are missing; bring the whole folder back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			copied := filepath.Join(t.TempDir(), "data")
 			run(t, "cp", "-a", data, copied)
 			must(t, c.damage(filepath.Join(copied, "ca")))
 			refused(t, 1, c.says, serveArgs(copied, sock...)...)
+			refused(t, 1, c.says, serveArgs(copied, sock...)...) // a refusal mends nothing
 		})
 	}
 }
