@@ -26,8 +26,9 @@ type Goal struct {
 	Roles   map[string][]string `json:"roles"`             // node names by role, each sorted
 	Destroy bool                `json:"destroy,omitempty"` // nothing is wanted any more
 	By      string              `json:"by"`
-	Seq     uint64              `json:"-"`       // of the event, once it is folded
-	Changed bool                `json:"changed"` // a person changed pack, input or cluster file: opened breakers close
+	Reason  string              `json:"reason,omitempty"` // what a person said who had it tried again
+	Seq     uint64              `json:"-"`                // of the event, once it is folded
+	Changed bool                `json:"changed"`          // a person changed pack, input or cluster file: opened breakers close
 }
 
 // NodeSeen is what the cluster knows of a node whose agent speaks to the engine. Of a claimed node that has not come up
@@ -158,7 +159,16 @@ type Expired struct {
 
 // Cancelled stops the pursuit of the goal until the next goal: nothing further starts.
 type Cancelled struct {
-	By string `json:"by"`
+	By     string `json:"by"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Says tells who stopped it and why, for people.
+func (c Cancelled) Says() string {
+	if c.Reason == "" {
+		return "by " + c.By
+	}
+	return "by " + c.By + ": " + c.Reason
 }
 
 // The outcomes of pursuing a goal. Empty while it is pursued.

@@ -64,7 +64,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 }
 
 func (s *State) foldCancelled(e Cancelled) {
-	s.Outcome, s.Detail = OutcomeCancelled, "by "+e.By
+	s.Outcome, s.Detail = OutcomeCancelled, e.Says()
 	for _, c := range s.Columns {
 		for _, r := range c.Rows {
 			if r != nil && r.Flight != nil {

@@ -108,6 +108,10 @@ func TestWholeLife(t *testing.T) {
 	if got := e.did("member[n1]"); got != before+1 {
 		t.Errorf("member[n1] ran %d times after it was forced, want %d", got, before+1)
 	}
+	e.want(cli.OK, nil, "cancel", "demo", "--reason", "wrong rack")
+	e.want(cli.OK, []string{"cancelled", ": wrong rack"}, "status", "demo")
+	e.want(cli.OK, []string{"converged"}, "retry", "demo", "--reason", "it was the right one")
+	e.want(cli.OK, []string{`"reason":"test"`, `"reason":"wrong rack"`, `"reason":"it was the right one"`}, "events", "--cluster", "demo", "-o", "json")
 	e.want(cli.Failed, []string{"nothing was changed", "--yes"}, "destroy", "demo")
 	e.want(cli.OK, []string{"cluster demo destroyed"}, "destroy", "demo", "--yes")
 	e.want(cli.OK, []string{"destroyed"}, "status")

@@ -163,6 +163,9 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		t.Outcome, t.Detail, t.End = f.Outcome, f.Detail, e.Time
 	case "cancelled":
 		t.Outcome, t.Detail, t.End = "cancelled", "by "+f.By, e.Time
+		if f.Reason != "" {
+			t.Detail += ": " + f.Reason
+		}
 	default:
 		return nil
 	}

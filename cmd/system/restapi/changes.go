@@ -59,9 +59,9 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	}
 	switch act.Action {
 	case v1.Retry:
-		err = retry(ctx, loop, act.By)
+		err = retry(ctx, loop, act)
 	case v1.Cancel:
-		err = loop.Happen(ctx, history.Cancelled{By: act.By})
+		err = loop.Happen(ctx, history.Cancelled{By: act.By, Reason: act.Reason})
 	case v1.CloseBreaker:
 		err = closeBreaker(ctx, loop, act)
 	case v1.Force:
@@ -76,11 +76,11 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 }
 
 // retry sets the same goal again, which forgets its failures and goes on after a cancel.
-func retry(ctx context.Context, loop *drive.Cluster, by string) error {
+func retry(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
 	var again *history.Goal
 	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
 		if g := s.Goal(); g != nil {
-			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: by}
+			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason}
 		}
 	}); err != nil {
 		return err
@@ -108,7 +108,7 @@ func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error
 	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: act.Rollout, By: act.By, Reason: act.Reason}); err != nil {
 		return err
 	}
-	return retry(ctx, loop, act.By)
+	return retry(ctx, loop, act)
 }
 
 func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
