@@ -149,10 +149,10 @@ func wanted(file string) ([]supply.Wanted, error) {
 }
 
 // check checks a pack's folder, with the packs that it requires.
-func check(dir string) ([]byte, bool, error) {
+func check(dir string) (lang.Diagnostics, error) {
 	files, err := content.Folder(dir)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	pack, diags := lang.Load(files, system.Catalogue())
 	for i := range diags {
@@ -164,7 +164,7 @@ func check(dir string) ([]byte, bool, error) {
 		packs := map[string]*lang.Pack{pack.Name: pack}
 		more, err := content.Required(packs, system.Catalogue())
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		diags = append(diags, more...)
 		for _, d := range lang.Check(packs) {
@@ -174,7 +174,7 @@ func check(dir string) ([]byte, bool, error) {
 			diags = append(diags, d)
 		}
 	}
-	return []byte(diags.Text()), !diags.HasErrors(), nil
+	return diags, nil
 }
 
 func canonical(name string, src []byte) ([]byte, error) {

@@ -25,8 +25,12 @@ type view struct {
 }
 
 func (v *view) flags(c *cobra.Command) {
-	c.Flags().BoolVar(&v.plain, "plain", false, "one line for each thing that happens, also on a terminal")
+	v.plainFlag(c)
 	c.Flags().BoolVar(&v.noWait, "no-wait", false, "return as soon as the engine has accepted it")
+}
+
+func (v *view) plainFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&v.plain, "plain", false, "one line for each thing that happens, also on a terminal")
 }
 
 // pursuit is a goal to follow until it comes to rest.
@@ -107,7 +111,7 @@ func (a *app) watchCommand() *cobra.Command {
 			return a.follow(cmd.Context(), look, pursuit{cluster: name, seq: d.Goal.Seq, roles: d.Goal.Roles, destroy: d.Goal.Destroy})
 		},
 	}
-	look.flags(c)
+	look.plainFlag(c)
 	return c
 }
 
@@ -394,7 +398,14 @@ func (a *app) writeFailed(d *v1.ClusterDetail) {
 			blocked++
 			continue
 		}
-		rows = append(rows, []string{ink.red("  failed"), it.Instance, fmt.Sprintf("attempt %d", it.Attempt), firstLine(it.Error, 120)})
+		attempt, why := fmt.Sprintf("attempt %d", it.Attempt), it.Error
+		if it.Attempt == 0 {
+			attempt = "not tried"
+		}
+		if why == "" {
+			why = it.Because // nothing failed: it cannot be decided
+		}
+		rows = append(rows, []string{ink.red("  failed"), it.Instance, attempt, firstLine(why, 200)})
 	}
 	if len(rows) > 0 {
 		a.printf("\n")

@@ -18,6 +18,7 @@ import (
 	"joist/cmd/joist/supply"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 // The exit codes.
@@ -75,8 +76,8 @@ type Local struct {
 	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	// Wanted lists what artifacts the packs of a cluster file name.
 	Wanted func(file string) ([]supply.Wanted, error)
-	// Check checks a pack's folder and gives diagnostics as text; ok is false if one of them is an error.
-	Check func(dir string) (diagnostics []byte, ok bool, err error)
+	// Check checks a pack's folder.
+	Check func(dir string) (diag.Diagnostics, error)
 	// Format gives the canonical form of a source.
 	Format func(name string, src []byte) ([]byte, error)
 	// Build builds a boot set and gives its folder.

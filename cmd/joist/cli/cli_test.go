@@ -146,6 +146,13 @@ func TestFailureAndRetry(t *testing.T) {
 	e.want(cli.OK, []string{"converged"}, "close-breaker", "r", "--cluster", "demo", "--reason", "disk added")
 }
 
+// TestUndecidable: what was never tried has no error; why it is not tried is said all the same.
+func TestUndecidable(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.Stopped, []string{"failed  x  not tried  undecidable (no such thing)"}, "apply", e.file("cluster demo\nnodes n1\ntask x undecidable\n"))
+	e.want(cli.OK, []string{"failed  x  not tried  undecidable (no such thing)"}, "status", "demo")
+}
+
 func TestRefusals(t *testing.T) {
 	e := newEngine(t)
 	e.want(cli.Failed, []string{`demo.hcl: there is no "nonsense"`}, "apply", e.file("nonsense\n"))

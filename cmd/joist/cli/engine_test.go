@@ -47,6 +47,13 @@ func (r refs) Eval(s model.Scope) (value.Value, error) {
 	return value.Dict(m), nil
 }
 
+// undecidable is an expression that can never be evaluated.
+type undecidable struct{ refs }
+
+func (undecidable) Eval(model.Scope) (value.Value, error) {
+	return value.Value{}, errors.New("no such thing")
+}
+
 func argument(name string, list ...model.Ref) model.Argument {
 	shared := !slices.ContainsFunc(list, func(r model.Ref) bool { return r.Kind == model.RefTask || r.Kind == model.RefNode })
 	return model.Argument{Name: name, Expr: refs(list), Refs: list, Digest: value.Sum([]byte(fmt.Sprint(list))), Shared: shared}
@@ -103,6 +110,10 @@ func task(words []string) model.Task {
 			t.Each = []string{"m"}
 		case w == "service":
 			s.Scope, s.Remove, s.Apply = model.Service, nil, model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}
+		case w == "undecidable":
+			a := argument("u")
+			a.Expr = undecidable{}
+			t.With, s.Inputs = append(t.With, a), append(s.Inputs, model.Field{Name: "u"})
 		case kind == "task":
 			in := fmt.Sprintf("i%d", len(t.With))
 			t.With = append(t.With, argument(in, model.Ref{Kind: model.RefTask, Name: name, Attr: "out"}))

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"joist/workflows/lang/diag"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -67,27 +69,28 @@ func (a *app) packCommand() *cobra.Command {
 
 // checked is what pack check says of one pack.
 type checked struct {
-	Dir         string `json:"dir"`
-	Fine        bool   `json:"fine"`
-	Diagnostics string `json:"diagnostics,omitempty"` // errors and warnings, as text
+	Dir         string           `json:"dir"`
+	Fine        bool             `json:"fine"`
+	Diagnostics diag.Diagnostics `json:"diagnostics,omitempty"` // errors and warnings
 }
 
 func (a *app) check(dirs []string) error {
 	bad := 0
 	list := []checked{}
 	for _, dir := range dirs {
-		text, ok, err := a.Local.Check(dir)
+		found, err := a.Local.Check(dir)
 		if err != nil {
 			return err
 		}
-		list = append(list, checked{dir, ok, string(text)})
+		ok := !found.HasErrors()
+		list = append(list, checked{dir, ok, found})
 		if !ok {
 			bad++
 		}
 		if a.output == "json" {
 			continue
 		}
-		_, _ = a.Err.Write(text)
+		_ = found.WriteText(a.Err)
 		if ok {
 			a.printf("%s: fine\n", dir)
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -119,15 +120,32 @@ func (ds Diagnostics) Text() string {
 // widest is how many characters of a source line are shown.
 const widest = 160
 
+// visible replaces what would not be shown but obeyed: control characters, which move a terminal's cursor or set its
+// colours, and those that turn the direction of text. Sources may come from anybody. Line ends stay, for advice has several.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n':
+			return r
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
 func (d Diagnostic) text() string {
 	var b strings.Builder
+	d.Summary, d.Detail, d.File, d.Source = visible(d.Summary), visible(d.Detail), visible(d.File), visible(d.Source)
 	fmt.Fprintf(&b, "%s: %s\n", d.Severity, d.Summary)
 	if d.File != "" {
 		fmt.Fprintf(&b, "  --> %s:%d:%d\n", d.File, d.Line, d.Column)
 	}
 	if d.Source != "" {
 		number := fmt.Sprintf("%4d", d.Line)
-		line, col := []rune(strings.ReplaceAll(d.Source, "\t", " ")), d.Column
+		line, col := []rune(d.Source), d.Column
 		if len(line) > widest {
 			line = append(line[:widest:widest], '…')
 		}

@@ -10,6 +10,16 @@ import (
 	"joist/workflows/lang/diag"
 )
 
+// TestTextObeyed: a source cannot write to the terminal of whoever checks it, and marks stay in their places.
+func TestTextObeyed(t *testing.T) {
+	bag := diag.NewBag(map[string][]byte{"a.hcl": []byte("a = \"\x1b[31m\u202e\r\" b\n")})
+	bag.Errorf(at("a.hcl", 1, 14, 1, 15), "Not \x1b]0;x\x07.", "odd \x1b[2J")
+	want := "error: odd \ufffd[2J\n  --> a.hcl:1:14\n   1 | a = \"\ufffd[31m\ufffd\ufffd\" b\n     |              ^\n  Not \ufffd]0;x\ufffd.\n"
+	if got := bag.Done("").Text(); got != want {
+		t.Errorf("got\n%q\nwant\n%q", got, want)
+	}
+}
+
 func at(file string, line, col, endLine, endCol int) hcl.Range {
 	return hcl.Range{Filename: file, Start: hcl.Pos{Line: line, Column: col}, End: hcl.Pos{Line: endLine, Column: endCol}}
 }
