@@ -39,6 +39,7 @@ type pursuit struct {
 	seq     uint64 // event that set the goal
 	roles   map[string][]string
 	site    string // cursor of the site's journal from which on its events matter
+	past    uint64 // event up to which all had happened when the following began
 	destroy bool
 }
 
@@ -108,7 +109,7 @@ func (a *app) watchCommand() *cobra.Command {
 			if d.Goal.Seq == 0 {
 				return fmt.Errorf("cluster %s was never given a goal: joist apply FILE gives it one", name)
 			}
-			return a.follow(cmd.Context(), look, pursuit{cluster: name, seq: d.Goal.Seq, roles: d.Goal.Roles, destroy: d.Goal.Destroy})
+			return a.follow(cmd.Context(), look, pursuit{cluster: name, seq: d.Goal.Seq, past: d.Events, roles: d.Goal.Roles, destroy: d.Goal.Destroy})
 		},
 	}
 	look.plainFlag(c)
@@ -207,6 +208,7 @@ func (a *app) follow(ctx context.Context, look view, p pursuit) error {
 		nodes = append(nodes, names...)
 	}
 	t := progress.New(p.cluster, p.seq, nodes)
+	t.Past = p.past
 	filter := client.Filter{Journals: []string{"cluster/" + p.cluster, "site"}, After: fmt.Sprintf("cluster/%s:%d", p.cluster, p.seq-1)}
 	if p.site != "" {
 		filter.After += "," + p.site
@@ -261,7 +263,7 @@ func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Trac
 			}
 			lines := t.Take(n.event)
 			a.logs(ctx, t.Cluster, lines, screen)
-			if t.Outcome != "" {
+			if t.Ended() {
 				cancel()
 				<-done // it was cancelled
 				return nil

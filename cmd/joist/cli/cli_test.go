@@ -231,6 +231,26 @@ func TestInterrupt(t *testing.T) {
 	e.want(cli.OK, []string{"cancelled"}, "status")
 }
 
+// TestWatchStirred: a cluster that had come to rest and is busy again is followed until it rests again.
+func TestWatchStirred(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, nil, "apply", e.file(demo))
+	e.set(func() { e.hold["member[n1]"] = true })
+	e.want(cli.OK, nil, "force", "demo/member[n1]")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	var out, errs buffer
+	go func() {
+		done <- cli.Run(ctx, cli.Env{Args: []string{"watch", "demo", "--socket", e.socket}, In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: func(string) string { return "" }})
+	}()
+	eventually(t, func() bool { return strings.Contains(out.String(), "forces member[n1] to run again") })
+	cancel()
+	if code := <-done; code != cli.Interrupted {
+		t.Errorf("watch of a busy cluster ended with %d\n%s%s", code, out.String(), errs.String())
+	}
+	e.want(cli.OK, nil, "cancel", "demo")
+}
+
 // TestRestart has the engine go away and come back while apply follows.
 func TestRestart(t *testing.T) {
 	e := newEngine(t)

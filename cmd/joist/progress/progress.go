@@ -45,13 +45,15 @@ type Node struct {
 type Tracker struct {
 	Cluster string
 	Goal    uint64 // event that set the goal that is followed; a later goal supersedes it
+	Past    uint64 // events up to this one had happened before: a rest among them may have ended since
 	Start   time.Time
 	End     time.Time // of the pursuit; zero while it goes on
 	Outcome string    // converged, stopped, destroyed, cancelled, superseded; empty while it goes on
 	Detail  string
 
-	Done     int // actions that went well
-	Failures int // attempts that did not
+	Done     int    // actions that went well
+	Failures int    // attempts that did not
+	last     uint64 // event that was taken
 	nodes    map[string]*Node
 	begun    map[string]time.Time
 	online   map[string]bool
@@ -119,15 +121,19 @@ func (t *Tracker) Take(e v1.Event) []Line {
 	}
 	switch e.Journal {
 	case "cluster/" + t.Cluster:
-		if t.Outcome != "" {
+		if t.Ended() {
 			return nil
 		}
+		t.last = e.Seq
 		return t.cluster(e, &f)
 	case "site":
 		return t.site(e, &f)
 	}
 	return nil
 }
+
+// Ended reports whether the pursuit has come to rest, and nothing that had happened before says otherwise.
+func (t *Tracker) Ended() bool { return t.Outcome != "" && t.last >= t.Past }
 
 func say(e v1.Event, w Weight, format string, args ...any) []Line {
 	return []Line{{At: e.Time, Weight: w, Text: fmt.Sprintf(format, args...)}}
@@ -161,6 +167,9 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Quiet, "%s is due for renewal", f.instance())
 	case "rested":
 		t.Outcome, t.Detail, t.End = f.Outcome, f.Detail, e.Time
+	case "stirred":
+		t.Outcome, t.Detail, t.End = "", "", time.Time{}
+		return nil
 	case "cancelled":
 		t.Outcome, t.Detail, t.End = "cancelled", "by "+f.By, e.Time
 		if f.Reason != "" {

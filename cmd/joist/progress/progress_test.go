@@ -75,3 +75,33 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
+
+// TestStirred: of what had happened before, only the last rest counts; a later one ends the following at once.
+func TestStirred(t *testing.T) {
+	take := func(past uint64, kinds ...string) *Tracker {
+		tr := New("demo", 1, nil)
+		tr.Past = past
+		for i, kind := range kinds {
+			if tr.Ended() {
+				t.Errorf("past %d, %q: ended before event %d", past, kinds, i+1)
+			}
+			tr.Take(v1.Event{Journal: "cluster/demo", Seq: uint64(i + 1), Kind: kind, Data: json.RawMessage(`{"by":"me","outcome":"converged","task":"x","attempt":1}`)})
+		}
+		return tr
+	}
+	for _, c := range []struct {
+		past  uint64
+		kinds []string
+		ended bool
+	}{
+		{0, []string{"goal", "rested"}, true},
+		{3, []string{"goal", "rested", "node.seen"}, true},
+		{5, []string{"goal", "rested", "forced", "stirred", "started"}, false},
+		{4, []string{"goal", "rested", "stirred", "started", "succeeded", "rested"}, true},
+		{7, []string{"goal", "rested", "stirred", "started", "succeeded", "rested", "node.seen"}, true},
+	} {
+		if tr := take(c.past, c.kinds...); tr.Ended() != c.ended {
+			t.Errorf("past %d, %q: ended %v, want %v", c.past, c.kinds, tr.Ended(), c.ended)
+		}
+	}
+}
