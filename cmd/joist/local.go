@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"joist/cmd/joist/cli"
 	"joist/cmd/joist/supply"
@@ -51,20 +52,36 @@ func openLab(data, subnet string) (cli.Lab, error) {
 }
 
 // Start implements cli.Lab.
-func (l inLab) Start(ctx context.Context, o cli.ServeOptions) error {
+func (l inLab) Start(ctx context.Context, o cli.ServeOptions) (ended func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("cannot find this program: %w", err)
+		return nil, fmt.Errorf("cannot find this program: %w", err)
 	}
 	argv := []string{
 		self, "serve", "--socket", l.Socket(), "--data", o.Data, "--bootsets", o.BootSets, "--log-level", o.LogLevel,
 		"--interface", lab.Bridge, "--subnet", l.Subnet().String(), "--address", l.Address().String(), "--run-dir", l.RunDir(), "--bridge", lab.Bridge,
 	}
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
-		return fmt.Errorf("cannot make the data folder: %w", err)
+		return nil, fmt.Errorf("cannot make the data folder: %w", err)
 	}
-	_, _, err = l.Lab.Start(ctx, lab.Service{Name: "engine", Argv: argv, Log: filepath.Join(o.Data, "engine.log")})
-	return err
+	log := filepath.Join(o.Data, "engine.log")
+	_, id, err := l.Lab.Start(ctx, lab.Service{Name: "engine", Argv: argv, Log: log})
+	return func() error {
+		if id.Alive() {
+			return nil
+		}
+		return fmt.Errorf("the engine has ended: %s; more is in %s", lastLine(log), log)
+	}, err
+}
+
+// lastLine is what a program said last, as far as its log can be read.
+func lastLine(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.TrimPrefix(lines[len(lines)-1], "joist: ")
 }
 
 // Socket implements cli.Lab.

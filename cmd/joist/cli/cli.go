@@ -92,8 +92,9 @@ type Lab interface {
 	Down(ctx context.Context) error
 	// Exec runs a command inside it, with this program's input and outputs, and returns its exit code.
 	Exec(ctx context.Context, argv []string) (int, error)
-	// Start runs an engine inside it that outlives this program, unless one runs already.
-	Start(ctx context.Context, o ServeOptions) error
+	// Start runs an engine inside it that outlives this program. What it gives tells, with the engine's last words, that
+	// it has ended; nil while it runs.
+	Start(ctx context.Context, o ServeOptions) (ended func() error, err error)
 	// Name is that of its network namespace.
 	Name() string
 	// Socket is where an engine inside it is reached.

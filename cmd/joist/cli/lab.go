@@ -39,10 +39,11 @@ off and know nothing but to boot from the network. What is there already is left
 			}
 			engine := client.New(l.Socket())
 			if _, err := engine.Status(ctx); err != nil {
-				if err := l.Start(ctx, o); err != nil {
+				ended, err := l.Start(ctx, o)
+				if err != nil {
 					return err
 				}
-				if err := awaitEngine(ctx, engine, o.Data); err != nil {
+				if err := awaitEngine(ctx, engine, o.Data, ended); err != nil {
 					return err
 				}
 			}
@@ -80,14 +81,17 @@ func machineFlags(c *cobra.Command, spec *v1.MachineSpec) {
 	f.BoolVar(&spec.Bare, "bare", false, "without a voucher secret: a person has to approve the machine")
 }
 
-// awaitEngine waits until an engine that was just started answers.
-func awaitEngine(ctx context.Context, engine *client.Client, data string) error {
+// awaitEngine waits until an engine that was just started answers, or has ended.
+func awaitEngine(ctx context.Context, engine *client.Client, data string, ended func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, engineStart)
 	defer cancel()
 	for {
 		_, err := engine.Status(ctx)
 		if err == nil {
 			return nil
+		}
+		if over := ended(); over != nil {
+			return over
 		}
 		select {
 		case <-ctx.Done():

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	_ "github.com/glebarez/go-sqlite"
 )
@@ -195,4 +196,23 @@ func TestLoaders(t *testing.T) {
 	must(t, syscall.Mount("tmpfs", "/usr/lib/ipxe", "tmpfs", 0, ""))
 	defer func() { must(t, syscall.Unmount("/usr/lib/ipxe", 0)) }()
 	refused(t, 1, "(is the package ipxe installed?): cannot serve", serveArgs(t.TempDir(), "--socket", filepath.Join(t.TempDir(), "s"))...)
+}
+
+// TestLabEngine: an engine that cannot start in a lab is not waited for, and its reason is told.
+func TestLabEngine(t *testing.T) {
+	segment(t)
+	data := filepath.Join(t.TempDir(), "data")
+	t.Cleanup(func() { run(t, os.Getenv(programEnv), "lab", "down", "--data", data) }) // with the usual PATH again
+	tools := t.TempDir()
+	for _, name := range []string{"ip", "sh"} { // all that a lab without machines uses
+		tool, err := exec.LookPath(name)
+		must(t, err)
+		must(t, os.Symlink(tool, filepath.Join(tools, name)))
+	}
+	t.Setenv("PATH", tools)
+	begun := time.Now()
+	refused(t, 1, "the engine has ended: qemu-system-x86_64 is missing: install the Debian package qemu-system-x86", "lab", "up", "--data", data)
+	if d := time.Since(begun); d > 30*time.Second {
+		t.Errorf("it took %s", d)
+	}
 }
