@@ -61,6 +61,7 @@ off and know nothing but to boot from the network. What is there already is left
 				return err
 			}
 			a.printf("the lab is up: network namespace %s, engine at %s, %d machines\n", l.Name(), l.Socket(), machines)
+			a.printf("\nto reach it:\n  export JOIST_DATA=%s JOIST_SOCKET=%s\n", o.Data, l.Socket())
 			return nil
 		}),
 	}

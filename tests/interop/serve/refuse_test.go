@@ -209,10 +209,18 @@ func TestLabEngine(t *testing.T) {
 		must(t, err)
 		must(t, os.Symlink(tool, filepath.Join(tools, name)))
 	}
+	usual := os.Getenv("PATH")
 	t.Setenv("PATH", tools)
 	begun := time.Now()
 	refused(t, 1, "the engine has ended: qemu-system-x86_64 is missing: install the Debian package qemu-system-x86", "lab", "up", "--data", data)
 	if d := time.Since(begun); d > 30*time.Second {
 		t.Errorf("it took %s", d)
+	}
+	must(t, os.Setenv("PATH", usual))
+	out := run(t, os.Getenv(programEnv), "lab", "up", "--data", data)
+	if _, socket, found := strings.Cut(out, "  export JOIST_DATA="+data+" JOIST_SOCKET="); !found {
+		t.Errorf("how it is reached is not told:\n%s", out)
+	} else {
+		run(t, os.Getenv(programEnv), "status", "--socket", strings.TrimSpace(socket))
 	}
 }
