@@ -288,6 +288,22 @@ func (s *Step) OutputType() value.Type {
 	return value.Type{Kind: value.Object, Attrs: attrs}
 }
 
+// Complete fills in the defaults of inputs that are not given.
+func (s *Step) Complete(given map[string]value.Value) map[string]value.Value {
+	for _, f := range s.Inputs {
+		if v, ok := given[f.Name]; ok && !(v.Null() && f.Default != nil) {
+			continue
+		}
+		switch {
+		case f.Default != nil:
+			given[f.Name] = *f.Default
+		default:
+			given[f.Name] = value.NullOf(f.Type)
+		}
+	}
+	return given
+}
+
 // Edges lists the tasks that a task waits for, data first, without repetition.
 func (t *Task) Edges() []Edge {
 	var edges []Edge

@@ -56,7 +56,8 @@ func (p *Planner) obstacle(task string, node int) Cause {
 	return Cause{}
 }
 
-// wayFor gives the instance that one has to make way for: nothing else keeps that from starting.
+// wayFor gives the instance that one has to make way for, perhaps by way of others that make way for it: nothing else
+// keeps that from starting.
 func (p *Planner) wayFor(task string, node int) (history.Target, bool) {
 	for _, of := range p.presence.makes[task] {
 		t := p.target(of, node)
@@ -64,6 +65,9 @@ func (p *Planner) wayFor(task string, node int) (history.Target, bool) {
 			return t, true
 		}
 		if r := p.remove.all[t]; r != nil && r.way {
+			if r.aside {
+				t = r.Cause.Of
+			}
 			return t, true
 		}
 	}
@@ -95,13 +99,13 @@ func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cel
 	return cell
 }
 
-// cleared reports whether something came out to let an instance be removed. Nothing but that kept it from going then: that
-// those who read it wait now for what came out does not hold it up.
-func (p *Planner) cleared(t history.Target, node int) bool {
-	for _, by := range p.presence.over[t.Task] {
+// cleared reports whether, for this goal, something came out to let an instance be removed. Nothing but that kept it from
+// going then: that those who read it wait now for what came out does not hold it up.
+func (p *Planner) cleared(of history.Target, task string, node int) bool {
+	for _, by := range p.presence.over[task] {
 		row := p.state.Columns[by].Row(node)
-		out := row != nil && row.Phase != history.InPlace && row.Cause.Kind == history.MakesWay && row.Cause.Of == t
-		if out || p.cleared(history.Target{Task: by, Node: t.Node}, node) {
+		out := row != nil && row.Phase != history.InPlace && row.Cause.Kind == history.MakesWay && row.Cause.Of == of && row.Started > p.state.GoalSeq
+		if out || p.cleared(of, by, node) {
 			return true
 		}
 	}

@@ -160,12 +160,15 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	case gone:
 		if r == nil {
 			r = p.remove.add(t)
-			p.wakeMakers(t, node)
 		}
 		p.remove.mark(r)
+		was := r.Cause
 		r.Replaced, r.aside, r.Cause = false, false, Cause{Kind: history.Unwanted}
 		if cell != nil && cell.Verdict == Replace {
 			r.Replaced, r.aside, r.Cause = true, cell.aside, cell.Cause
+		}
+		if r.Cause != was {
+			p.wakeMakers(t, node)
 		}
 	case r != nil:
 		p.remove.drop(r)
@@ -322,7 +325,7 @@ func (p *Planner) updateRemovals() {
 			p.remove.waits[r.Wait.Kind]--
 			way, holds := r.way, r.holds
 			p.decideRemoval(r)
-			r.holds = r.Discharge == "" && (r.way || p.state.Row(r.Target).Phase == history.Dirty)
+			r.holds = r.Discharge == "" && (r.way || r.Wait.Kind != history.Consumer && p.state.Row(r.Target).Phase == history.Dirty)
 			if r.way != way || r.holds != holds {
 				p.wakeMakers(r.Target, p.nodeOf(r.Target))
 			}
@@ -459,7 +462,7 @@ func (p *Planner) consumer(r *removal, row *history.Row) Cause {
 	ended := row.Life.Node != "" && !p.state.Lives(row.Life) && r.Discharge != ""
 	var first Cause
 	readers := true
-	ended = ended || p.cleared(r.Target, p.nodeOf(r.Target))
+	ended = ended || p.cleared(r.Target, r.Target.Task, p.nodeOf(r.Target))
 	for _, u := range p.remove.uses[r.Target.Task] {
 		if u.edge.Host && (r.Replaced || p.offers(r.Target.Task) && p.remove.strand[u.by.task] == 0) {
 			continue

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -369,7 +368,7 @@ func (p *Planner) Kept(t history.Target, i int, v value.Value) (small json.RawMe
 	if err != nil {
 		return nil, nil, err
 	}
-	small = Small(data)
+	small = history.Small(data)
 	if len(small) != len(data) {
 		large = data
 	}
@@ -418,7 +417,7 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 		}
 		given[a.Name] = v
 	}
-	return WithDefaults(c.task.Step, given), nil
+	return c.task.Step.Complete(given), nil
 }
 
 // HostInputs evaluates the inputs that look at the node that executes, for an instance of a task as it is or as it was.
@@ -432,22 +431,6 @@ func (p *Planner) HostInputs(t history.Target, task *model.Task, host string, in
 			into[a.Name] = v
 		}
 	}
-}
-
-// WithDefaults fills in the defaults of inputs that are not given.
-func WithDefaults(s *model.Step, given map[string]value.Value) map[string]value.Value {
-	for _, f := range s.Inputs {
-		if v, ok := given[f.Name]; ok && !(v.Null() && f.Default != nil) {
-			continue
-		}
-		switch {
-		case f.Default != nil:
-			given[f.Name] = *f.Default
-		default:
-			given[f.Name] = value.NullOf(f.Type)
-		}
-	}
-	return given
 }
 
 // changedInput names an input whose value differs from that of the last start.
@@ -483,31 +466,9 @@ func (p *Planner) smallOf(c *column, i int, v value.Value) (json.RawMessage, err
 	if err != nil {
 		return nil, err
 	}
-	data = Small(data)
+	data = history.Small(data)
 	if c.task.With[i].Shared {
 		s.compared, s.comparedOf = data, s.of
 	}
 	return data, nil
-}
-
-// largest is the size in bytes from which an input is kept in the journal by its digest.
-const largest = 1024
-
-// Small gives the form in which an input's JSON is kept in the journal: itself, or its digest if it is large.
-func Small(data []byte) json.RawMessage {
-	if len(data) < largest {
-		return data
-	}
-	return json.RawMessage(fmt.Sprintf(`{"$large":"%x"}`, sha256.Sum256(data)))
-}
-
-// Large reports the digest that stands for a large input, if data is one.
-func Large(data []byte) (value.Digest, bool) {
-	var ref struct {
-		Large *value.Digest `json:"$large"`
-	}
-	if len(data) > 128 || json.Unmarshal(data, &ref) != nil || ref.Large == nil {
-		return value.Digest{}, false
-	}
-	return *ref.Large, true
 }

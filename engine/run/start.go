@@ -117,7 +117,7 @@ func (m *Machine) record(t history.Target, task *model.Task, inputs map[string]v
 		if err != nil {
 			return nil, fmt.Errorf("input %s: %w", a.Name, err)
 		}
-		if d, ok := plan.Large(small); ok && large != nil {
+		if d, ok := history.Large(small); ok && large != nil {
 			m.effects = append(m.effects, Keep{Digest: d, Data: large})
 		}
 		kept[a.Name] = small
@@ -267,7 +267,7 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 		if !ok {
 			continue
 		}
-		if d, large := plan.Large(data); large {
+		if d, large := history.Large(data); large {
 			if data = m.library.Blob(d); data == nil {
 				broken = fmt.Errorf("input %s, a large value kept as %s, cannot be read", f.Name, d.Short())
 				continue
@@ -283,7 +283,7 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 	if row.Flight != nil && row.Flight.Agent != "" && task.Step.Scope == model.Cluster {
 		m.plan.HostInputs(t, task, row.Flight.Agent, inputs)
 	}
-	return plan.WithDefaults(task.Step, inputs), task, broken
+	return task.Step.Complete(inputs), task, broken
 }
 
 func (m *Machine) abortAll() {

@@ -177,6 +177,7 @@ func (l *ledger) take(e history.Event) error {
 
 func (l *ledger) takeGoal(e history.Goal) {
 	l.goals, l.seqs, l.halted, l.rested = append(l.goals, e), append(l.seqs, l.seq), false, ""
+	clear(l.out)
 	for _, names := range e.Roles {
 		for _, name := range names {
 			l.node(name).released = false
@@ -229,7 +230,7 @@ func (l *ledger) takeStarted(e history.Started) error {
 		delete(l.out, e.Target)
 	} else {
 		err = l.mayRemove(e.Target, "")
-		l.out[e.Target] = append(l.out[e.Target], l.waysFor(e.Target)...)
+		l.out[e.Target] = append(l.out[e.Target], l.roots(e.Target)...)
 	}
 	if err == nil {
 		err = l.mayEnter(e)
@@ -517,7 +518,7 @@ func (l *ledger) inputs(task *model.Task, node string) (string, bool) {
 		if err != nil {
 			return "", false
 		}
-		kept[a.Name] = plan.Small(data)
+		kept[a.Name] = history.Small(data)
 	}
 	data, err := json.Marshal(kept)
 	return string(data), err == nil
@@ -868,13 +869,26 @@ func (l *ledger) waysFor(t target) []target {
 	return ways
 }
 
+// roots lists what an instance makes way for in the end.
+func (l *ledger) roots(t target) []target {
+	var roots []target
+	for _, of := range l.waysFor(t) {
+		if r := l.rows[of]; r != nil && r.there && l.wanted(of) && !l.replaced(of) && len(l.waysFor(of)) > 0 {
+			roots = append(roots, l.roots(of)...)
+		} else {
+			roots = append(roots, of)
+		}
+	}
+	return roots
+}
+
 // cleared reports whether something came out to let an instance be removed: those that wait for what came out do not
 // hold that up.
 func (l *ledger) cleared(t target) bool {
-	for _, ways := range l.out {
-		if slices.Contains(ways, t) {
+	for _, roots := range l.out {
+		if slices.Contains(roots, t) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(l.disturbs(t), l.cleared)
+	return false
 }
