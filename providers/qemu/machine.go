@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -204,7 +203,9 @@ func (m *machine) start(ctx context.Context) error {
 		accel: m.provider.accel, tap: tapOf(m.provider.cfg.DataDir, m.name), ovmf: m.provider.cfg.OVMF + "/" + ovmfCode,
 	}
 	cmd := exec.CommandContext(ctx, m.provider.cfg.QEMU, v.args()...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C during the start does not reach it either
+	if err := process.Detach(cmd); err != nil { // a Ctrl-C during the start does not reach it either
+		return err
+	}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second
 	var said bytes.Buffer

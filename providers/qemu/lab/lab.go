@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -224,7 +223,9 @@ func (l *Lab) Start(ctx context.Context, s Service) (*exec.Cmd, process.ID, erro
 	}
 	defer func() { _ = out.Close() }()
 	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, s.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := process.Detach(cmd); err != nil {
+		return nil, process.ID{}, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, process.ID{}, fmt.Errorf("cannot start %s: %w", s.Name, err)
 	}

@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,17 @@ type ID struct {
 
 // ErrGone says that there is no such process, or it has ended and waits to be reaped.
 var ErrGone = errors.New("the process has ended")
+
+// Detach makes a command that outlives this program one of a session of its own, which a Ctrl-C does not reach, and without
+// what this program has itself been given open beside its standard files: a lock that a shell holds by a descriptor, say,
+// would otherwise be held until the detached process ends.
+func Detach(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("cannot keep open files from a new process: %w", err)
+	}
+	return nil
+}
 
 // Find gives the ID of the process that has this process id now.
 func Find(pid int) (ID, error) {

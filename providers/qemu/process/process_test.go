@@ -5,8 +5,11 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParseStat(t *testing.T) {
@@ -33,6 +36,29 @@ func FuzzParseStat(f *testing.F) {
 	f.Add("12 (sleep) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2")
 	f.Add(") Z")
 	f.Fuzz(func(_ *testing.T, line string) { _, _, _ = parseStat(line) })
+}
+
+// TestDetach: what was open when this program was started does not stay open in a process that outlives it.
+func TestDetach(t *testing.T) {
+	inherited, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY, 0) // without O_CLOEXEC, as from a shell
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(inherited) })
+	cmd := exec.Command("ls", "/proc/self/fd")
+	if err := Detach(cmd); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Fields(string(out)); len(got) != 4 { // and the folder itself, which ls reads
+		t.Errorf("open in a detached process: %v", got)
+	}
+	if cmd.SysProcAttr == nil || !cmd.SysProcAttr.Setsid {
+		t.Error("a detached process is in the session of its parent")
+	}
 }
 
 func TestKill(t *testing.T) {
