@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -219,5 +220,24 @@ func TestKeyed(t *testing.T) {
 	unlock()
 	if *counts["a"] != 100 || *counts["b"] != 100 || len(k.held) != 0 {
 		t.Errorf("%d, %d, %d locks left", *counts["a"], *counts["b"], len(k.held))
+	}
+}
+
+func TestArtifactsOfAStep(t *testing.T) {
+	n := nodes{&System{cfg: Config{Address: netip.MustParseAddr("10.77.0.1")}}}
+	s := &model.Step{Name: "p.s", Artifacts: []model.Artifact{{Name: "tool", Pack: "p", Kind: model.Bundle, Digest: value.Sum([]byte("x")), Size: 7}}}
+	got, err := n.artifacts(s)
+	digest := s.Artifacts[0].Digest.String()
+	if err != nil || len(got) != 1 || got[0].Name != "tool" || got[0].Digest != "sha256:"+digest || got[0].Size != 7 || !got[0].Bundle ||
+		len(got[0].URLs) != 1 || got[0].URLs[0] != "http://10.77.0.1:8080/artifact/sha256-"+digest {
+		t.Errorf("%+v, %v", got, err)
+	}
+	r := wire.Request{ID: "i", Instance: "i", Action: wire.Apply, Script: []byte("#!/bin/sh"), Artifacts: got}
+	if err := r.Validate(); err != nil {
+		t.Error(err)
+	}
+	s.Artifacts[0].Digest = value.Digest{}
+	if _, err := n.artifacts(s); err == nil || !strings.Contains(err.Error(), "nobody decided which file artifact p.tool of step p.s is") {
+		t.Errorf("error %v", err)
 	}
 }

@@ -265,3 +265,37 @@ func TestEnrolGivesUp(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// users notes what instances use.
+type users map[string]int
+
+func (u users) Provide(context.Context, wire.Request, func(string)) (map[string]string, error) {
+	return nil, nil
+}
+
+func (u users) Uses(instance string, used []wire.Artifact) error {
+	if instance == "broken" {
+		return errors.New("it is mounted")
+	}
+	u[instance] = len(used)
+	return nil
+}
+
+func TestUses(t *testing.T) {
+	u := users{}
+	a := &Agent{cfg: Config{Artifacts: u}, logs: newLogBuffer(), wake: make(chan struct{}, 1)}
+	list := []wire.Artifact{{Name: "a"}, {Name: "b"}}
+	a.uses(wire.Request{Instance: "i", Action: wire.Apply, Artifacts: list})
+	a.uses(wire.Request{Instance: "i", Action: wire.Verify, Artifacts: list[:1]}) // looks only
+	if u["i"] != 2 {
+		t.Errorf("after an apply: %v", u)
+	}
+	a.uses(wire.Request{Instance: "i", Action: wire.Remove, Artifacts: list})
+	if n, ok := u["i"]; n != 0 || !ok {
+		t.Errorf("after a remove: %v", u)
+	}
+	a.uses(wire.Request{Instance: "broken", Action: wire.Remove})
+	if got := a.logs.takeReports(); len(got) != 1 || got[0] != "an artifact that nobody uses stays: it is mounted" {
+		t.Errorf("reports %q", got)
+	}
+}
