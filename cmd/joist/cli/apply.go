@@ -16,6 +16,7 @@ import (
 	"joist/cmd/joist/progress"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 // view is how progress is shown.
@@ -326,7 +327,7 @@ func (a *app) summary(r *result, t *progress.Tracker, detail *v1.ClusterDetail) 
 	ink := a.colour(a.Out)
 	a.printf("\n%s %s after %s: %d done, %d failed attempts", ink.bold("cluster "+r.Cluster), ink.outcome(r.Outcome), progress.Duration(t.End.Sub(t.Start)), r.Done, r.Failures)
 	if r.Detail != "" {
-		a.printf(" (%s)", r.Detail)
+		a.printf(" (%s)", diag.Visible(r.Detail))
 	}
 	a.printf("\n")
 	if phases := t.Phases(); len(phases) > 0 {

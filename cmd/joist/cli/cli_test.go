@@ -127,11 +127,12 @@ func TestWholeLife(t *testing.T) {
 
 func TestFailureAndRetry(t *testing.T) {
 	e := newEngine(t)
-	e.set(func() { e.fail["member[n2]"] = "no disk\nmore" })
+	e.set(func() { e.fail["member[n2]"] = "no disk\x1b[2J\nmore" })
 	file := e.file("rollout member\n" + demo)
-	out := e.want(cli.Stopped, []string{"member[n2] FAILED after 1 attempts: no disk", "| the last words of member[n2]", "cluster demo stopped", "joist retry demo", "close-breaker r"}, "apply", file)
+	out := e.want(cli.Stopped, []string{"member[n2] FAILED after 1 attempts: no disk\ufffd[2J", "| the last words of member[n2]\ufffd", "cluster demo stopped", "joist retry demo", "close-breaker r"}, "apply", file)
+	out += e.want(cli.OK, []string{"no disk\ufffd"}, "status", "demo") + e.want(cli.OK, []string{"words of member[n2]\ufffd"}, "show", "member[n2]") + e.want(cli.OK, []string{"no disk\ufffd"}, "why", "member[n2]")
 	if strings.Contains(out, "\x1b") {
-		t.Errorf("colours outside a terminal:\n%q", out)
+		t.Errorf("colours outside a terminal, or what a node said is obeyed:\n%q", out)
 	}
 	e.want(cli.OK, []string{"blocked", "no disk"}, "plan")
 	var r struct {

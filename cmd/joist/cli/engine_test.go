@@ -204,7 +204,7 @@ func (e *engine) start() {
 			}
 			return authority.Certificate{Leaf: "leaf of " + cluster + "\n", Chain: "chain\n", Root: "root\n", NotAfter: time.Now().Add(time.Hour)}, nil
 		},
-		Log:       func(_, instance string) []string { return []string{"the last words of " + instance} },
+		Log:       func(_, instance string) []string { return []string{"the last words of " + instance + "\x1b]0;owned\a"} },
 		Artifacts: restapi.NewArtifacts(store, noSets{}),
 	})
 	must(e.t, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 // source reads a cluster file and the packs that it names as folders.
@@ -114,7 +115,7 @@ func (a *app) writePlan(p *v1.Plan, all bool) {
 		case "run if changed":
 			m = ink.yellow(m)
 		}
-		why := it.Because
+		why := diag.Visible(it.Because)
 		if it.Error != "" {
 			why = firstLine(it.Error, 100)
 		}
@@ -166,7 +167,7 @@ INSTANCE is cluster/task[node], or task[node] together with --cluster. Quote it:
 				if !l.At.IsZero() {
 					at = a.when(l.At)
 				}
-				text := l.Says
+				text := diag.Visible(l.Says)
 				if l.Instance != "" {
 					text = l.Instance + " " + text
 				}
@@ -231,7 +232,7 @@ func (a *app) writeInstance(cluster string, i *v1.Instance) {
 			rows = append(rows, []string{name, text})
 		}
 	}
-	add("because", i.Because)
+	add("because", diag.Visible(i.Because))
 	add("waits", i.Waits)
 	if i.Attempt > 0 {
 		add("attempt", fmt.Sprint(i.Attempt))
@@ -250,7 +251,7 @@ func (a *app) writeInstance(cluster string, i *v1.Instance) {
 	add("inputs", i.InputDigest)
 	table(a.Out, rows)
 	if i.Error != "" {
-		a.printf("\nerror:\n  %s\n", strings.ReplaceAll(i.Error, "\n", "\n  "))
+		a.printf("\nerror:\n  %s\n", strings.ReplaceAll(diag.Visible(i.Error), "\n", "\n  "))
 	}
 	if len(i.Outputs) > 0 {
 		a.printf("\noutputs:\n  %s\n", indented(i.Outputs, "  "))
@@ -258,7 +259,7 @@ func (a *app) writeInstance(cluster string, i *v1.Instance) {
 	if len(i.Log) > 0 {
 		a.printf("\nlog of the last attempt:\n")
 		for _, l := range i.Log {
-			a.printf("  | %s\n", l)
+			a.printf("  | %s\n", diag.Visible(l))
 		}
 	}
 }

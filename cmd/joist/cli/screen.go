@@ -10,6 +10,7 @@ import (
 
 	"joist/cmd/joist/progress"
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 // screen shows progress.
@@ -55,7 +56,7 @@ func (p *plain) pace() time.Duration  { return time.Minute }
 func (p *plain) close()               {}
 
 func lineText(ink paint, l progress.Line) string {
-	text := l.Text
+	text := diag.Visible(l.Text)
 	switch l.Weight {
 	case progress.Bad:
 		text = ink.red(text)

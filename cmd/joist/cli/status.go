@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -51,7 +52,7 @@ func (a *app) writeStatus(s *v1.Status) {
 	} else {
 		rows := [][]string{{"CLUSTER", "OUTCOME", "NODES", "INSTANCES", ""}}
 		for _, c := range s.Clusters {
-			rows = append(rows, []string{c.Name, ink.outcome(c.Outcome), fmt.Sprintf("%d/%d online", c.Online, c.Nodes), countsText(c.States, stateOrder), c.Detail})
+			rows = append(rows, []string{c.Name, ink.outcome(c.Outcome), fmt.Sprintf("%d/%d online", c.Online, c.Nodes), countsText(c.States, stateOrder), diag.Visible(c.Detail)})
 		}
 		a.printf("\n")
 		table(a.Out, rows)
@@ -68,7 +69,7 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 	ink := a.colour(a.Out)
 	a.printf("%s  %s", ink.bold("cluster "+d.Name), ink.outcome(d.Outcome))
 	if d.Detail != "" {
-		a.printf(" (%s)", d.Detail)
+		a.printf(" (%s)", diag.Visible(d.Detail))
 	}
 	if d.Workflow != "" {
 		a.printf("  workflow %s", d.Workflow)
@@ -102,7 +103,7 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 	if len(d.Running) > 0 {
 		rows := [][]string{{"RUNNING", "STEP", "ATTEMPT", "ON", "BECAUSE"}}
 		for _, it := range d.Running {
-			rows = append(rows, []string{it.Instance, it.Step, fmt.Sprint(it.Attempt), dash(it.Agent), it.Because})
+			rows = append(rows, []string{it.Instance, it.Step, fmt.Sprint(it.Attempt), dash(it.Agent), diag.Visible(it.Because)})
 		}
 		a.printf("\n")
 		table(a.Out, rows)
@@ -114,7 +115,7 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 				a.printf("  … and %d more reasons\n", len(d.Waiting)-i)
 				break
 			}
-			a.printf("  %d: %s\n", w.Count, w.Says)
+			a.printf("  %d: %s\n", w.Count, diag.Visible(w.Says))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"charm.land/lipgloss/v2"
 
 	"joist/services/boot/phase"
+	"joist/workflows/lang/diag"
 )
 
 // paint colours text, or leaves it alone.
@@ -139,7 +140,7 @@ func dash(s string) string {
 
 // firstLine gives the first line of a text, at most n characters of it.
 func firstLine(s string, n int) string {
-	s, _, more := strings.Cut(s, "\n")
+	s, _, more := strings.Cut(diag.Visible(s), "\n")
 	r := []rune(s)
 	if len(r) > n {
 		return string(r[:n-1]) + "…"

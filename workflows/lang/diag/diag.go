@@ -120,9 +120,9 @@ func (ds Diagnostics) Text() string {
 // widest is how many characters of a source line are shown.
 const widest = 160
 
-// visible replaces what would not be shown but obeyed: control characters, which move a terminal's cursor or set its
-// colours, and those that turn the direction of text. Sources may come from anybody. Line ends stay, for advice has several.
-func visible(s string) string {
+// Visible replaces what a terminal would not show but obey: control characters, which move a terminal's cursor or set its
+// colours, and those that turn the direction of text. Sources, and what nodes say, may come from anybody. Line ends stay, for advice has several.
+func Visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n':
@@ -138,7 +138,7 @@ func visible(s string) string {
 
 func (d Diagnostic) text() string {
 	var b strings.Builder
-	d.Summary, d.Detail, d.File, d.Source = visible(d.Summary), visible(d.Detail), visible(d.File), visible(d.Source)
+	d.Summary, d.Detail, d.File, d.Source = Visible(d.Summary), Visible(d.Detail), Visible(d.File), Visible(d.Source)
 	fmt.Fprintf(&b, "%s: %s\n", d.Severity, d.Summary)
 	if d.File != "" {
 		fmt.Fprintf(&b, "  --> %s:%d:%d\n", d.File, d.Line, d.Column)
