@@ -87,6 +87,9 @@ func (b bootInventory) Machine(_ context.Context, mac decide.MAC, uuid decide.UU
 		return boot.Record{}, false
 	}
 	r := boot.Record{Machine: decide.Machine{Known: true, Name: m.Name, Enrolled: m.Enrol.Current != ""}}
+	if m.Wipe != nil {
+		r.Target = decide.TargetWipe
+	}
 	if m.Enrol.Quarantine != "" {
 		r.Quarantined = string(m.Enrol.Quarantine)
 	}

@@ -123,6 +123,9 @@ func (s *System) machineChanged(name string, m site.Machine) {
 			s.bootReached(m, phase.Trusted)
 		}
 	}
+	if s.gateway != nil {
+		s.tendWipe(name)
+	}
 	if m.Cluster == "" || s.Clusters == nil {
 		return
 	}
@@ -141,13 +144,21 @@ func askedSinceBoot(m enrol.Machine) bool {
 }
 
 func (s *System) tellCluster(name, cluster string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if m, ok := s.Site.Lookup(name); ok && m.Disk && m.Cluster == cluster && m.Data != cluster {
+		if c, online := s.live.get(name); online && c.hello.Stage == wire.Node {
+			if err := s.Site.Store(ctx, name); err != nil { // no step is to write what nobody would erase
+				s.cfg.Log.Warn("cannot note that a node may keep data; its cluster is not told that it is up", "cluster", cluster, "node", name, "error", err)
+			}
+			return // the book's change tells the cluster
+		}
+	}
 	defer s.telling.lock(name)() // what is told last is what is so
 	seen, ok := s.seen(name)
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
 	err := s.Clusters.Seen(ctx, cluster, seen)
 	var unknown *clusters.UnknownError
 	if err != nil && !errors.As(err, &unknown) {
@@ -193,21 +204,36 @@ func (m machines) Fence(ctx context.Context, _, node, incarnation string) (strin
 	return fmt.Sprintf("fenced: power off was read back at %s", proof.At().UTC().Format(time.RFC3339)), nil
 }
 
-// Wipe implements drive.Site. A node whose root and data lie in memory is wiped by switching it off.
+// Wipe implements drive.Site. A node whose root and data lie in memory is wiped by switching it off; one whose disks may
+// hold data is booted once more for it.
 func (m machines) Wipe(ctx context.Context, cluster, node, incarnation string) (string, error) {
+	wiped := "nothing of it outlives its memory"
+	if known, ok := m.s.Site.Lookup(node); ok && (known.Data != "" || known.Wipe != nil) {
+		var err error
+		if wiped, err = m.s.Wipe(ctx, node, "cluster "+cluster); err != nil {
+			return "", err
+		}
+	}
 	proof, err := m.Fence(ctx, cluster, node, incarnation)
 	if err != nil {
 		return "", err
 	}
-	return "wiped: " + proof + "; nothing of it outlives its memory", nil
+	return "wiped: " + wiped + "; " + proof, nil
 }
 
+// Release implements drive.Site. Whatever the node kept on its disks is erased first: nobody else is to find it.
 func (m machines) Release(ctx context.Context, cluster, node string) error {
+	if known, ok := m.s.Site.Lookup(node); ok && (known.Data != "" || known.Wipe != nil) {
+		if _, err := m.s.Wipe(ctx, node, "cluster "+cluster); err != nil {
+			return err
+		}
+	}
 	p, err := m.s.Power.Machine(node)
 	if err == nil {
 		if _, err = p.Fence(ctx); err != nil {
 			return err
 		}
+		m.s.live.forget(node)
 	} else if !errors.Is(err, power.ErrUnknown) {
 		return err
 	}
@@ -225,13 +251,13 @@ func (c siteOfClusters) Free(ctx context.Context, cluster, name string) error {
 	return c.s.Site.Free(ctx, cluster, name)
 }
 
-func (c siteOfClusters) Claim(ctx context.Context, cluster string, choose func([]clusters.Candidate) ([]string, error)) error {
+func (c siteOfClusters) Claim(ctx context.Context, claim clusters.Claim, choose func([]clusters.Candidate) ([]string, error)) error {
 	var chosen []string
-	err := c.s.Site.Claim(ctx, cluster, func(all []site.Machine) ([]string, error) {
+	err := c.s.Site.Claim(ctx, site.Claim{Cluster: claim.Cluster, Disk: claim.Disk}, func(all []site.Machine) ([]string, error) {
 		candidates := make([]clusters.Candidate, len(all))
 		for i := range all {
 			_, online := c.s.live.get(all[i].Name)
-			candidates[i] = clusters.Candidate{Name: all[i].Name, Cluster: all[i].Cluster, Facts: all[i].Facts(), Online: online}
+			candidates[i] = clusters.Candidate{Name: all[i].Name, Cluster: all[i].Cluster, Facts: all[i].Facts(), Online: online, Unwiped: all[i].Unwiped(claim.Cluster)}
 		}
 		var err error
 		chosen, err = choose(candidates)
@@ -276,6 +302,10 @@ func (t siteOfAgents) Target(ctx context.Context, name string) (wire.Target, err
 		return wire.Target{}, &site.UnknownError{Name: name}
 	case m.Enrol.Quarantine != "":
 		return wire.Target{Kind: wire.Quarantined, Message: "this machine is in quarantine: " + string(m.Enrol.Quarantine)}, nil
+	case m.Wipe != nil:
+		return wire.Target{Kind: wire.Idle, Message: "this machine's data disks are to be wiped, as " + m.Wipe.By + " ordered"}, nil
+	case t.s.spent(m):
+		return wire.Target{Kind: wire.Idle, Message: "this machine's data disks were wiped: it has to be switched off and on before it is of use"}, nil
 	case m.Cluster == "":
 		return wire.Target{Kind: wire.Idle, Message: "waiting for a cluster to claim this machine"}, nil
 	}

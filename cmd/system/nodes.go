@@ -164,6 +164,9 @@ func body(a *model.Action) wire.Check {
 type engineOfAgents struct{ s *System }
 
 func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result) error {
+	if strings.HasPrefix(res.ID, wipePrefix) {
+		return e.s.wipeResult(ctx, node, res)
+	}
 	i, seq, err := parseID(res.ID)
 	if err != nil {
 		return agents.ErrNotDispatched
@@ -202,6 +205,7 @@ func (e engineOfAgents) Connected(node string, hello wire.Hello) {
 	if hello.Stage == wire.Node {
 		e.s.bootReached(m, phase.Agent)
 	}
+	e.s.tendWipe(node)
 	if m.Cluster != "" {
 		e.s.tellCluster(node, m.Cluster)
 	}

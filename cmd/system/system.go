@@ -95,6 +95,7 @@ type System struct {
 	files    *files
 	logs     *logs
 	live     *live
+	wipes    wipes
 	booted   noted // digest of the boot set that a machine was last given
 	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper

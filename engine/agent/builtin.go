@@ -26,6 +26,7 @@ import (
 //	facts  inputs {}; outputs {facts}: what facts yields
 //	key    inputs {purpose}; outputs {path, csr}: see below
 //	data_disk  inputs {mount, storage, size, overlay}: see package disk
+//	wipe       apply erases the machine's data disks; outputs {disks}: []disk.Wiped. It is the engine's, not for steps
 //
 // key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, named after its purpose, with a certificate request
 // (PEM) for that subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
@@ -49,7 +50,19 @@ func Builtins(incarnation string, facts func(ctx context.Context) (json.RawMessa
 		},
 		"key":       key,
 		"data_disk": disk.New(disk.Config{Incarnation: incarnation}).Builtin,
+		"wipe":      wipe,
 	}
+}
+
+func wipe(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
+	if call.Action != wire.Apply {
+		return nil, errors.New("a wipe can only be applied")
+	}
+	done, err := disk.Place{}.Wipe()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(map[string]any{"disks": done})
 }
 
 // keyPlace is where a key lies and the subject of its certificate request.

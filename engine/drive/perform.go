@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 
 	"joist/engine/addr"
 	"joist/engine/history"
@@ -52,6 +53,8 @@ func (c *Cluster) perform(e run.Effect) {
 			proof, err := c.cfg.Site.Wipe(ctx, c.cfg.Cluster, e.Node, e.Incarnation)
 			return history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: proof}, err
 		})
+	case run.WipeAll:
+		c.askAll(asked{what: "wipe all"}, func(ctx context.Context) ([]history.Event, error) { return c.wipeAll(ctx, e) })
 	case run.Release:
 		c.ask(asked{"release", e.Node}, func(ctx context.Context) (history.Event, error) {
 			return history.NodeReleased{Node: e.Node}, c.cfg.Site.Release(ctx, c.cfg.Cluster, e.Node)
@@ -122,6 +125,16 @@ func (c *Cluster) abort(e run.Abort) {
 // ask asks something of a machine's owner, unless just that is being asked already: the machine asks again until it has
 // an answer.
 func (c *Cluster) ask(a asked, f func(context.Context) (history.Event, error)) {
+	c.askAll(a, func(ctx context.Context) ([]history.Event, error) {
+		event, err := f(ctx)
+		if event == nil {
+			return nil, err
+		}
+		return []history.Event{event}, err
+	})
+}
+
+func (c *Cluster) askAll(a asked, f func(context.Context) ([]history.Event, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.asking[a] {
@@ -129,9 +142,9 @@ func (c *Cluster) ask(a asked, f func(context.Context) (history.Event, error)) {
 	}
 	c.asking[a] = true
 	c.spawn(func(ctx context.Context) {
-		event, err := f(ctx)
-		if err == nil && event != nil {
-			err = c.Happen(ctx, event)
+		events, err := f(ctx)
+		if err == nil && len(events) > 0 {
+			err = c.Happen(ctx, events...)
 		}
 		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("cannot do what the cluster asks of a machine; it is tried again", "cluster", c.cfg.Cluster, "asked", a.what, "node", a.node, "error", err)
@@ -140,6 +153,21 @@ func (c *Cluster) ask(a asked, f func(context.Context) (history.Event, error)) {
 		defer c.mu.Unlock()
 		delete(c.asking, a)
 	})
+}
+
+// wipeAll wipes several nodes at once. Their ends are told together, or not at all: what was wiped is found so when it is
+// asked again.
+func (c *Cluster) wipeAll(ctx context.Context, e run.WipeAll) ([]history.Event, error) {
+	events, errs := make([]history.Event, len(e.Nodes)), make([]error, len(e.Nodes))
+	var all sync.WaitGroup
+	for i, n := range e.Nodes {
+		all.Go(func() {
+			proof, err := c.cfg.Site.Wipe(ctx, c.cfg.Cluster, n.Node, n.Incarnation)
+			events[i], errs[i] = history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: proof}, err
+		})
+	}
+	all.Wait()
+	return events, errors.Join(errs...)
 }
 
 func (c *Cluster) dispatch(ctx context.Context, e run.Dispatch, trust string) {

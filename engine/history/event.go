@@ -50,6 +50,12 @@ type NodeEnded struct {
 	Why         string `json:"why"` // "replaced", "fenced: power off was read back", "wiped", or a person's word
 }
 
+// WipeOrdered is a person's word that every machine of the goal be wiped, disks included. The goal stays: once all are
+// wiped, the cluster is built anew. Until then nothing starts.
+type WipeOrdered struct {
+	By string `json:"by"`
+}
+
 // NodeReleased says that a node that left has been given back to the site.
 type NodeReleased struct {
 	Node string `json:"node"`
@@ -220,7 +226,7 @@ func TargetOf(e Event) (Target, bool) {
 // have been reported to have failed, or been given up.
 func Told(e Event) bool {
 	switch e := e.(type) {
-	case Goal, NodeSeen, NodeEnded, NodeReleased, BreakerClosed, Forced, Drifted, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Drifted, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -233,6 +239,7 @@ func (Goal) kind() string          { return "goal" }
 func (NodeSeen) kind() string      { return "node.seen" }
 func (NodeEnded) kind() string     { return "node.ended" }
 func (NodeReleased) kind() string  { return "node.released" }
+func (WipeOrdered) kind() string   { return "wipe.ordered" }
 func (Started) kind() string       { return "started" }
 func (Succeeded) kind() string     { return "succeeded" }
 func (Failed) kind() string        { return "failed" }
@@ -315,7 +322,7 @@ func complete(e Event) error {
 }
 
 var decoders = map[string]func([]byte) (Event, error){
-	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased],
+	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],

@@ -22,10 +22,15 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case NodeSeen:
 		s.foldSeen(e)
 	case NodeEnded:
-		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation && !n.Ended {
+		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation && e.Incarnation != "" && !n.Ended {
 			n.Ended, n.Online = true, false
 			n.end(seq, e.Why)
 		}
+		if was, ok := s.Wiping[e.Node]; ok && was == e.Incarnation {
+			s.wiped(e.Node)
+		}
+	case WipeOrdered:
+		s.foldWipe()
 	case NodeReleased:
 		s.foldReleased(e)
 	case Started:
@@ -63,6 +68,25 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	}
 }
 
+// foldWipe marks every node that the goal has.
+func (s *State) foldWipe() {
+	s.Wiping = map[string]string{}
+	for _, n := range s.Nodes {
+		if s.wants(n.Name) {
+			s.Wiping[n.Name] = n.Incarnation
+		}
+	}
+	if len(s.Wiping) == 0 {
+		s.Wiping = nil
+	}
+}
+
+func (s *State) wiped(node string) {
+	if delete(s.Wiping, node); len(s.Wiping) == 0 {
+		s.Wiping = nil
+	}
+}
+
 func (s *State) foldCancelled(e Cancelled) {
 	s.Outcome, s.Detail = OutcomeCancelled, e.Says()
 	for _, c := range s.Columns {
@@ -84,6 +108,7 @@ func (s *State) foldReleased(e NodeReleased) {
 	if n.Alive() {
 		n.end(s.Seq, "the node was given back")
 	}
+	s.wiped(e.Node)
 	n.Incarnation, n.Boot, n.Ended = "", "", false
 	n.Released, n.Online, n.Played = true, false, nil
 	for _, b := range s.Budgets {
@@ -116,6 +141,9 @@ func (s *State) foldGoal(e Goal) {
 	s.keepGoals()
 	s.Goals = append(s.Goals, e)
 	s.GoalSeq, s.Outcome, s.Detail = s.Seq, "", ""
+	if e.Destroy { // which wipes them as well, each for itself
+		s.Wiping = nil
+	}
 	for _, role := range slices.Sorted(maps.Keys(e.Roles)) { // nodes have their indexes in a fixed order
 		for _, name := range e.Roles[role] {
 			n := s.Nodes[s.Index(name)]

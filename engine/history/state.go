@@ -20,6 +20,7 @@ type State struct {
 	Nodes   []*Node             // every node ever named, by index; indexes never change
 	Columns map[string]*Column
 	Budgets map[string]*Budget // by rollout
+	Wiping  map[string]string  // nodes that are to be wiped for a new beginning, with their incarnations; nil for none
 	Outcome string             // how the pursuit of the newest goal came to rest; empty while it is pursued
 	Detail  string             // of the outcome
 	Now     time.Time          // time of the last event
@@ -268,6 +269,7 @@ func (s *State) Clone() *State {
 		}
 		c.Columns[name] = &Column{Rows: rows}
 	}
+	c.Wiping = maps.Clone(s.Wiping)
 	c.Budgets = make(map[string]*Budget, len(s.Budgets))
 	for name, b := range s.Budgets {
 		c.Budgets[name] = &Budget{Places: maps.Clone(b.Places), Failures: b.Failures, Proven: maps.Clone(b.Proven)}

@@ -102,6 +102,12 @@ type Ref struct {
 	Attr string // output or node attribute; empty for the whole
 }
 
+// Where nodes keep their data.
+const (
+	InMemory = "memory"
+	OnDisk   = "disk"
+)
+
 // Node attributes that RefNode and the values of RefRole have: name (string), address (address), incarnation (string),
 // boot (string), facts (any), storage (string: "disk" or "memory").
 const (

@@ -61,6 +61,11 @@ type Fence struct{ Node, Incarnation string }
 // Wipe asks that a node's durable state be destroyed. The driver answers with history.NodeEnded.
 type Wipe struct{ Node, Incarnation string }
 
+// WipeAll asks that the durable state of several nodes be destroyed, all of them being switched off before any comes up
+// again. The driver answers with one history.NodeEnded for each, all at once: to a cluster that is built anew, none of
+// them is the one to join.
+type WipeAll struct{ Nodes []history.Rest }
+
 // Release asks that a node that has nothing of the cluster on it any more be given back to the site. The driver answers
 // with history.NodeReleased.
 type Release struct{ Node string }
@@ -77,5 +82,6 @@ func (Abort) effect()    {}
 func (Raise) effect()    {}
 func (Fence) effect()    {}
 func (Wipe) effect()     {}
+func (WipeAll) effect()  {}
 func (Release) effect()  {}
 func (Keep) effect()     {}

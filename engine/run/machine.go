@@ -237,6 +237,11 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		m.touchNode(now, e.Node, node)
 	case history.NodeReleased:
 		m.touchNode(now, e.Node, node)
+	case history.WipeOrdered:
+		for name := range m.state.Wiping {
+			m.restless[name] = true
+		}
+		m.asked = map[string]asked{}
 	case history.Cancelled:
 		m.abortAll()
 	case history.Succeeded:
@@ -262,6 +267,9 @@ func (m *Machine) touch(now time.Time, t history.Target) {
 func (m *Machine) touchNode(now time.Time, name string, before history.Node) {
 	m.plan.TouchNode(name)
 	m.restless[name] = true
+	for other := range m.state.Wiping { // another one may stand for all now
+		m.restless[other] = true
+	}
 	m.excuse(now, name, before)
 }
 

@@ -265,7 +265,7 @@ func (m *Machine) returnPlaces(now time.Time) bool {
 // lend gives back the places of nodes that wait for others, if nothing else can go on and somebody asks for a place: the
 // others may be who they wait for. Where something failed the place is kept.
 func (m *Machine) lend(now time.Time) bool {
-	if m.state.Outcome == history.OutcomeCancelled || m.flying > 0 || m.plan.Progress().Retrying > 0 {
+	if m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 || m.flying > 0 || m.plan.Progress().Retrying > 0 {
 		return false
 	}
 	did := false

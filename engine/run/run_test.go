@@ -98,6 +98,7 @@ type world struct {
 	answer  func(what string) (outputs string, err string)
 	pending []Effect
 	hold    bool
+	raised  bool // log what is powered on
 }
 
 func (w *world) Model(g history.Goal) *model.Model { return w.models[g.Model] }
@@ -145,6 +146,17 @@ func (w *world) perform(out Outcome) {
 			w.finish(e.Target, e.ID, e.Action)
 		case Wipe:
 			w.do(history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "wiped"})
+		case WipeAll:
+			var ends []history.Event
+			for _, n := range e.Nodes {
+				w.log = append(w.log, "wipe "+n.Node)
+				ends = append(ends, history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped"})
+			}
+			w.do(ends...)
+		case Raise:
+			if w.raised {
+				w.log = append(w.log, "raise "+e.Node)
+			}
 		case Fence:
 			w.log = append(w.log, "fence "+e.Node)
 			w.do(history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "fenced"})
@@ -198,6 +210,46 @@ func (w *world) outcome(want string) {
 	if got := w.m.State().Outcome; got != want {
 		w.t.Errorf("outcome %q (%s), want %q", got, w.m.State().Detail, want)
 	}
+}
+
+// A cluster whose machines are wiped founds itself anew: nothing starts before all are wiped, and nothing is removed through
+// the old one.
+func TestWipeAll(t *testing.T) {
+	w := newWorld(t)
+	build := func() *model.Model {
+		return mod("founders on=m once=1: input.x", "seat each=m on=m: task.founders", "member each=m: task.seat")
+	}
+	w.goal(build(), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.outcome("converged")
+	w.log = nil
+
+	w.hold, w.raised = true, true
+	w.do(history.WipeOrdered{By: "p"})
+	w.outcome("")
+	w.do(history.Forced{Target: history.Target{Task: "member", Node: "n1"}, By: "p"})
+	w.do(history.NodeSeen{Node: "n2", Online: false})
+	w.now = w.now.Add(time.Hour)
+	w.do()
+	w.outcome("")
+	for _, e := range w.pending {
+		if _, ok := e.(WipeAll); !ok {
+			t.Errorf("asks %T%+v while the machines are wiped", e, e)
+		}
+	}
+	w.hold = false
+	w.pending = w.pending[:1]
+	w.do()
+	w.expect("wipe n1", "wipe n2", "discharge member[n1]", "discharge member[n2]", "discharge seat[n1]", "discharge seat[n2]", "discharge founders", "raise n1", "raise n2")
+	w.up("b", "n1", "n2")
+	w.expect("founders", "seat[n1]", "member[n1]", "seat[n2]", "member[n2]")
+	w.outcome("converged")
+	if w.m.State().Wiping != nil {
+		t.Error("still wiping")
+	}
+	w.do(history.WipeOrdered{By: "p"}) // and again, from converged
+	w.up("c", "n1", "n2")
+	w.outcome("converged")
 }
 
 func mod(lines ...string) *model.Model {

@@ -23,7 +23,7 @@ func (m *Machine) step(now time.Time) bool {
 		m.restless[t.Node] = true
 	}
 	m.queue = append(m.queue, m.plan.Fresh()...)
-	if m.state.Outcome == history.OutcomeCancelled {
+	if m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 {
 		return false
 	}
 	if len(m.begun) > 0 {

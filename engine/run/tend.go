@@ -69,7 +69,10 @@ func (m *Machine) settle(name string, what Effect) {
 
 // need is what has to be asked of a node, if anything.
 func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
+	_, wiping := m.state.Wiping[n.Name]
 	switch {
+	case wiping:
+		return m.wipeAll(n.Name)
 	case m.plan.Wants(n.Name):
 		if !n.Online {
 			return Raise{Node: n.Name}
@@ -83,6 +86,19 @@ func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
 		return Fence{Node: n.Name, Incarnation: n.Incarnation}
 	}
 	return nil
+}
+
+// wipeAll is what has to be asked for the nodes that are to be wiped together; the first of them stands for all.
+func (m *Machine) wipeAll(name string) Effect {
+	names := slices.Sorted(maps.Keys(m.state.Wiping))
+	if names[0] != name {
+		return nil
+	}
+	e := WipeAll{}
+	for _, name := range names {
+		e.Nodes = append(e.Nodes, history.Rest{Node: name, Incarnation: m.state.Wiping[name]})
+	}
+	return e
 }
 
 // leaving reports whether a node that the goal does not have is still the cluster's.

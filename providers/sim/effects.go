@@ -30,6 +30,8 @@ func (w *World) Perform(e run.Effect) {
 		w.end(e.Node, e.Incarnation, "fenced: power off was read back", false)
 	case run.Wipe:
 		w.end(e.Node, e.Incarnation, "wiped", true)
+	case run.WipeAll:
+		w.endAll(e)
 	case run.Release:
 		w.after(w.delay(time.Second, 5*time.Second), func() {
 			w.notice(Notice{Event: history.NodeReleased{Node: e.Node}})
@@ -46,6 +48,19 @@ func (w *World) end(name, incarnation, why string, wipe bool) {
 			n.Incarnation = ""
 		}
 		w.notice(Notice{Event: history.NodeEnded{Node: name, Incarnation: incarnation, Why: why}})
+	})
+}
+
+// endAll wipes nodes, and says so of all of them once the last is wiped.
+func (w *World) endAll(e run.WipeAll) {
+	w.after(w.delay(time.Second, 20*time.Second), func() {
+		for _, n := range e.Nodes {
+			w.PowerOff(n.Node)
+			if node := w.nodes[n.Node]; node != nil && node.disk {
+				node.Incarnation = ""
+			}
+			w.notice(Notice{Event: history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped"}})
+		}
 	})
 }
 

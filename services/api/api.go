@@ -39,13 +39,15 @@ type Instances interface {
 	Instance(ctx context.Context, cluster, instance string) (*v1.Instance, error)
 }
 
-// Changes takes a person's word about clusters. Each method returns once what it did is durable.
+// Changes takes a person's word about clusters, and what cannot be taken back about machines. Each method returns once what it did is durable.
 type Changes interface {
 	Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error)
 	Destroy(ctx context.Context, cluster, by string) (*v1.Accepted, error)
 	Act(ctx context.Context, cluster string, a v1.Action) (*v1.Accepted, error)
 	// Certify certifies an operator's key for a cluster. A zero ttl means the default; the request's own TTL is its text.
 	Certify(ctx context.Context, cluster string, r v1.CertificateRequest, ttl time.Duration) (*v1.Certificate, error)
+	// Wipe erases the data disks of a machine that no cluster has, and returns once that was read back, with the proof.
+	Wipe(ctx context.Context, machine, by string) (*v1.Wiped, error)
 }
 
 // Machines looks after the site's machines.

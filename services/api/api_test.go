@@ -102,6 +102,10 @@ func (f fakeClusters) Act(_ context.Context, name string, a v1.Action) (*v1.Acce
 	f.acted = a
 	return &v1.Accepted{Cluster: name}, f.only(name)
 }
+func (f fakeClusters) Wipe(_ context.Context, machine, _ string) (*v1.Wiped, error) {
+	return &v1.Wiped{Machine: machine, Proof: "read back"}, nil
+}
+
 func (f fakeClusters) Certify(_ context.Context, name string, _ v1.CertificateRequest, _ time.Duration) (*v1.Certificate, error) {
 	return &v1.Certificate{Leaf: "leaf"}, f.only(name)
 }
@@ -283,6 +287,7 @@ func TestRoutes(t *testing.T) {
 		{"GET /v1/machines/{machine}", "/v1/machines/n1", "", 200, `"n1"`},
 		{"POST /v1/machines/{machine}/approve", "/v1/machines/n1/approve", `{"fingerprint":"ABCD"}`, 200, `"n1"`},
 		{"POST /v1/machines/{machine}/power", "/v1/machines/n1/power", `{"action":"cycle"}`, 200, `"n1"`},
+		{"POST /v1/machines/{machine}/wipe", "/v1/machines/n1/wipe", `{"by":"me"}`, 200, `"read back"`},
 		{"GET /v1/machines/{machine}/console", "/v1/machines/n1/console?tail=5", "", 200, "console of n1 tail 5 follow false"},
 		{"PUT /v1/artifacts/{digest}", "/v1/artifacts/" + digest, "content", 201, `"size":7`},
 		{"HEAD /v1/artifacts/{digest}", "/v1/artifacts/" + digest, "", 200, ""},

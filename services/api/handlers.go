@@ -168,7 +168,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	switch a.Action {
-	case v1.Retry, v1.Cancel:
+	case v1.Retry, v1.Cancel, v1.WipeAll:
 	case v1.CloseBreaker:
 		if a.Rollout == "" {
 			return Fail(v1.Malformed, errors.New("no rollout is named"), `name it as "rollout"; the cluster's status lists the open ones`)
@@ -178,7 +178,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	default:
-		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker or force")
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force or wipe")
 	}
 	a.By = by(r, a.By)
 	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)
@@ -278,6 +278,22 @@ func (s *Server) power(w http.ResponseWriter, r *http.Request) error {
 		}
 		return Fail(v1.Malformed, fmt.Errorf("there is no power action %.40q", p.Action), "use on, off, reset or cycle")
 	})
+}
+
+func (s *Server) wipe(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "machine")
+	if err != nil {
+		return err
+	}
+	var in v1.Wipe
+	if err := read(w, r, maxSmall, &in); err != nil {
+		return err
+	}
+	done, err := s.cfg.Changes.Wipe(r.Context(), name, by(r, in.By))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, done)
 }
 
 // command does something to a machine and answers with the machine.

@@ -8,12 +8,13 @@ import (
 	"strings"
 
 	"joist/engine/history"
+	"joist/engine/model"
 )
 
 // claim chooses the goal's machines and makes them the cluster's.
 func (c *Clusters) claim(ctx context.Context, compiled *Compiled, before *history.Goal) (map[string][]string, error) {
 	var roles map[string][]string
-	err := c.cfg.Site.Claim(ctx, compiled.Model.Cluster, func(machines []Candidate) ([]string, error) {
+	err := c.cfg.Site.Claim(ctx, claimOf(compiled.Model), func(machines []Candidate) ([]string, error) {
 		var err error
 		roles, err = choose(compiled, before, machines)
 		return nodesOf(roles), err
@@ -21,10 +22,12 @@ func (c *Clusters) claim(ctx context.Context, compiled *Compiled, before *histor
 	return roles, err
 }
 
+func claimOf(m *model.Model) Claim { return Claim{Cluster: m.Cluster, Disk: m.Storage == model.OnDisk} }
+
 // choose is claim without the claiming.
 func (c *Clusters) choose(ctx context.Context, compiled *Compiled, before *history.Goal) (map[string][]string, error) {
 	var roles map[string][]string
-	err := c.cfg.Site.Claim(ctx, compiled.Model.Cluster, func(machines []Candidate) ([]string, error) {
+	err := c.cfg.Site.Claim(ctx, claimOf(compiled.Model), func(machines []Candidate) ([]string, error) {
 		var err error
 		roles, err = choose(compiled, before, machines)
 		return nil, err
@@ -79,6 +82,8 @@ func available(cluster, role string, names []string, machines []Candidate) error
 		case machines[at].Cluster != "" && machines[at].Cluster != cluster:
 			return fmt.Errorf("cannot give %s to role %s of cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first",
 				name, role, cluster, machines[at].Cluster)
+		case machines[at].Cluster == "" && machines[at].Unwiped != "":
+			return fmt.Errorf("cannot give %s to role %s of cluster %s: %s", name, role, cluster, machines[at].Unwiped)
 		}
 	}
 	return nil
@@ -146,6 +151,9 @@ func match(cluster, role string, sel Selection, machines []Candidate, taken map[
 		switch {
 		case m.Cluster != "" && m.Cluster != cluster:
 			refused = append(refused, m.Name+" belongs to cluster "+m.Cluster)
+			continue
+		case m.Cluster == "" && m.Unwiped != "":
+			refused = append(refused, m.Name+": "+m.Unwiped)
 			continue
 		case taken[m.Name]:
 			continue

@@ -60,12 +60,19 @@ type Candidate struct {
 	Cluster string // that has it
 	Facts   json.RawMessage
 	Online  bool
+	Unwiped string // why no other cluster may have it yet, because of what is on its disks; empty if one may
+}
+
+// Claim is for whom machines are claimed.
+type Claim struct {
+	Cluster string
+	Disk    bool // whether it keeps its data on their disks
 }
 
 // Site is what the clusters need of the site's owner.
 type Site interface {
 	// Claim shows choose every machine and gives the cluster those it names, all or none.
-	Claim(ctx context.Context, cluster string, choose func([]Candidate) ([]string, error)) error
+	Claim(ctx context.Context, c Claim, choose func([]Candidate) ([]string, error)) error
 	// Seen gives what is known of a machine now: what a cluster's journal is to say of it.
 	Seen(machine string) (history.NodeSeen, bool)
 	// Claims gives the machines that each cluster has.

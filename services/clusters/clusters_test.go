@@ -138,7 +138,7 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 	return &Compiled{Model: m, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
 }
 
-func (w *world) Claim(_ context.Context, cluster string, choose func([]Candidate) ([]string, error)) error {
+func (w *world) Claim(_ context.Context, c Claim, choose func([]Candidate) ([]string, error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var all []Candidate
@@ -147,7 +147,7 @@ func (w *world) Claim(_ context.Context, cluster string, choose func([]Candidate
 	}
 	names, err := choose(all)
 	for _, name := range names {
-		w.owner[name] = cluster
+		w.owner[name] = c.Cluster
 	}
 	return err
 }

@@ -317,11 +317,18 @@ func (b *Book) Approve(ctx context.Context, name string, w enrol.Word) error {
 	})
 }
 
+// Claim is what Book.Claim is asked for.
+type Claim struct {
+	Cluster string
+	Disk    bool // whether the cluster keeps its data on disks
+}
+
 // Claim gives machines to a cluster: choose is shown every machine and names those the cluster is to have from now on,
-// its earlier ones included. Nobody else claims meanwhile. A machine of another cluster is refused.
+// its earlier ones included. Nobody else claims meanwhile. A machine of another cluster is refused, and so is one whose disks
+// may hold another one's data.
 //
 // choose must not use the Book: it is locked.
-func (b *Book) Claim(ctx context.Context, cluster string, choose func([]Machine) ([]string, error)) error {
+func (b *Book) Claim(ctx context.Context, c Claim, choose func([]Machine) ([]string, error)) error {
 	return b.change(ctx, func(s *State) ([]Event, []string, error) {
 		names, err := choose(s.list())
 		if err != nil {
@@ -333,9 +340,13 @@ func (b *Book) Claim(ctx context.Context, cluster string, choose func([]Machine)
 			switch {
 			case !ok:
 				return nil, nil, &UnknownError{name}
-			case m.Cluster == cluster:
+			case m.Cluster == c.Cluster && m.Disk == c.Disk:
+			case m.Cluster == c.Cluster:
+				fresh = append(fresh, name)
 			case m.Cluster != "":
-				return nil, nil, fmt.Errorf("cannot claim %s for cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first", name, cluster, m.Cluster)
+				return nil, nil, fmt.Errorf("cannot claim %s for cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first", name, c.Cluster, m.Cluster)
+			case m.Unwiped(c.Cluster) != "":
+				return nil, nil, fmt.Errorf("cannot claim %s for cluster %s: %s", name, c.Cluster, m.Unwiped(c.Cluster))
 			default:
 				fresh = append(fresh, name)
 			}
@@ -345,7 +356,7 @@ func (b *Book) Claim(ctx context.Context, cluster string, choose func([]Machine)
 		}
 		slices.Sort(fresh)
 		fresh = slices.Compact(fresh)
-		return []Event{Claimed{Cluster: cluster, Machines: fresh}}, fresh, nil
+		return []Event{Claimed{Cluster: c.Cluster, Machines: fresh, Disk: c.Disk}}, fresh, nil
 	})
 }
 
@@ -373,6 +384,46 @@ func (b *Book) Free(ctx context.Context, cluster, name string) error {
 		}
 		return []Event{Freed{Cluster: cluster, Machine: name}}, []string{name}, nil
 	})
+}
+
+// Store says that a machine's disks may hold data of its cluster from now on. It is durable before the first byte is.
+func (b *Book) Store(ctx context.Context, name string) error {
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if !ok || m.Cluster == "" || m.Data == m.Cluster {
+			return nil, nil, nil
+		}
+		return []Event{Stored{Cluster: m.Cluster, Machine: name}}, []string{name}, nil
+	})
+}
+
+// OrderWipe orders that a machine's data disks be erased. An order that stands is not repeated; fresh says whether this
+// one is new.
+func (b *Book) OrderWipe(ctx context.Context, name, by string) (fresh bool, err error) {
+	err = b.change(ctx, func(s *State) ([]Event, []string, error) {
+		m, ok := s.machines[name]
+		if !ok {
+			return nil, nil, &UnknownError{name}
+		}
+		if m.Wipe != nil {
+			return nil, nil, nil
+		}
+		fresh = true
+		return []Event{WipeOrdered{Machine: name, By: by, At: b.cfg.Now().UTC()}}, []string{name}, nil
+	})
+	return fresh, err
+}
+
+// Wiped takes in the proof of a wipe that was ordered. It reports false if none was.
+func (b *Book) Wiped(ctx context.Context, w Wiped) (ordered bool, err error) {
+	err = b.change(ctx, func(s *State) ([]Event, []string, error) {
+		if m, ok := s.machines[w.Machine]; !ok || m.Wipe == nil {
+			return nil, nil, nil
+		}
+		ordered = true
+		return []Event{w}, []string{w.Machine}, nil
+	})
+	return ordered, err
 }
 
 // Note makes an event durable that changes no machine: a notice, or a certificate about to be issued.

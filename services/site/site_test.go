@@ -103,7 +103,7 @@ func (w *world) issue(mac, uuid string) enrol.BootID {
 }
 
 func (w *world) claim(cluster string, names ...string) error {
-	return w.Claim(context.Background(), cluster, func([]site.Machine) ([]string, error) { return names, nil })
+	return w.Claim(context.Background(), site.Claim{Cluster: cluster}, func([]site.Machine) ([]string, error) { return names, nil })
 }
 
 func (w *world) expectTold(want ...string) {
@@ -357,6 +357,71 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// A machine whose disks may hold a cluster's data is given to no other cluster before they are wiped.
+func TestWipe(t *testing.T) {
+	w := open(t, &journal.Memory{})
+	w.define("n1", mac1, "")
+	w.define("n2", mac2, "")
+	disk := func(cluster string, names ...string) error {
+		return w.Claim(t.Context(), site.Claim{Cluster: cluster, Disk: true}, func([]site.Machine) ([]string, error) { return names, nil })
+	}
+	look := func(name string) site.Machine {
+		m, _ := w.Lookup(name)
+		return m
+	}
+	w.must(w.claim("demo", "n1"))
+	w.must(disk("demo", "n1")) // the same, with disks from now on
+	if m := look("n1"); !m.Disk || m.Data != "" {
+		t.Errorf("claimed with disks: %+v", m)
+	}
+	w.must(w.Store(t.Context(), "n1"))
+	last := w.Journal().Last()
+	w.must(w.Store(t.Context(), "n1"))
+	if w.Journal().Last() != last || look("n1").Data != "demo" {
+		t.Errorf("stored: %+v", look("n1"))
+	}
+	w.must(w.claim("demo", "n1")) // in memory again: what is on the disks stays there
+	if m := look("n1"); m.Disk || m.Data != "demo" {
+		t.Errorf("claimed without disks: %+v", m)
+	}
+	w.must(w.Free(t.Context(), "demo", "n1"))
+	refused(t, w.claim("other", "n1"), "cannot claim n1 for cluster other: its disks may hold data of cluster demo; wipe it first with joist node wipe n1")
+
+	if ordered, err := w.Wiped(t.Context(), site.Wiped{Machine: "n1", Proof: "a lie"}); err != nil || ordered || look("n1").Data == "" {
+		t.Errorf("proof of a wipe that nobody ordered: %v, %v", ordered, err)
+	}
+	for _, want := range []bool{true, false} {
+		if fresh, err := w.OrderWipe(t.Context(), "n1", "p"); err != nil || fresh != want {
+			t.Errorf("ordered: %v, %v", fresh, err)
+		}
+	}
+	refused(t, w.claim("demo", "n1"), "cannot claim n1 for cluster demo: it is being wiped")
+	w.reopen()
+	if m := look("n1"); m.Wipe == nil || m.Wipe.By != "p" {
+		t.Errorf("after a restart the order is %+v", m.Wipe)
+	}
+	if ordered, err := w.Wiped(t.Context(), site.Wiped{Machine: "n1", Incarnation: "i", Proof: "read back"}); err != nil || !ordered {
+		t.Errorf("wiped: %v, %v", ordered, err)
+	}
+	if m := look("n1"); m.Data != "" || m.Wipe != nil || m.Spent != "i" {
+		t.Errorf("after the wipe: %+v", m)
+	}
+	w.must(w.claim("other", "n1"))
+
+	facts := func(name, incarnation string) {
+		w.must(w.Facts(t.Context(), name, json.RawMessage(`{"disks":[{"name":"vda","incarnation":"`+incarnation+`"}]}`)))
+	}
+	facts("n2", "x") // a disk that nobody here made
+	refused(t, w.claim("other", "n2"), "cannot claim n2 for cluster other: it has a data disk of an earlier node, which nobody here knows; wipe it first with joist node wipe n2")
+	facts("n1", "x")
+	if m := look("n1"); m.Data != "other" {
+		t.Errorf("a claimed machine's data disk is of %q", m.Data)
+	}
+	if _, err := w.OrderWipe(t.Context(), "n9", "p"); err == nil {
+		t.Error("a wipe of a machine that is not there was ordered")
+	}
+}
+
 // TestNoMachineTwice: whatever clusters claim and free at the same time, no machine is given to two of them.
 func TestNoMachineTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -373,7 +438,7 @@ func TestNoMachineTwice(t *testing.T) {
 			wg.Go(func() {
 				for _, n := range counts {
 					var mine []string
-					err := w.Claim(context.Background(), cluster, func(all []site.Machine) ([]string, error) {
+					err := w.Claim(context.Background(), site.Claim{Cluster: cluster}, func(all []site.Machine) ([]string, error) {
 						mine = nil
 						for _, m := range all {
 							if len(mine) < n && (m.Cluster == "" || m.Cluster == cluster) {

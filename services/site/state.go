@@ -4,6 +4,7 @@
 package site
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -25,8 +26,15 @@ type Machine struct {
 	Reported json.RawMessage `json:"reported,omitempty"` // facts that the machine reported since it was trusted
 	Cluster  string          `json:"cluster,omitempty"`  // that has claimed it
 	Claimed  time.Time       `json:"claimed,omitzero"`
+	Disk     bool            `json:"disk,omitempty"`  // the cluster keeps its data on disks
+	Data     string          `json:"data,omitempty"`  // cluster whose data the machine's disks may hold, until they are wiped; Stranger if it is not known
+	Wipe     *WipeOrdered    `json:"wipe,omitempty"`  // until it is proven
+	Spent    string          `json:"spent,omitempty"` // incarnation that ended with a wipe: the machine has to start anew before it is of use
 	Enrol    enrol.Machine   `json:"enrol"`
 }
+
+// Stranger stands for the cluster of a data disk that the site knows nothing of.
+const Stranger = "(unknown)"
 
 // Facts gives what is known of the machine's hardware: what it reported, over what was declared.
 func (m *Machine) Facts() json.RawMessage {
@@ -46,6 +54,19 @@ func (m *Machine) Facts() json.RawMessage {
 		return m.Reported
 	}
 	return data
+}
+
+// Unwiped says why a cluster may not have a free machine yet, because of what is on its disks; empty if it may.
+func (m *Machine) Unwiped(cluster string) string {
+	switch {
+	case m.Wipe != nil:
+		return "it is being wiped"
+	case m.Data == Stranger:
+		return "it has a data disk of an earlier node, which nobody here knows; wipe it first with joist node wipe " + m.Name
+	case m.Data != "" && m.Data != cluster:
+		return "its disks may hold data of cluster " + m.Data + "; wipe it first with joist node wipe " + m.Name
+	}
+	return ""
 }
 
 // Defined says that there is a machine, or what it is like now.
@@ -75,6 +96,27 @@ type Reported struct {
 type Claimed struct {
 	Cluster  string   `json:"cluster"`
 	Machines []string `json:"machines"`
+	Disk     bool     `json:"disk,omitempty"` // the cluster keeps its data on their disks
+}
+
+// Stored says that from now on a machine's disks may hold data of its cluster.
+type Stored struct {
+	Cluster string `json:"cluster"`
+	Machine string `json:"machine"`
+}
+
+// WipeOrdered says that a machine's data disks are to be erased.
+type WipeOrdered struct {
+	Machine string    `json:"machine"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+}
+
+// Wiped proves that a machine's data disks are erased.
+type Wiped struct {
+	Machine     string `json:"machine"`
+	Incarnation string `json:"incarnation"` // that ended with it
+	Proof       string `json:"proof"`       // what was done and read back, for people
 }
 
 // Freed gives a machine back.
@@ -103,14 +145,17 @@ type Issued struct {
 // Event is a fact of the site's journal.
 type Event interface{ kind() string }
 
-func (Defined) kind() string   { return "machine.defined" }
-func (Forgotten) kind() string { return "machine.forgotten" }
-func (Enrolled) kind() string  { return "enrolment" }
-func (Reported) kind() string  { return "machine.facts" }
-func (Claimed) kind() string   { return "claimed" }
-func (Freed) kind() string     { return "freed" }
-func (Noticed) kind() string   { return "notice" }
-func (Issued) kind() string    { return "certificate" }
+func (Defined) kind() string     { return "machine.defined" }
+func (Forgotten) kind() string   { return "machine.forgotten" }
+func (Enrolled) kind() string    { return "enrolment" }
+func (Reported) kind() string    { return "machine.facts" }
+func (Claimed) kind() string     { return "claimed" }
+func (Freed) kind() string       { return "freed" }
+func (Stored) kind() string      { return "disk.used" }
+func (WipeOrdered) kind() string { return "wipe.ordered" }
+func (Wiped) kind() string       { return "wiped" }
+func (Noticed) kind() string     { return "notice" }
+func (Issued) kind() string      { return "certificate" }
 
 const version = 1
 
@@ -128,7 +173,7 @@ func decode(r journal.Record) (Event, error) {
 	}
 	readers := map[string]func([]byte) (Event, error){
 		"machine.defined": read[Defined], "machine.forgotten": read[Forgotten], "enrolment": read[Enrolled], "machine.facts": read[Reported],
-		"claimed": read[Claimed], "freed": read[Freed], "notice": read[Noticed], "certificate": read[Issued],
+		"claimed": read[Claimed], "freed": read[Freed], "disk.used": read[Stored], "wipe.ordered": read[WipeOrdered], "wiped": read[Wiped], "notice": read[Noticed], "certificate": read[Issued],
 	}
 	f, ok := readers[r.Kind]
 	if !ok {
@@ -186,16 +231,45 @@ func (s *State) fold(now time.Time, e Event) {
 	case Enrolled:
 		s.foldEnrolled(e, change)
 	case Reported:
-		change(e.Name, func(m *Machine) { m.Reported = e.Facts })
+		change(e.Name, func(m *Machine) {
+			m.Reported = e.Facts
+			if m.Data == "" && carriesData(e.Facts) {
+				m.Data = cmp.Or(m.Cluster, Stranger)
+			}
+		})
 	case Claimed:
 		for _, name := range e.Machines {
-			change(name, func(m *Machine) { m.Cluster, m.Claimed = e.Cluster, now })
+			change(name, func(m *Machine) { m.Cluster, m.Claimed, m.Disk = e.Cluster, now, e.Disk })
 		}
 	case Freed:
 		if m, ok := s.machines[e.Machine]; ok && m.Cluster == e.Cluster {
-			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed = "", time.Time{} })
+			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed, m.Disk = "", time.Time{}, false })
+		}
+	case Stored:
+		change(e.Machine, func(m *Machine) { m.Data = e.Cluster })
+	case WipeOrdered:
+		change(e.Machine, func(m *Machine) { m.Wipe = &e })
+	case Wiped:
+		change(e.Machine, func(m *Machine) { m.Data, m.Wipe, m.Spent = "", nil, e.Incarnation })
+	}
+}
+
+// carriesData reports whether the facts of a machine name a disk with an incarnation.
+func carriesData(facts json.RawMessage) bool {
+	var f struct {
+		Disks []struct {
+			Incarnation string `json:"incarnation"`
+		} `json:"disks"`
+	}
+	if json.Unmarshal(facts, &f) != nil {
+		return false
+	}
+	for _, d := range f.Disks {
+		if d.Incarnation != "" {
+			return true
 		}
 	}
+	return false
 }
 
 // foldEnrolled takes a fact of an enrolment in, and forgets the boot ids that the machine has forgotten with it.

@@ -438,8 +438,12 @@ func (l *lab) act() {
 			}
 		}
 	case 16:
-		if l.rng.IntN(3) == 0 {
+		switch l.rng.IntN(6) {
+		case 0, 1:
 			l.advance(history.Cancelled{By: "sim"})
+		case 2:
+			l.logf("all are to be wiped")
+			l.advance(history.WipeOrdered{By: "sim"})
 		}
 	case 17:
 		l.advance(history.BreakerClosed{Rollout: "r", By: "sim"})

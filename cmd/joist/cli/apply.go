@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joist/cmd/joist/progress"
+	"joist/cmd/joist/redeploy"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
@@ -162,21 +163,26 @@ stored on them is lost.`,
 }
 
 func (a *app) confirm(d *v1.ClusterDetail) error {
-	if a.output == "json" {
-		return fmt.Errorf("%w: with -o json nobody is asked; add --yes", errNotConfirmed)
-	}
 	var names []string
 	for _, m := range d.Members {
 		names = append(names, m.Name)
 	}
-	fmt.Fprintf(a.Err, "This wipes %d machines of cluster %s (%s). Type the cluster's name to go on: ", len(names), d.Name, strings.Join(names, " "))
+	return a.sure(fmt.Sprintf("This wipes %d machines of cluster %s (%s).", len(names), d.Name, strings.Join(names, " ")), "cluster", d.Name)
+}
+
+// sure wants a name typed before something that cannot be taken back.
+func (a *app) sure(warning, what, name string) error {
+	if a.output == "json" {
+		return fmt.Errorf("%w: with -o json nobody is asked; add --yes", errNotConfirmed)
+	}
+	fmt.Fprintf(a.Err, "%s Type the %s's name to go on: ", warning, what)
 	line, err := bufio.NewReader(a.In).ReadString('\n')
 	if err != nil && line == "" {
 		fmt.Fprintln(a.Err)
-		return fmt.Errorf("%w: nobody answered; --yes destroys without asking", errNotConfirmed)
+		return fmt.Errorf("%w: nobody answered; --yes goes on without asking", errNotConfirmed)
 	}
-	if strings.TrimSpace(line) != d.Name {
-		return fmt.Errorf("%w: %q is not the cluster's name", errNotConfirmed, strings.TrimSpace(line))
+	if strings.TrimSpace(line) != name {
+		return fmt.Errorf("%w: %q is not the %s's name", errNotConfirmed, strings.TrimSpace(line), what)
 	}
 	return nil
 }
@@ -189,41 +195,40 @@ type result struct {
 	Seconds  float64                    `json:"seconds"`
 	Done     int                        `json:"done"`     // actions that went well
 	Failures int                        `json:"failures"` // attempts that failed
-	Phases   []phaseForm                `json:"phases"`
+	Phases   []redeploy.Phase           `json:"phases"`
 	Failed   []v1.Item                  `json:"failed"`
 	Breakers []v1.Breaker               `json:"breakers,omitempty"`
 	Outputs  map[string]json.RawMessage `json:"outputs"`
 }
 
-type phaseForm struct {
-	Name  string  `json:"name"`
-	Nodes int     `json:"nodes"`
-	First float64 `json:"first_seconds"` // since the goal was set
-	Last  float64 `json:"last_seconds"`
-}
-
 // follow shows a pursuit until it comes to rest, then sums it up.
 func (a *app) follow(ctx context.Context, look view, p pursuit) error {
+	t, err := a.track(ctx, look, p, p.seq-1)
+	if err != nil {
+		return err
+	}
+	return a.conclude(ctx, p, t)
+}
+
+// track shows what happens to a cluster after an event until it comes to rest.
+func (a *app) track(ctx context.Context, look view, p pursuit, after uint64) (*progress.Tracker, error) {
 	var nodes []string
 	for _, names := range p.roles {
 		nodes = append(nodes, names...)
 	}
 	t := progress.New(p.cluster, p.seq, nodes)
 	t.Past = p.past
-	filter := client.Filter{Journals: []string{"cluster/" + p.cluster, "site"}, After: fmt.Sprintf("cluster/%s:%d", p.cluster, p.seq-1)}
+	filter := client.Filter{Journals: []string{"cluster/" + p.cluster, "site"}, After: fmt.Sprintf("cluster/%s:%d", p.cluster, after)}
 	if p.site != "" {
 		filter.After += "," + p.site
 	}
 	screen := a.screen(look, t)
 	err := a.events(ctx, filter, t, screen)
 	screen.close()
-	switch {
-	case ctx.Err() != nil:
-		return &ExitError{Interrupted, fmt.Errorf("interrupted: the engine goes on by itself; joist watch %[1]s follows it again, joist cancel %[1]s stops it", p.cluster)}
-	case err != nil:
-		return err
+	if ctx.Err() != nil {
+		return nil, &ExitError{Interrupted, fmt.Errorf("interrupted: the engine goes on by itself; joist watch %[1]s follows it again, joist cancel %[1]s stops it", p.cluster)}
 	}
-	return a.conclude(ctx, p, t)
+	return t, err
 }
 
 // events feeds tracker and screen until the pursuit rests.
@@ -296,10 +301,7 @@ func (a *app) logs(ctx context.Context, cluster string, lines []progress.Line, s
 
 // conclude sums a pursuit up and chooses the exit code.
 func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) error {
-	r := result{Cluster: p.cluster, Outcome: t.Outcome, Detail: t.Detail, Seconds: t.End.Sub(t.Start).Seconds(), Done: t.Done, Failures: t.Failures, Phases: []phaseForm{}, Failed: []v1.Item{}}
-	for _, ph := range t.Phases() {
-		r.Phases = append(r.Phases, phaseForm{ph.Name, ph.Nodes, ph.First.Seconds(), ph.Last.Seconds()})
-	}
+	r := result{Cluster: p.cluster, Outcome: t.Outcome, Detail: t.Detail, Seconds: t.End.Sub(t.Start).Seconds(), Done: t.Done, Failures: t.Failures, Phases: redeploy.PhasesOf(t), Failed: []v1.Item{}}
 	var detail *v1.ClusterDetail
 	var err error
 	if detail, err = a.api.Cluster(ctx, p.cluster); err == nil {

@@ -11,7 +11,7 @@ import (
 // Completion asks the engine, briefly: without one there is nothing to complete.
 const completionTime = 2 * time.Second
 
-func (a *app) completing(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+func (a *app) asking(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	a.connect()
 	ctx := cmd.Context()
 	if ctx == nil {
@@ -20,8 +20,14 @@ func (a *app) completing(cmd *cobra.Command) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, completionTime)
 }
 
+// completing gives a command the completion of its arguments.
+func completing(c *cobra.Command, with cobra.CompletionFunc) *cobra.Command {
+	c.ValidArgsFunction = with
+	return c
+}
+
 func (a *app) completeClusters(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := a.completing(cmd)
+	ctx, cancel := a.asking(cmd)
 	defer cancel()
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -30,7 +36,7 @@ func (a *app) completeClusters(cmd *cobra.Command, args []string, _ string) ([]s
 }
 
 func (a *app) completeClusterFlag(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := a.completing(cmd)
+	ctx, cancel := a.asking(cmd)
 	defer cancel()
 	return a.clusterNames(ctx), cobra.ShellCompDirectiveNoFileComp
 }
@@ -46,7 +52,7 @@ func (a *app) clusterNames(ctx context.Context) []string {
 }
 
 func (a *app) completeMachines(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := a.completing(cmd)
+	ctx, cancel := a.asking(cmd)
 	defer cancel()
 	var names []string
 	if len(args) == 0 {
@@ -62,7 +68,7 @@ func (a *app) completeMachines(cmd *cobra.Command, args []string, _ string) ([]s
 }
 
 func (a *app) completeInstances(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := a.completing(cmd)
+	ctx, cancel := a.asking(cmd)
 	defer cancel()
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -133,6 +133,7 @@ type engine struct {
 	fail   map[string]string // error by instance
 	hold   map[string]bool   // instances that never answer
 	runs   map[string]int
+	lives  map[string]int // machines that were wiped and came up again
 	api    *api.Server
 	all    *clusters.Clusters
 	ready  chan struct{} // closed once all is set: a resumed cluster asks for its nodes before that
@@ -144,7 +145,7 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	e := &engine{t: t, dir: t.TempDir(), fail: map[string]string{}, hold: map[string]bool{}, runs: map[string]int{}}
+	e := &engine{t: t, dir: t.TempDir(), fail: map[string]string{}, hold: map[string]bool{}, runs: map[string]int{}, lives: map[string]int{}}
 	e.socket = filepath.Join(e.dir, "s")
 	e.start()
 	t.Cleanup(e.end)
@@ -194,6 +195,12 @@ func (e *engine) start() {
 			return phase.Describe([]phase.Mark{{Phase: phase.Script, At: now.Add(-200 * time.Second)}, {Phase: phase.Kernel, At: now.Add(-190 * time.Second)}}, now)
 		},
 		Notices: func() []string { return []string{"the second thing (just now)", "the first thing (3 min ago)"} },
+		Wipe: func(_ context.Context, machine, by string) (string, error) {
+			if by == "" {
+				return "", errors.New("nobody asked")
+			}
+			return "vda was discarded", nil
+		},
 		Console: func(_ context.Context, machine string, w io.Writer, _ api.ConsoleView) error {
 			_, err := io.WriteString(w, "console of "+machine+"\n")
 			return err
@@ -290,7 +297,13 @@ func (e *engine) Abort(ctx context.Context, o drive.Order) error {
 }
 
 // Raise, Fence, Wipe and Release implement drive.Site.
-func (e *engine) Raise(context.Context, string, string) error { return nil }
+func (e *engine) Raise(ctx context.Context, cluster, node string) error {
+	<-e.ready
+	e.set(func() { e.lives[node]++ })
+	seen, _ := machines{e}.Seen(node)
+	return e.all.Seen(ctx, cluster, seen)
+}
+
 func (e *engine) Fence(context.Context, string, string, string) (string, error) {
 	return "fenced", nil
 }
@@ -302,8 +315,8 @@ func (e *engine) Release(ctx context.Context, cluster, node string) error {
 // machines implements clusters.Site: every machine is up at once.
 type machines struct{ e *engine }
 
-func (m machines) Claim(ctx context.Context, cluster string, choose func([]clusters.Candidate) ([]string, error)) error {
-	return m.e.book.Claim(ctx, cluster, func(list []site.Machine) ([]string, error) {
+func (m machines) Claim(ctx context.Context, c clusters.Claim, choose func([]clusters.Candidate) ([]string, error)) error {
+	return m.e.book.Claim(ctx, site.Claim{Cluster: c.Cluster, Disk: c.Disk}, func(list []site.Machine) ([]string, error) {
 		var all []clusters.Candidate
 		for _, one := range list {
 			all = append(all, clusters.Candidate{Name: one.Name, Cluster: one.Cluster, Facts: one.Facts(), Online: true})
@@ -322,7 +335,9 @@ func (m machines) Seen(name string) (history.NodeSeen, bool) {
 	if _, ok := m.e.book.Lookup(name); !ok {
 		return history.NodeSeen{}, false
 	}
-	return history.NodeSeen{Node: name, Incarnation: "inc-" + name, Boot: "boot-" + name, Address: "10.0.0.1", Level: enrol.Approved.String(), Online: true}, true
+	life := ""
+	m.e.set(func() { life = strings.Repeat("+", m.e.lives[name]) })
+	return history.NodeSeen{Node: name, Incarnation: "inc-" + name + life, Boot: "boot-" + name, Address: "10.0.0.1", Level: enrol.Approved.String(), Online: true}, true
 }
 
 type noSets struct{}

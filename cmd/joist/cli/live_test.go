@@ -44,17 +44,6 @@ func TestPicture(t *testing.T) {
 	}
 }
 
-// TestFilter keeps a console's control sequences from the terminal of whoever looks.
-func TestFilter(t *testing.T) {
-	for in, want := range map[string]string{
-		"a\x1b[31mred\x1b[0m\r\nb\tc": "ared\nb\tc", "\x1b]0;title\x07x": "0;titlex", "\x1bMup": "up", "\x00\x7fé": "é",
-	} {
-		if got := string((&filter{}).clean([]byte(in))); got != want {
-			t.Errorf("%q is shown as %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestTable(t *testing.T) {
 	var b strings.Builder
 	ink := paint(true)

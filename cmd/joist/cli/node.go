@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/console"
+	"joist/cmd/joist/redeploy"
 	v1 "joist/services/api/v1"
 )
 
@@ -24,7 +26,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 func (a *app) nodeCommand() *cobra.Command {
 	return group("node", "Look at machines, trust them, switch them",
-		a.nodeListCommand(), a.nodeShowCommand(), a.nodeApproveCommand(), a.nodePowerCommand(), a.nodeConsoleCommand())
+		a.nodeListCommand(), a.nodeShowCommand(), a.nodeApproveCommand(), a.nodePowerCommand(), completing(redeploy.WipeCommand(a.wiping()), a.completeMachines), a.nodeConsoleCommand())
 }
 
 func (a *app) nodeListCommand() *cobra.Command {
@@ -163,7 +165,7 @@ func (a *app) nodeConsoleCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := a.Out
 			if f, ok := out.(*os.File); ok {
-				out = &filter{w: f}
+				out = &console.Filter{W: f}
 			}
 			return a.api.Console(cmd.Context(), args[0], out, tail, follow)
 		},
@@ -171,38 +173,4 @@ func (a *app) nodeConsoleCommand() *cobra.Command {
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
 	c.Flags().Int64Var(&tail, "tail", 16<<10, "how many of the last bytes to begin with; -1 for all")
 	return c
-}
-
-// filter leaves out the control characters with which a console could change the terminal of whoever looks; colours and
-// cursor movements go with them.
-type filter struct {
-	w   *os.File
-	esc int // 1 after ESC, 2 within a control sequence
-}
-
-// Write implements io.Writer.
-func (f *filter) Write(p []byte) (int, error) {
-	_, err := f.w.Write(f.clean(p))
-	return len(p), err
-}
-
-func (f *filter) clean(p []byte) []byte {
-	out := make([]byte, 0, len(p))
-	for _, b := range p {
-		switch {
-		case b == 0x1b:
-			f.esc = 1
-		case f.esc == 1 && b == '[':
-			f.esc = 2
-		case f.esc == 1:
-			f.esc = 0
-		case f.esc == 2:
-			if b >= 0x40 && b <= 0x7e {
-				f.esc = 0
-			}
-		case b == '\n' || b == '\t' || b >= 0x20 && b != 0x7f:
-			out = append(out, b)
-		}
-	}
-	return out
 }

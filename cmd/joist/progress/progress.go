@@ -34,6 +34,7 @@ type Line struct {
 
 // Node is how far a node came, as far as the events tell. Times that are zero were not seen.
 type Node struct {
+	Wiped    time.Time // what it kept was destroyed; what follows is the time after that
 	Script   time.Time // the boot service gave it a boot script: it had power, DHCP and its loader
 	Enrolled time.Time // its key was accepted
 	Up       time.Time // its agent spoke to the engine
@@ -146,7 +147,10 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 	case "node.seen":
 		return t.seen(e, f)
 	case "node.ended":
-		return say(e, Plain, "node %s ended: %s", f.Node, f.Why)
+		return t.ended(e, f)
+	case "wipe.ordered":
+		t.Start = e.Time
+		return say(e, Plain, "%s wants every machine of cluster %s wiped and the cluster built anew", f.By, t.Cluster)
 	case "node.released":
 		return say(e, Plain, "node %s was given back to the site", f.Node)
 	case "started":
@@ -241,6 +245,14 @@ func (t *Tracker) seen(e v1.Event, f *fact) []Line {
 		return say(e, Bad, "node %s does not answer", f.Node)
 	}
 	return nil
+}
+
+func (t *Tracker) ended(e v1.Event, f *fact) []Line {
+	t.online[f.Node] = false
+	if strings.HasPrefix(f.Why, "wiped") {
+		*t.node(f.Node) = Node{Wiped: e.Time}
+	}
+	return say(e, Plain, "node %s ended: %s", f.Node, f.Why)
 }
 
 func (t *Tracker) started(e v1.Event, f *fact) []Line {
@@ -357,6 +369,7 @@ func (t *Tracker) Phases() []Phase {
 		name string
 		of   func(*Node) time.Time
 	}{
+		{"wiped", func(n *Node) time.Time { return n.Wiped }},
 		{"booting from the network", func(n *Node) time.Time { return n.Script }},
 		{"enrolled", func(n *Node) time.Time { return n.Enrolled }},
 		{"agent up", func(n *Node) time.Time { return n.Up }},

@@ -39,7 +39,7 @@ func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, e
 	out := &v1.Accepted{Cluster: name}
 	err = loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
 		if g := s.Goal(); g != nil {
-			out.Goal, out.Seq, out.Roles = g.Model.String(), g.Seq, g.Roles
+			out.Goal, out.Seq, out.Last, out.Roles = g.Model.String(), g.Seq, s.Seq, g.Roles
 		}
 	})
 	return out, err
@@ -66,6 +66,8 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		err = closeBreaker(ctx, loop, act)
 	case v1.Force:
 		err = force(ctx, loop, name, act)
+	case v1.WipeAll:
+		err = wipeAll(ctx, loop, act.By)
 	default:
 		err = api.Fail(v1.Unsupported, fmt.Errorf("there is no action %q", act.Action), "")
 	}
@@ -73,6 +75,33 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		return nil, a.told(err)
 	}
 	return a.accepted(ctx, name)
+}
+
+// wipeAll orders that every machine of the cluster be wiped. The goal stays, so that the cluster is then built anew.
+func wipeAll(ctx context.Context, loop *drive.Cluster, by string) error {
+	wanted := false
+	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		g := s.Goal()
+		wanted = g != nil && !g.Destroy && s.Outcome != history.OutcomeCancelled
+	}); err != nil {
+		return err
+	}
+	if !wanted {
+		return api.Fail(v1.Conflict, errors.New("this cluster has no goal that is pursued"), "joist apply FILE, or joist retry CLUSTER, gives it one")
+	}
+	return loop.Happen(ctx, history.WipeOrdered{By: by})
+}
+
+// Wipe implements api.Changes.
+func (a *apiChanges) Wipe(ctx context.Context, machine, by string) (*v1.Wiped, error) {
+	if a.Parts.Wipe == nil {
+		return nil, api.Fail(v1.Unsupported, errors.New("this engine wipes no machines"), "")
+	}
+	proof, err := a.Parts.Wipe(ctx, machine, by)
+	if err != nil {
+		return nil, Refused(err)
+	}
+	return &v1.Wiped{Machine: machine, Proof: proof}, nil
 }
 
 // retry sets the same goal again, which forgets its failures and goes on after a cancel.

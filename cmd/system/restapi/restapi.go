@@ -30,6 +30,8 @@ type Parts struct {
 
 	// Power gives a machine's power control (power.Controller's Machine).
 	Power func(machine string) (*power.Machine, error)
+	// Wipe erases a machine's data disks and gives the proof.
+	Wipe func(ctx context.Context, machine, by string) (proof string, err error)
 	// Phase says how far a machine's boot came (boot.Server's Status).
 	Phase func(m site.Machine) phase.Report
 	// Online says whether a machine's agent is connected, and from which address.

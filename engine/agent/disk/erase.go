@@ -115,6 +115,11 @@ type Wiped struct {
 	Looked int    `json:"looked"` // places that were read back and found blank
 }
 
+// String says for people what was done.
+func (w Wiped) String() string {
+	return fmt.Sprintf("%s (%s) was %s and read back blank at %d places", w.Disk, bytesText(w.Size), w.How, w.Looked)
+}
+
 // Wipe erases every data disk of ours, and nothing else, and proves it. A machine without one has nothing to erase. It
 // is safe to repeat: an interrupted wipe leaves a disk that is ours still, and carries no incarnation.
 func (p Place) Wipe() ([]Wiped, error) {

@@ -285,6 +285,11 @@ func (c *Client) Power(ctx context.Context, name, action string) (*v1.Machine, e
 	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/power"}, v1.Power{Action: action})
 }
 
+// Wipe erases the data disks of a machine that no cluster has, and returns once that was read back: that may take minutes.
+func (c *Client) Wipe(ctx context.Context, name string) (*v1.Wiped, error) {
+	return ask[v1.Wiped](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/wipe"}, v1.Wipe{})
+}
+
 // Console copies a machine's console to w: its last tail bytes (all if negative), and with follow what comes after.
 func (c *Client) Console(ctx context.Context, name string, w io.Writer, tail int64, follow bool) error {
 	q := url.Values{}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	v1 "joist/services/api/v1"
@@ -67,5 +68,25 @@ func (c *Client) Follow(ctx context.Context, how Following, f func(v1.Event) err
 			return ctx.Err()
 		case <-pause.C:
 		}
+	}
+}
+
+// Find gives the sequence of the first event of a kind in a journal after another one.
+func (c *Client) Find(ctx context.Context, journal string, after uint64, kind string) (uint64, error) {
+	filter := Filter{Journals: []string{journal}, After: fmt.Sprintf("%s:%d", journal, after)}
+	for {
+		page, err := c.Page(ctx, filter)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range page.Events {
+			if e.Kind == kind {
+				return e.Seq, nil
+			}
+		}
+		if !page.More {
+			return 0, fmt.Errorf("the journal %s has no event %s after %d", journal, kind, after)
+		}
+		filter.After = page.Next
 	}
 }

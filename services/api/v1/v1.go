@@ -104,6 +104,7 @@ type Accepted struct {
 	Cluster  string              `json:"cluster"`
 	Goal     string              `json:"goal"` // digest of the model
 	Seq      uint64              `json:"seq"`  // event that set it
+	Last     uint64              `json:"last"` // newest event of the cluster's journal; what was asked for lies before it
 	Roles    map[string][]string `json:"roles,omitempty"`
 	Warnings string              `json:"warnings,omitempty"`
 }
@@ -221,7 +222,7 @@ type Outputs struct {
 
 // Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
 type Action struct {
-	Action   string `json:"action"`             // retry, cancel, close-breaker, force
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force, wipe
 	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
 	Instance string `json:"instance,omitempty"` // of force
 	Reason   string `json:"reason,omitempty"`
@@ -234,6 +235,7 @@ const (
 	Cancel       = "cancel"        // nothing further starts until the next goal
 	CloseBreaker = "close-breaker" // a stopped rollout may go on
 	Force        = "force"         // an instance runs again whatever its memo says
+	WipeAll      = "wipe"          // every machine is wiped, disks included, and the cluster built anew
 )
 
 // CertificateRequest asks for an operator's client certificate: POST /v1/clusters/{c}/certificate.
@@ -310,6 +312,17 @@ type Approve struct {
 // Power switches a machine: POST /v1/machines/{m}/power.
 type Power struct {
 	Action string `json:"action"` // on, off, reset, cycle
+}
+
+// Wipe erases a machine's data disks: POST /v1/machines/{m}/wipe.
+type Wipe struct {
+	By string `json:"by,omitempty"`
+}
+
+// Wiped says what was erased and how that was proven.
+type Wiped struct {
+	Machine string `json:"machine"`
+	Proof   string `json:"proof"` // for people
 }
 
 // The actions of Power.

@@ -39,7 +39,7 @@ const (
 	TargetDisk           // leave it to its disk
 	TargetWait           // keep it in iPXE, asking again
 	TargetRescue         // not yet
-	TargetWipe           // not yet
+	TargetWipe           // start scout, which erases what is ours on its disks
 	TargetInstall        // not yet
 )
 
@@ -206,6 +206,8 @@ func script(r Request) Answer {
 			return Answer{Kind: Scout, Reason: "an unknown machine is discovered through scout"}
 		}
 		return Answer{Kind: Scout, Reason: "the machine starts scout"}
+	case TargetWipe:
+		return Answer{Kind: Scout, Reason: "the machine starts scout, to be wiped"}
 	case TargetDisk:
 		return Answer{Kind: Disk, Reason: "the machine boots from its disk"}
 	case TargetWait:

@@ -82,7 +82,7 @@ func TestDecideScript(t *testing.T) {
 		{"disk", Request{Machine: known, Target: TargetDisk}, Disk, "disk"},
 		{"wait", Request{Machine: known, Target: TargetWait}, Wait, "wait"},
 		{"rescue", Request{Machine: known, Target: TargetRescue}, NotYet, "rescue is not served yet"},
-		{"wipe", Request{Machine: known, Target: TargetWipe}, NotYet, "wipe is not served yet"},
+		{"wipe", Request{Machine: known, Target: TargetWipe}, Scout, "wiped"},
 		{"install", Request{Machine: known, Target: TargetInstall}, NotYet, "install is not served yet"},
 		{"a target of a newer joist", Request{Machine: known, Target: 200}, NotYet, "target 200"},
 		{"quarantined", Request{Machine: Machine{Known: true, Quarantined: "two keys"}}, Wait, "quarantined: two keys"},

@@ -1,0 +1,26 @@
+package cli
+
+import (
+	"context"
+
+	"joist/cmd/joist/progress"
+	"joist/cmd/joist/redeploy"
+	"joist/services/api/client"
+)
+
+// wiping is this program as the commands that wipe see it.
+func (a *app) wiping() redeploy.Program {
+	return redeploy.Program{
+		API: func() *client.Client { return a.api }, Printf: a.printf, Table: func(rows [][]string) { table(a.Out, rows) }, Sure: a.sure, Usage: usage,
+		JSON: func(v any) (bool, error) {
+			if v == nil {
+				return a.output == "json", nil
+			}
+			return a.json(v)
+		},
+		Failed: func(err error) error { return &ExitError{Stopped, err} },
+		Follow: func(ctx context.Context, w redeploy.Following) (*progress.Tracker, error) {
+			return a.track(ctx, view{plain: w.Plain}, pursuit{cluster: w.Cluster, seq: w.Goal.Seq, roles: w.Goal.Roles, site: w.Site, past: w.After + 1}, w.After)
+		},
+	}
+}
