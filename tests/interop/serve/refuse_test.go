@@ -216,7 +216,7 @@ func TestLabEngine(t *testing.T) {
 	if d := time.Since(begun); d > 30*time.Second {
 		t.Errorf("it took %s", d)
 	}
-	must(t, os.Setenv("PATH", usual))
+	t.Setenv("PATH", usual)
 	out := run(t, os.Getenv(programEnv), "lab", "up", "--data", data)
 	if _, socket, found := strings.Cut(out, "  export JOIST_DATA="+data+" JOIST_SOCKET="); !found {
 		t.Errorf("how it is reached is not told:\n%s", out)
