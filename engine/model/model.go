@@ -121,8 +121,30 @@ const (
 
 // After is an ordering without data.
 type After struct {
-	Task string
-	All  bool // `all.x`: wait for every instance; otherwise the same node's, or the only one
+	Task  string
+	All   bool  // `all.x`, `most.x` or `any.x`: wait for instances of every node; otherwise the same node's, or the only one
+	Share Share // with All: how many of them
+}
+
+// Share says how many of a task's instances have to be in place.
+type Share uint8
+
+// The shares.
+const (
+	Every Share = iota
+	Most        // more than half
+	Any         // one of them, if there is one
+)
+
+// Of gives how many out of n a share is.
+func (s Share) Of(n int) int {
+	switch s {
+	case Most:
+		return min(n, n/2+1)
+	case Any:
+		return min(n, 1)
+	}
+	return n
 }
 
 // StepScope is where a step executes.
@@ -337,7 +359,7 @@ func (t *Task) Edges() []Edge {
 		}
 	}
 	for _, a := range t.After {
-		add(Edge{Task: a.Task, All: a.All, Order: true})
+		add(Edge{Task: a.Task, All: a.All, Share: a.Share, Order: true})
 	}
 	for _, name := range t.Except {
 		add(Edge{Task: name, Order: true})
@@ -349,6 +371,7 @@ func (t *Task) Edges() []Edge {
 type Edge struct {
 	Task  string
 	All   bool // for every instance; otherwise the same node's, or the only one
+	Share Share
 	Order bool // without data: waits, and never wakes
 	Host  bool // for the instance on the node that executes: a condition for choosing that node
 }

@@ -230,7 +230,7 @@ func mentions(refs []model.Ref, e edge) bool {
 func (p *Planner) look(e edge, node int) (history.Target, standing) {
 	up := e.to
 	if e.all {
-		return history.Target{Task: up.task.Name}, up.agg.together()
+		return history.Target{Task: up.task.Name}, up.agg.standing(e.share)
 	}
 	if len(up.task.Each) == 0 {
 		node = -1

@@ -69,6 +69,7 @@ type column struct {
 type edge struct {
 	to    *column
 	all   bool
+	share model.Share // with all: how many of them
 	order bool
 	host  bool
 }
@@ -76,6 +77,7 @@ type edge struct {
 // aggregate is what readers of `all.T` see.
 type aggregate struct {
 	pending, blocked int
+	total, absent    int
 	aside            int    // in place still, and about to come out
 	generation       uint64 // grows when a settled output changes
 }
@@ -212,8 +214,8 @@ func (p *Planner) connect(c *column) {
 	var hosts []string
 	for _, e := range t.Edges() {
 		up := p.byName[e.Task]
-		c.waits = append(c.waits, edge{to: up, all: e.All, order: e.Order, host: e.Host})
-		up.wakes = append(up.wakes, edge{to: c, all: e.All, order: e.Order, host: e.Host})
+		c.waits = append(c.waits, edge{to: up, all: e.All, share: e.Share, order: e.Order, host: e.Host})
+		up.wakes = append(up.wakes, edge{to: c, all: e.All, share: e.Share, order: e.Order, host: e.Host})
 		if e.Host {
 			hosts = append(hosts, e.Task)
 		}
@@ -239,7 +241,7 @@ func (c *column) aim(targets []int, waits map[history.CauseKind]int) {
 		c.cells[k].view.standing = pending
 	}
 	waits[history.Same] += len(c.cells)
-	c.agg.pending = len(c.cells)
+	c.agg.pending, c.agg.total = len(c.cells), len(c.cells)
 	c.dirty = make([]bool, len(targets))
 	c.index()
 }

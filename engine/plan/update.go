@@ -138,6 +138,8 @@ func (c *column) count(v view, by int) {
 		c.agg.pending += by
 	case blocked:
 		c.agg.blocked += by
+	case absent:
+		c.agg.absent += by
 	}
 }
 
@@ -154,12 +156,14 @@ func (p *Planner) wakeSame(c *column, node int) {
 	}
 }
 
-// together is the standing of all instances of a task as one.
-func (a aggregate) together() standing {
+// standing is that of a share of a task's instances as one.
+func (a aggregate) standing(share model.Share) standing {
+	n := a.total - a.absent
+	need := share.Of(n)
 	switch {
-	case a.blocked > 0:
+	case n-a.blocked < need:
 		return blocked
-	case a.pending > 0:
+	case n-a.blocked-a.pending < need:
 		return pending
 	}
 	return settled
@@ -168,11 +172,9 @@ func (a aggregate) together() standing {
 // wakeAll taints the readers of `all.T`, which see the instances together: only once all of them are settled, and when
 // that ceases.
 func (p *Planner) wakeAll(c *column, before aggregate) {
-	if now := c.agg.together(); before.together() == now && now != settled && (before.aside > 0) == (c.agg.aside > 0) {
-		return
-	}
 	for _, e := range c.wakes {
-		if e.all {
+		now := c.agg.standing(e.share)
+		if e.all && (before.standing(e.share) != now || now == settled && e.share == model.Every || (before.aside > 0) != (c.agg.aside > 0)) {
 			e.to.taint()
 		}
 	}
@@ -261,6 +263,7 @@ func (p *Planner) reaim(c *column) {
 		c.taintAt(c.at(node))
 	}
 	c.agg.generation++
+	c.agg.total = len(targets)
 	c.lastAt = 0
 	for _, e := range c.wakes {
 		if e.all {

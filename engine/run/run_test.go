@@ -78,7 +78,8 @@ func task(line string) model.Task {
 			if word == "except" {
 				t.Except = append(t.Except, name)
 			} else {
-				t.After = append(t.After, model.After{Task: name})
+				share, some := map[string]model.Share{"all": model.Every, "most": model.Most, "any": model.Any}[word]
+				t.After = append(t.After, model.After{Task: name, All: some, Share: share})
 			}
 			continue
 		}
@@ -460,4 +461,33 @@ func TestAnotherStep(t *testing.T) {
 	w.goal(build("p.routes"), "n1")
 	w.expect("remove network[n1]", "network[n1]", "use[n1]")
 	w.outcome("converged")
+}
+
+func TestAfterSome(t *testing.T) {
+	w := newWorld(t)
+	w.goal(mod("a each=m:", "one service: any=a", "half service: most=a", "every service: all=a"), "n1", "n2", "n3")
+	w.expect()
+	w.up("a", "n1")
+	w.expect("a[n1]", "one")
+	w.up("a", "n2")
+	w.expect("a[n2]", "half")
+	w.up("a", "n3")
+	w.expect("a[n3]", "every")
+	w.outcome("converged")
+	w = newWorld(t)
+	w.answer = func(what string) (string, string) {
+		if what == "a[n1]" || what == "a[n2]" {
+			return "", "broken"
+		}
+		return "", ""
+	}
+	w.goal(mod("a each=m:", "b service: any=a", "c service: most=a"), "n1", "n2", "n3", "n4")
+	w.up("a", "n1", "n2", "n3", "n4") // two of four fail: one is enough for any, and most can never be
+	w.outcome("stopped")
+	if c := w.m.Plan().Cell(history.Target{Task: "c"}); c.Verdict.String() != "blocked" {
+		t.Errorf("c is %s: %s", c.Verdict, c.Wait.Because())
+	}
+	if c := w.m.Plan().Cell(history.Target{Task: "b"}); !c.Settled() {
+		t.Errorf("b is %s: %s", c.Verdict, c.Wait.Because())
+	}
 }

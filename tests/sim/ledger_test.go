@@ -481,10 +481,19 @@ func (l *ledger) waitsFor(task *model.Task, t target, order bool) string {
 		if e.Host || e.Order && !order {
 			continue
 		}
+		n, open := 0, []string{}
 		for _, up := range l.reach(l.model(), e, t.Node) {
-			if exists, known := l.exists(up); !known || exists && !l.current(up) {
-				return up.String()
+			exists, known := l.exists(up)
+			if !known || exists {
+				n++
 			}
+			if !known || exists && !l.current(up) {
+				open = append(open, up.String())
+			}
+		}
+		need := map[model.Share]int{model.Every: n, model.Most: min(n, n/2+1), model.Any: min(n, 1)}[e.Share]
+		if n-len(open) < need {
+			return open[0]
 		}
 	}
 	return ""

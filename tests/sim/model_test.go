@@ -127,6 +127,9 @@ func (g *generator) draft(before []draft) draft {
 	if len(before) > 0 && g.chance(0.3) {
 		if up := pick(g.rng, before); len(up.each) == 0 || meets(&d, &up) || g.chance(0.5) {
 			d.after = append(d.after, model.After{Task: up.name, All: len(up.each) > 0 && !meets(&d, &up)})
+			if a := &d.after[0]; a.All {
+				a.Share = pick(g.rng, []model.Share{model.Every, model.Most, model.Any})
+			}
 		}
 	}
 	if d.kind == "script" && g.chance(0.5) {

@@ -279,13 +279,13 @@ func (f *frame) afters(t *taskDecl) []model.After {
 	for _, a := range t.after {
 		inner := f.calls[a.Name]
 		if inner == nil {
-			out = append(out, model.After{Task: f.prefix + a.Name, All: a.all})
+			out = append(out, model.After{Task: f.prefix + a.Name, All: a.all, Share: a.share})
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
 			if strings.HasPrefix(up.Name, inner.prefix) {
 				together := len(mine) > 0 && within(mine, up.Each)
-				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.all || !together)})
+				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.all || !together), Share: a.share})
 			}
 		}
 	}

@@ -192,8 +192,8 @@ func TestComposition(t *testing.T) {
 	for _, task := range m.Tasks {
 		names = append(names, fmt.Sprintf("%s%v%v%v", task.Name, task.Each, task.After, task.When != nil))
 	}
-	want := "[gate[][]false store.peers[][{gate false}]true store.member[control][{gate false}]true" +
-		" control[control][{store.peers false} {store.member false}]false worker[worker][{store.peers false} {store.member true}]false]"
+	want := "[gate[][]false store.peers[][{gate false 0}]true store.member[control][{gate false 0}]true" +
+		" control[control][{store.peers false 0} {store.member false 0}]false worker[worker][{store.peers false 0} {store.member true 0}]false]"
 	if fmt.Sprint(names) != want {
 		t.Errorf("tasks\n%v\nwant\n%v", names, want)
 	}

@@ -215,7 +215,7 @@ func (t *taskDecl) dependencies() []dependency {
 		}
 	}
 	for _, a := range t.after {
-		out = append(out, dependency{a.named, a.all})
+		out = append(out, dependency{a.named, a.all && a.share != model.Any})
 	}
 	for _, n := range t.except {
 		out = append(out, dependency{n, false})

@@ -65,8 +65,6 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 		switch root {
 		case "task", "all", "host", "role", "input", "node":
 			return fail(fmt.Sprintf("Write %s.NAME.", root), "%q alone stands for nothing", root)
-		case "most", "any":
-			return fail("It is designed and not there yet.", "%q is not yet supported", root)
 		}
 	}
 	if at.when && (root == "task" || root == "all" || root == "host") {
@@ -101,6 +99,9 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 		return fail(diag.Suggest(path[1], c.w.roleNames()), "no role is called %q", path[1])
 	case "task", "all", "host":
 		return c.resolveTask(at, t, path, fail)
+	}
+	if root == "most" || root == "any" {
+		return fail("Write it in after; outputs of all instances are read with all.NAME.", "%q stands for no values", root)
 	}
 	return fail(diag.Suggest(root, roots)+" Text stands in quotes.", "nothing is called %q", root)
 }

@@ -79,8 +79,11 @@ type taskDecl struct {
 
 type afterDecl struct {
 	named
-	all bool
+	all   bool
+	share model.Share // with all
 }
+
+var shares = map[string]model.Share{"all": model.Every, "most": model.Most, "any": model.Any}
 
 type rolePair struct{ inner, outer named }
 
@@ -271,13 +274,17 @@ func (d *decoder) after(e hclsyntax.Expression, t *taskDecl) {
 	tr, diags := hcl.AbsTraversalForExpr(e)
 	path := expr.StepNames(tr, 3)
 	switch {
-	case !diags.HasErrors() && len(path) == 2 && len(tr) == 2 && (path[0] == "task" || path[0] == "all"):
-		t.after = append(t.after, afterDecl{named{Name: path[1], At: e.Range()}, path[0] == "all"})
-	case len(path) > 0 && (path[0] == "most" || path[0] == "any"):
-		d.bag.Errorf(e.Range(), "It is designed and not there yet: use all.NAME.", "%q is not yet supported", path[0])
+	case diags.HasErrors() || len(path) != 2 || len(tr) != 2:
+	case path[0] == "task":
+		t.after = append(t.after, afterDecl{named: named{Name: path[1], At: e.Range()}})
+		return
 	default:
-		d.bag.Errorf(e.Range(), "Write after = [task.NAME], or all.NAME to wait for every node.", "after names no task")
+		if share, ok := shares[path[0]]; ok {
+			t.after = append(t.after, afterDecl{named{Name: path[1], At: e.Range()}, true, share})
+			return
+		}
 	}
+	d.bag.Errorf(e.Range(), "Write after = [task.NAME], or all.NAME to wait for every node, most.NAME for more than half, any.NAME for one.", "after names no task")
 }
 
 func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
