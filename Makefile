@@ -10,7 +10,7 @@ UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim|ar
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz bench demo demo-down lock clean
+.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz soak bench demo demo-down lock clean
 
 all: build
 
@@ -62,6 +62,10 @@ bin/golangci-lint-$(GOLANGCI_LINT):
 fmt: build ## the canonical form of Go and HCL
 	gofmt -w $$(git ls-files '*.go')
 	bin/joist fmt content
+
+SEEDS ?= 100000
+soak: ## many more simulated clusters: SEEDS of them, from FIRST on
+	go test -timeout 24h ./tests/sim -run 'TestChaos$$' -sim.seeds $(SEEDS) -sim.first $(or $(FIRST),1)
 
 FUZZTIME ?= 10s
 fuzz: ## every fuzz test for FUZZTIME

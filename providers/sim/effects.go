@@ -96,6 +96,7 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		return
 	}
 	n.running[e.ID] = true
+	w.ids[e.ID] = e.Target
 	w.after(w.duration(), func() {
 		if !n.On || n.Boot != e.Boot || !n.running[e.ID] {
 			return
@@ -123,7 +124,7 @@ func (w *World) duration() time.Duration {
 }
 
 func (w *World) execute(n *Node, e run.Dispatch) run.Report {
-	inputs, err := Visible(e.Inputs)
+	inputs, err := w.visible(e.Inputs)
 	if err != nil {
 		return run.Report{ID: e.ID, Error: err.Error()}
 	}
@@ -132,6 +133,8 @@ func (w *World) execute(n *Node, e run.Dispatch) run.Report {
 		effects = w.fabric
 	}
 	fail := w.broken[e.Target] || w.chance(w.Faults.Fail)
+	r := w.report(e.ID, Ask{Target: e.Target, Action: e.Action, Attempt: e.Attempt, Name: e.Step.Name, Agent: n.Name, Inputs: e.Inputs}, inputs, fail)
+	fail = fail || r.Error != ""
 	if e.Action == step.Remove {
 		if !fail || w.chance(0.5) {
 			delete(effects, e.Target)
@@ -140,16 +143,16 @@ func (w *World) execute(n *Node, e run.Dispatch) run.Report {
 		effects[e.Target] = inputs
 	}
 	w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Agent: n.Name, Boot: n.Boot, Inputs: string(inputs), Good: !fail})
-	return w.report(e.ID, e.Action, e.Step.Name, inputs, fail)
+	return r
 }
 
 func (w *World) call(e run.Call) {
-	var inputs json.RawMessage
-	fail := false
+	var r run.Report
 	do := func() {
-		var err error
-		inputs, err = Visible(e.Inputs)
-		fail = err != nil || w.broken[e.Target] || w.chance(w.Faults.Fail)
+		inputs, err := w.visible(e.Inputs)
+		fail := err != nil || w.broken[e.Target] || w.chance(w.Faults.Fail)
+		r = w.report(e.ID, Ask{Target: e.Target, Action: e.Action, Attempt: e.Attempt, Name: e.Name, Inputs: e.Inputs}, inputs, fail)
+		fail = fail || r.Error != ""
 		if !fail || w.chance(0.5) {
 			if e.Action == step.Remove {
 				delete(w.tables, e.Target)
@@ -166,25 +169,44 @@ func (w *World) call(e run.Call) {
 		}
 		delete(w.calls, e.ID)
 		do()
-		w.notice(Notice{Target: e.Target, Report: w.report(e.ID, e.Action, e.Name, inputs, fail)})
+		w.notice(Notice{Target: e.Target, Report: r})
 	})
 }
 
-func (w *World) report(id uint64, action step.Action, name string, inputs json.RawMessage, fail bool) run.Report {
+func (w *World) report(id uint64, a Ask, inputs json.RawMessage, fail bool) run.Report {
 	r := run.Report{ID: id}
-	switch {
-	case fail:
+	if fail {
 		r.Error = "simulated failure"
-	case action == step.Apply:
-		r.Outputs = Outputs(name, inputs)
-		if w.chance(w.Faults.Lie) {
-			r.Outputs = []json.RawMessage{[]byte(`{}`), []byte(`{"out":"x","same":"y","extra":1}`), []byte(`{"out":{},"same":[]}`), []byte(`[`)}[w.rng.IntN(4)]
+		return r
+	}
+	if w.cfg.Answer != nil {
+		var err error
+		if r.Outputs, err = w.cfg.Answer(a); err != nil {
+			return run.Report{ID: id, Error: err.Error()}
 		}
-		if d := w.cfg.Validity[name]; d > 0 {
-			r.ValidUntil = w.now.Add(d)
-		}
+	} else if a.Action == step.Apply {
+		r.Outputs = Outputs(a.Name, inputs)
+	}
+	if a.Action != step.Apply {
+		r.Outputs = nil
+		return r
+	}
+	if w.chance(w.Faults.Lie) {
+		r.Outputs = []json.RawMessage{[]byte(`{}`), []byte(`{"out":"x","same":"y","extra":1}`), []byte(`{"out":{},"same":[]}`), []byte(`[`)}[w.rng.IntN(4)]
+	}
+	if d := w.cfg.Validity[a.Name]; d > 0 {
+		r.ValidUntil = w.now.Add(d)
 	}
 	return r
+}
+
+// visible gives what is kept of an action's inputs: all that the steps of this package look at, and nothing where others
+// answer for them, for a gather over a thousand nodes is large.
+func (w *World) visible(inputs map[string]value.Value) (json.RawMessage, error) {
+	if w.cfg.Answer == nil {
+		return Visible(inputs)
+	}
+	return json.RawMessage("{}"), nil
 }
 
 func (w *World) abort(e run.Abort) {

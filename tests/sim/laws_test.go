@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 // property is a law and how it is tried: it returns what a seed breaks. The faults are mistakes that it must find.
 type property struct {
 	law    string
+	does   string // what the planted mistake is, for people
 	seeds  int
 	try    func(seed uint64, f fault) error
 	faults map[string]fault
@@ -35,7 +37,7 @@ func chaos(seed uint64, f fault) error {
 
 func properties() []property {
 	return append(presenceProperties(), []property{
-		{law: "law 1: Isolation", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 1: Isolation", does: `a success with an undeclared output is written down`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 1": {tamper: func(_ *lab, e history.Event) history.Event {
 				if s, ok := e.(history.Succeeded); ok && s.Action == step.Apply && s.Silent == nil {
 					s.Outputs = json.RawMessage(`{"out":"1","same":"s","more":"x"}`)
@@ -44,7 +46,7 @@ func properties() []property {
 				return e
 			}},
 		}},
-		{law: "law 2: Explicit flow", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 2: Explicit flow", does: `the core loses every "after"`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 2": {skew: func(m model.Model) *model.Model {
 				m.Tasks = slices.Clone(m.Tasks)
 				for i := range m.Tasks {
@@ -53,15 +55,15 @@ func properties() []property {
 				return &m
 			}},
 		}},
-		{law: "law 3: Pure decisions", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 3: Pure decisions", does: `a node's facts change in memory, without an event`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 3": {meddle: func(l *lab) {
 				for _, n := range l.machine.State().Nodes {
 					n.Facts = json.RawMessage(`{"size":"odd"}`)
 				}
 			}},
 		}},
-		{law: "law 4: Journal first", seeds: 100, try: chaos, faults: map[string]fault{"law 4": {early: true}}},
-		{law: "law 5: Memo", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 4: Journal first", does: `effects begin before their events are durable`, seeds: 100, try: chaos, faults: map[string]fault{"law 4": {early: true}}},
+		{law: "law 5: Memo", does: `the core forgets that an instance is in place`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 5": {meddle: func(l *lab) {
 				for _, t := range l.ledger.targets() {
 					if row := l.machine.State().Row(t); row != nil && row.Phase == history.InPlace && l.steps%5 == 0 {
@@ -71,7 +73,7 @@ func properties() []property {
 				}
 			}},
 		}},
-		{law: "law 6: Early cut-off", seeds: 150, try: cutOff, faults: map[string]fault{
+		{law: "law 6: Early cut-off", does: `a reader of one output is woken by another one`, seeds: 150, try: cutOff, faults: map[string]fault{
 			"law 6": {skew: func(m model.Model) *model.Model { // one attribute is taken for another
 				m.Tasks = slices.Clone(m.Tasks)
 				for i := range m.Tasks {
@@ -91,14 +93,14 @@ func properties() []property {
 				return &m
 			}},
 		}},
-		{law: "law 7: Symmetry", seeds: 100, try: symmetry, faults: map[string]fault{
+		{law: "law 7: Symmetry", does: `a service keeps an entry when its owner's node leaves`, seeds: 100, try: symmetry, faults: map[string]fault{
 			"law 7": {meddle: func(l *lab) {
 				if l.world.Node("n8") != nil && l.steps%20 == 0 {
 					l.world.Tables()[target{Task: fmt.Sprintf("stray%d", l.steps)}] = json.RawMessage(`{}`)
 				}
 			}},
 		}},
-		{law: "law 8: Budget", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 8: Budget", does: `the core takes limits for nine nodes and no canaries`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 8": {skew: func(m model.Model) *model.Model {
 				m.Rollouts = slices.Clone(m.Rollouts)
 				for i := range m.Rollouts {
@@ -107,15 +109,15 @@ func properties() []property {
 				return &m
 			}},
 		}},
-		{law: "law 9: trust", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 9: trust", does: `every node counts as vouched for`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 9": {meddle: func(l *lab) {
 				for _, n := range l.machine.State().Nodes {
 					n.Level = model.Vouched
 				}
 			}},
 		}},
-		{law: "law 10: One writer", seeds: 20, try: oneWriter, faults: map[string]fault{"law 10": {early: true}}},
-		{law: "law 11: No orphans", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "law 10: One writer", does: `a second writer gets the epoch of the first`, seeds: 20, try: oneWriter, faults: map[string]fault{"law 10": {early: true}}},
+		{law: "law 11: No orphans", does: `what is not wanted any more is forgotten, not removed`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 11": {meddle: func(l *lab) {
 				for _, t := range l.ledger.targets() {
 					if row := l.machine.State().Row(t); row != nil && !l.ledger.wanted(t) && row.Flight == nil {
@@ -125,7 +127,7 @@ func properties() []property {
 				}
 			}},
 		}},
-		{law: "removal: order", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "removal: order", does: `removals lose the order of "after"`, seeds: 100, try: chaos, faults: map[string]fault{
 			"removal": {skew: func(m model.Model) *model.Model {
 				m.Tasks = slices.Clone(m.Tasks)
 				for i := range m.Tasks {
@@ -134,7 +136,7 @@ func properties() []property {
 				return &m
 			}},
 		}},
-		{law: "rest: converged only when everything is", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "rest: converged only when everything is", does: `whatever rests is said to have converged`, seeds: 100, try: chaos, faults: map[string]fault{
 			"rest": {tamper: func(_ *lab, e history.Event) history.Event {
 				if r, ok := e.(history.Rested); ok {
 					r.Outcome = history.OutcomeConverged
@@ -143,7 +145,7 @@ func properties() []property {
 				return e
 			}},
 		}},
-		{law: "cancel: nothing starts until the next goal", seeds: 100, try: chaos, faults: map[string]fault{
+		{law: "cancel: nothing starts until the next goal", does: `the core forgets that a person cancelled`, seeds: 100, try: chaos, faults: map[string]fault{
 			"cancel": {meddle: func(l *lab) {
 				if s := l.machine.State(); s.Outcome == history.OutcomeCancelled {
 					s.Outcome = ""
@@ -155,7 +157,7 @@ func properties() []property {
 
 func presenceProperties() []property {
 	return []property{
-		{law: "presence: out while it is disturbed", seeds: 200, try: disturbed, faults: map[string]fault{
+		{law: "presence: out while it is disturbed", does: `nothing makes way for anything`, seeds: 200, try: disturbed, faults: map[string]fault{
 			"presence": {skew: func(m model.Model) *model.Model { // makes way as if it were only ordered
 				m.Tasks = slices.Clone(m.Tasks)
 				for i := range m.Tasks {
@@ -210,22 +212,45 @@ func TestLaws(t *testing.T) {
 	}
 }
 
-// TestFaults plants in each property a mistake that it has to find.
-func TestFaults(t *testing.T) {
-	for _, p := range properties() {
-		for name, f := range p.faults {
-			t.Run(p.law, func(t *testing.T) {
-				t.Parallel()
-				for seed := uint64(1); seed <= 1000; seed++ {
-					if err := p.try(seed, f); err != nil && strings.Contains(err.Error(), ": "+name) {
-						t.Logf("found with seed %d", seed)
+// TestMutations plants in each property a mistake that it has to find, and prints which seed found it.
+func TestMutations(t *testing.T) {
+	var mu sync.Mutex
+	rows := map[string]string{}
+	t.Run("all", func(t *testing.T) {
+		for _, p := range properties() {
+			for name, f := range p.faults {
+				t.Run(p.law, func(t *testing.T) {
+					t.Parallel()
+					found := caught(p, name, f)
+					mu.Lock()
+					defer mu.Unlock()
+					if found == 0 {
+						rows[p.law] = fmt.Sprintf("%-45s %-60s NOT CAUGHT", p.law, p.does)
+						t.Error("the planted mistake was not found")
 						return
 					}
-				}
-				t.Error("the planted fault was not found")
-			})
+					rows[p.law] = fmt.Sprintf("%-45s %-60s caught by seed %d", p.law, p.does, found)
+				})
+			}
+		}
+	})
+	t.Logf("%-45s %-60s\n%s", "PROPERTY", "MUTATION", strings.Join(slices.Collect(func(yield func(string) bool) {
+		for _, p := range properties() {
+			if !yield(rows[p.law]) {
+				return
+			}
+		}
+	}), "\n"))
+}
+
+// caught gives the first seed that finds a planted mistake, 0 for none.
+func caught(p property, name string, f fault) uint64 {
+	for seed := uint64(1); seed <= 1000; seed++ {
+		if err := p.try(seed, f); err != nil && strings.Contains(err.Error(), ": "+name) {
+			return seed
 		}
 	}
+	return 0
 }
 
 // steady is a cluster that has come to rest with nothing going wrong.

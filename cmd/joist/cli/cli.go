@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"joist/cmd/joist/author"
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/supply"
 	"joist/services/api/client"
@@ -77,6 +78,10 @@ type Local struct {
 	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	// Wanted lists what artifacts the packs of a cluster file name.
 	Wanted func(file string) ([]supply.Wanted, error)
+	// Simulate runs a cluster file on simulated machines.
+	Simulate func(ctx context.Context, o author.Options) (*author.Simulated, error)
+	// TestPack runs the tests of a pack's folder that have only in their names.
+	TestPack func(ctx context.Context, dir, only string) (*author.PackTests, error)
 	// Check checks a pack's folder.
 	Check func(dir string) (diag.Diagnostics, error)
 	// Format gives the canonical form of a source.
@@ -266,6 +271,9 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 	f.StringVar(&a.socket, "socket", "", "the engine's Unix socket (default JOIST_SOCKET, else "+client.DefaultSocket+")")
 	f.StringVarP(&a.output, "output", "o", "text", "form of the output: text or json")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	simulate := a.author().SimulateCommand()
+	simulate.GroupID = "content"
+	root.AddCommand(simulate)
 	root.AddGroup(&cobra.Group{ID: "cluster", Title: "Clusters:"}, &cobra.Group{ID: "machine", Title: "Machines:"}, &cobra.Group{ID: "content", Title: "Packs and boot sets:"}, &cobra.Group{ID: "engine", Title: "The engine:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {

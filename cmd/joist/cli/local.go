@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/author"
 	"joist/workflows/lang/diag"
 )
 
@@ -64,7 +65,25 @@ func (a *app) packCommand() *cobra.Command {
 			return a.check(args)
 		},
 	}
-	return group("pack", "Work on packs", check)
+	return group("pack", "Work on packs", check, a.author().PackTestCommand())
+}
+
+// author gives the commands for authors what they need.
+func (a *app) author() *author.Tools {
+	ink := a.colour(a.Out)
+	t := &author.Tools{
+		Out: a.Out, Err: a.Err, Red: ink.red, Green: ink.green, Faint: ink.faint, Table: table, Source: a.source, Stopped: &ExitError{Code: Stopped},
+		Text: func() bool { return a.output != "json" }, Simulate: a.Local.Simulate, TestPack: a.Local.TestPack,
+		Terminal: func() bool { _, _, ok := terminal(a.Err); return ok },
+		JSON:     func(v any) error { _, err := a.json(v); return err },
+	}
+	if t.Simulate == nil {
+		t.Simulate = func(context.Context, author.Options) (*author.Simulated, error) { return nil, missing("simulate") }
+	}
+	if t.TestPack == nil {
+		t.TestPack = func(context.Context, string, string) (*author.PackTests, error) { return nil, missing("test packs") }
+	}
+	return t
 }
 
 // checked is what pack check says of one pack.

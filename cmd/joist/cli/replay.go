@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -43,7 +42,7 @@ It exits with 1 if a decision differs: another version of joist may decide other
 			if done, err := a.json(r); err != nil {
 				return err
 			} else if !done {
-				a.writeReplay(r)
+				a.author().WriteReplay(r)
 			}
 			if r.Diverged > 0 {
 				return &ExitError{Code: Failed}
@@ -69,75 +68,4 @@ func (a *app) replay(ctx context.Context, data, name string, q v1.ReplayQuery) (
 		return nil, err
 	}
 	return a.api.Replay(ctx, name, q)
-}
-
-func (a *app) writeReplay(r *v1.Replay) {
-	ink := a.colour(a.Out)
-	if r.At != nil {
-		a.writeMoment(r.At)
-		a.printf("\n")
-	}
-	rows := [][]string{{"RUN", "BEGAN", "BY", "EVENTS", "DECISIONS", "DIVERGED", "OUTCOME"}}
-	for _, run := range r.Runs {
-		outcome := run.Outcome
-		if outcome == "" {
-			outcome = "superseded or under way"
-		}
-		rows = append(rows, []string{
-			fmt.Sprintf("%s:%d", r.Cluster, run.Goal.Seq), run.Goal.At.Local().Format("2006-01-02 15:04:05"), run.Goal.By,
-			fmt.Sprintf("%d–%d", run.Goal.Seq, run.Last), strconv.Itoa(run.Decisions), strconv.Itoa(run.Diverged), outcome,
-		})
-	}
-	table(a.Out, rows)
-	a.printf("\n")
-	for _, d := range r.Divergences {
-		a.printf("%s\n  expected %s\n  got      %s\n", ink.red(fmt.Sprintf("event %d of %s diverges", d.Seq, d.Time.Local().Format("15:04:05.000"))), decisionText(d.Expected), decisionText(d.Got))
-	}
-	switch {
-	case r.Diverged == 0:
-		a.printf("%s all %d decisions in %d events are the same", ink.green("cluster "+r.Cluster+":"), r.Decisions, r.Events)
-		if r.Restarts > 0 {
-			a.printf("; the engine took the journal up %d times", r.Restarts)
-		}
-		a.printf("\n")
-	default:
-		a.printf("%s decisions that differ: %d; that are the same: %d; that could not be compared: %d\n", ink.red("cluster "+r.Cluster+":"), r.Diverged, r.Decisions, r.Skipped)
-	}
-}
-
-func decisionText(d *v1.Decision) string {
-	if d == nil {
-		return "nothing"
-	}
-	return d.Kind + " " + string(d.Data)
-}
-
-// writeMoment shows a cluster as it was.
-func (a *app) writeMoment(m *v1.Moment) {
-	a.printf("cluster %s after event %d, %s: %s", m.Name, m.Event.Seq, m.Event.Time.Local().Format("2006-01-02 15:04:05.000"), m.Outcome)
-	if m.Detail != "" {
-		a.printf(" (%s)", m.Detail)
-	}
-	a.printf("\ngoal of event %d by %s: %s\n\n", m.Goal.Seq, m.Goal.By, m.Workflow)
-	rows := [][]string{{"NODE", "ROLES", "", "INCARNATION", "TRUST"}}
-	for _, n := range m.Members {
-		online := "offline"
-		if n.Online {
-			online = "online"
-		}
-		rows = append(rows, []string{n.Name, strings.Join(n.Roles, ","), online, n.Incarnation, n.Level})
-	}
-	table(a.Out, rows)
-	a.printf("\n")
-	rows = [][]string{{"INSTANCE", "VERDICT", "STATE", "WHY"}}
-	for _, it := range m.Items {
-		why := it.Because
-		if it.Error != "" {
-			why = firstLine(it.Error, 100)
-		} else if it.Waits != "" {
-			why = it.Waits
-		}
-		rows = append(rows, []string{it.Instance, it.Verdict, it.State, why})
-	}
-	table(a.Out, rows)
 }

@@ -1,0 +1,47 @@
+// Package packs_test runs the tests that the shipped packs have, as joist pack test does.
+package packs_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"joist/cmd/system"
+	"joist/content"
+	"joist/engine/journal"
+)
+
+// TestShipped runs every test of every shipped pack. Each takes well under a second.
+func TestShipped(t *testing.T) {
+	for _, name := range content.Shipped() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			files, err := content.Find(name, content.Builtin, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			results, diags, err := system.TestPack(t.Context(), files, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := diags.Text(); text != "" {
+				t.Errorf("%s", text)
+			}
+			for _, r := range results {
+				t.Logf("%s: %v, %d runs in %.0f virtual seconds, %.3f s", r.Name, r.Passed, r.Runs, r.Virtual, r.Real)
+				if r.Real > 5 { // with room for a busy machine; usual are a few hundredths
+					t.Errorf("%s took %.1f s", r.Name, r.Real)
+				}
+			}
+			if len(results) == 0 {
+				t.Error("no test ran")
+			}
+			t.Logf("%d tests in %v", len(results), time.Since(begun))
+		})
+	}
+}
+
+type record = journal.Record
+
+func contains(data []byte, text string) bool { return strings.Contains(string(data), text) }

@@ -1,0 +1,82 @@
+package packs_test
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"joist/cmd/system"
+	"joist/content"
+	"joist/services/clusters"
+	"joist/workflows/lang"
+)
+
+func simulation(t testing.TB) system.Simulation {
+	t.Helper()
+	data, err := os.ReadFile("../../content/examples/etcd.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, diags := lang.LoadCluster("etcd.hcl", data)
+	if diags.HasErrors() {
+		t.Fatal(diags.Text())
+	}
+	packs, _, err := content.Gather(file, "../../content/examples", system.Catalogue())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return system.Simulation{Source: clusters.Source{FileName: "etcd.hcl", File: data, Packs: packs}, Seed: 7, Again: 3}
+}
+
+// TestSimulate: the same simulation gives the same journal, another seed another one; whatever goes wrong, the cluster
+// converges in the end, and a replay decides the same.
+func TestSimulate(t *testing.T) {
+	s := simulation(t)
+	s.Check = true
+	s.Nodes, s.Faults = 30, []string{"crash", "partition", "slow", "lie", "fail", "lose", "duplicate"}
+	first, journal, err := system.Simulate(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, other, err := system.Simulate(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Digest != again.Digest || len(journal) != len(other) {
+		t.Errorf("the same simulation gave %d events, digest %s, and then %d, %s", len(journal), first.Digest, len(other), again.Digest)
+	}
+	if first.Outcome != "converged" || first.Diverged > 0 || first.Tally.Crashes < 3 || first.Tally.Failures == 0 || len(first.Path) < 4 || first.Nodes != 30 {
+		t.Errorf("%+v", first)
+	}
+	s.Seed = 8
+	different, _, err := system.Simulate(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if different.Digest == first.Digest {
+		t.Error("another seed gave the same journal")
+	}
+	s.Faults, s.Recorded = nil, []byte(`{"kind":"succeeded","data":{"task":"front","action":"apply","outputs":{"url":"https://recorded.demo.lab:1"}}}`)
+	recorded, journal, err := system.Simulate(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(journal, func(r record) bool { return r.Kind == "started" && contains(r.Data, "https://recorded.demo.lab:1") }) || recorded.Outcome != "converged" {
+		t.Errorf("what was recorded is not used: %+v", recorded)
+	}
+	s.Nodes = 2
+	if _, _, err := system.Simulate(t.Context(), s); err == nil {
+		t.Error("three members on two machines")
+	}
+}
+
+func BenchmarkSimulate(b *testing.B) {
+	s := simulation(b)
+	s.Nodes, s.Faults = 250, []string{"crash", "partition", "slow", "lie"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := system.Simulate(b.Context(), s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
