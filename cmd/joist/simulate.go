@@ -45,7 +45,7 @@ func simulated(ctx context.Context, o author.Options) (*author.Simulated, error)
 	}
 	for _, it := range s.Failed {
 		out.Failed = append(out.Failed, v1.Item{
-			Instance: it.Target.String(), Task: it.Task, Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: it.State, Error: it.Error, Attempt: it.Attempt,
+			Instance: it.Target.String(), Task: it.Task, Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State), Error: it.Error, Attempt: it.Attempt,
 		})
 	}
 	return out, nil

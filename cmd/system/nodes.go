@@ -180,6 +180,11 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 			r.Error += "\n" + res.Tail
 		}
 		r.Excused = res.Reason == wire.Cancelled || res.Reason == wire.Interrupted
+		if res.Reason == wire.Later {
+			if later, err := step.ParseLater(res.Later); err == nil { // else it counts as a failure
+				r.Later = later
+			}
+		}
 	}
 	if res.ValidUntil != nil {
 		r.ValidUntil = *res.ValidUntil

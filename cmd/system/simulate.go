@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"joist/engine/outlook"
 	"maps"
 	"slices"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
-	"joist/engine/plan"
 	"joist/engine/replay"
 	"joist/engine/step"
 	"joist/engine/value"
@@ -122,7 +122,7 @@ type Simulated struct {
 	Virtual   float64         `json:"virtual"` // seconds that passed in the simulation
 	Real      float64         `json:"real"`    // seconds that it took
 	Path      []simulate.Link `json:"critical_path"`
-	Failed    []plan.Item     `json:"failed,omitempty"` // what failed for good, at most 20
+	Failed    []outlook.Item  `json:"failed,omitempty"` // what failed for good, at most 20
 	Diverged  int             `json:"diverged"`         // decisions that a replay of the journal makes otherwise, if it was checked: always 0
 	Digest    string          `json:"digest"`           // of the journal
 }
@@ -198,7 +198,7 @@ func (o *Simulated) fill(s *simulate.Simulation) {
 	state := s.State()
 	o.Outcome, o.Detail, o.Tally, o.Digest, o.Path = state.Outcome, state.Detail, s.Tally(), s.Digest(), s.CriticalPath()
 	o.Virtual = o.Tally.Virtual.Seconds()
-	items := s.Plan().Items()
+	items := outlook.Items(s.Plan())
 	o.Instances = len(items)
 	for _, it := range items {
 		if it.State == "failed" && len(o.Failed) < 20 {

@@ -197,6 +197,21 @@ func (c *Cluster) Pursue(ctx context.Context, g history.Goal) error {
 	return c.Happen(ctx, g)
 }
 
+// PursueAt is Pursue if nothing has happened since the event with the given number; else it reports false.
+func (c *Cluster) PursueAt(ctx context.Context, g history.Goal, seq uint64) (bool, error) {
+	if _, err := c.shelf.load(ctx, g); err != nil && !g.Destroy {
+		return false, err
+	}
+	same := false
+	err := c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
+		if same = m.State().Seq == seq; !same {
+			return nil, nil
+		}
+		return []history.Event{g}, nil
+	})
+	return same && err == nil, err
+}
+
 // Seen takes in what a node is like now. What the cluster knows already makes no event.
 func (c *Cluster) Seen(ctx context.Context, seen history.NodeSeen) error {
 	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
@@ -230,6 +245,14 @@ func (c *Cluster) Report(ctx context.Context, t history.Target, r run.Report) er
 func (c *Cluster) Look(ctx context.Context, f func(*history.State, *plan.Planner)) error {
 	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
 		f(m.State(), m.Plan())
+		return nil, nil
+	})
+}
+
+// Inspect is Look at the whole machine, for what needs to know of budgets and attempts too.
+func (c *Cluster) Inspect(ctx context.Context, f func(*run.Machine)) error {
+	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {
+		f(m)
 		return nil, nil
 	})
 }

@@ -223,6 +223,7 @@ func (c *Cluster) call(ctx context.Context, e run.Call) {
 	if err != nil {
 		r.Error = err.Error()
 		r.Excused = errors.Is(context.Cause(ctx), errAborted)
+		errors.As(err, &r.Later)
 	} else {
 		r.Outputs, r.ValidUntil = result.Outputs, result.ValidUntil
 	}

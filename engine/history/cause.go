@@ -19,20 +19,23 @@ const (
 	FailedCause  CauseKind = "failed"        // Of failed
 	Undecidable  CauseKind = "undecidable"   // an expression cannot be evaluated
 
-	Running   CauseKind = "running"      // an attempt is in flight
-	Order     CauseKind = "order"        // Of has to be in place first (after)
-	NotUp     CauseKind = "not enrolled" // its node has not come up yet
-	Distrust  CauseKind = "trust"        // its node is not trusted enough
-	Offline   CauseKind = "offline"      // its node does not answer
-	Executor  CauseKind = "no executor"  // no node can execute it now
-	Consumer  CauseKind = "consumer"     // Of still uses its outputs
-	RetryWait CauseKind = "retry"        // the next attempt's time has not come
-	NoPlace   CauseKind = "budget"       // its rollout has no place for its node now, or was stopped by failures
-	MakesWay  CauseKind = "makes way"    // Of is to run, and it is in place except during that
-	WayMade   CauseKind = "made way"     // it was out while Of ran
-	InTheWay  CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
-	Accept    CauseKind = "accept"       // a changed fact would remove it; that waits for a person
-	Wiping    CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
+	Running     CauseKind = "running"      // an attempt is in flight
+	Order       CauseKind = "order"        // Of has to be in place first (after)
+	NotUp       CauseKind = "not enrolled" // its node has not come up yet
+	Distrust    CauseKind = "trust"        // its node is not trusted enough
+	Offline     CauseKind = "offline"      // its node does not answer
+	Executor    CauseKind = "no executor"  // no node can execute it now
+	Consumer    CauseKind = "consumer"     // Of still uses its outputs
+	RetryWait   CauseKind = "retry"        // the next attempt's time has not come
+	LaterWait   CauseKind = "later"        // the step asked to be tried again later, or waits for something outside
+	SkippedBy   CauseKind = "skipped"      // a person wants the goal without it
+	NoPlace     CauseKind = "budget"       // its rollout has no place for its node now, or was stopped by failures
+	MakesWay    CauseKind = "makes way"    // Of is to run, and it is in place except during that
+	WayMade     CauseKind = "made way"     // it was out while Of ran
+	InTheWay    CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
+	CancelledBy CauseKind = "cancelled"    // a person stopped the pursuit
+	Accept      CauseKind = "accept"       // a changed fact would remove it; that waits for a person
+	Wiping      CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
 )
 
 // Cause is why an instance has its verdict, or what it waits for.
@@ -81,8 +84,25 @@ func (c Cause) Because() string {
 		of = ""
 	case NotUp:
 		text = "the node has not come up yet"
+	case LaterWait:
+		text = "it asked to be tried again later"
+	case NoPlace:
+		if text = c.Text; text == "" {
+			text = "its rollout has no place for it"
+		}
+		if of != "" && c.Of.Task != "" {
+			text += " of " + of
+		}
+		return text
+	case SkippedBy:
+		text = "a person skipped it"
+		if of != "" {
+			text, of = of+" was skipped, whose outputs it reads", ""
+		}
 	case Running:
 		text = "an attempt is in flight"
+	case Unwanted:
+		text = "the goal does not have it any more"
 	default:
 		text = string(c.Kind)
 	}

@@ -119,6 +119,9 @@ type Failed struct {
 	Retry   *time.Time  `json:"retry,omitempty"`   // when the next attempt may start
 	Excused bool        `json:"excused,omitempty"` // no failure of the step: the incarnation ended, a person cancelled
 
+	// Later says that the attempt came to no end yet, which is no failure: Error says why, or what it waits for.
+	Later step.LaterKind `json:"later,omitempty"`
+
 	// Of a failure before anything was started: what it failed with.
 	Step  value.Digest  `json:"step,omitzero"`
 	Input *value.Digest `json:"input,omitempty"`
@@ -150,6 +153,14 @@ type Forced struct {
 	Target
 	By     string `json:"by"`
 	Reason string `json:"reason,omitempty"`
+}
+
+// Skipped is a person's word that the goal is to be pursued without an instance that does not come to be in place: what is
+// ordered after it goes on, what reads its outputs does not. It holds until the goal changes, or the instance is forced.
+type Skipped struct {
+	Target
+	By     string `json:"by"`
+	Reason string `json:"reason"`
 }
 
 // Drifted says that a verify found the effect no longer in place.
@@ -213,6 +224,8 @@ func TargetOf(e Event) (Target, bool) {
 		return e.Target, true
 	case Forced:
 		return e.Target, true
+	case Skipped:
+		return e.Target, true
 	case Drifted:
 		return e.Target, true
 	case Expired:
@@ -226,7 +239,7 @@ func TargetOf(e Event) (Target, bool) {
 // have been reported to have failed, or been given up.
 func Told(e Event) bool {
 	switch e := e.(type) {
-	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Drifted, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -247,6 +260,7 @@ func (Discharged) kind() string    { return "discharged" }
 func (PlaceReturned) kind() string { return "place.returned" }
 func (BreakerClosed) kind() string { return "breaker.closed" }
 func (Forced) kind() string        { return "forced" }
+func (Skipped) kind() string       { return "skipped" }
 func (Drifted) kind() string       { return "drifted" }
 func (Expired) kind() string       { return "expired" }
 func (Cancelled) kind() string     { return "cancelled" }
@@ -324,7 +338,7 @@ func complete(e Event) error {
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
-	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 

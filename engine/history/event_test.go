@@ -10,7 +10,7 @@ import (
 // TestTold: every kind of event is either told to the engine or decided by it, and this list says which.
 func TestTold(t *testing.T) {
 	told := map[string]bool{
-		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "breaker.closed": true, "forced": true, "drifted": true,
+		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "breaker.closed": true, "forced": true, "skipped": true, "drifted": true,
 		"cancelled": true, "ticked": true, "succeeded": true,
 		"started": false, "failed": false, "discharged": false, "place.returned": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}

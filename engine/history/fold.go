@@ -52,7 +52,10 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.budget(e.Rollout).Failures = 0
 	case Forced:
 		r := s.row(e.Target)
-		r.Forced, r.Failure = true, nil
+		r.Forced, r.Failure, r.Skipped = true, nil, nil
+	case Skipped:
+		r := s.row(e.Target)
+		r.Skipped = &Skip{By: e.By, Reason: e.Reason, Removal: r.Failure != nil && r.Failure.Action == step.Remove}
 	case Drifted:
 		s.row(e.Target).Drifted = e.Observed
 	case Expired:
@@ -154,9 +157,21 @@ func (s *State) foldGoal(e Goal) {
 		}
 	}
 	if e.Changed {
+		s.unskip()
 		for _, b := range s.Budgets {
 			b.Failures = 0
 			clear(b.Proven)
+		}
+	}
+}
+
+// unskip forgets what people wanted the goal before to be pursued without.
+func (s *State) unskip() {
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r != nil {
+				r.Skipped = nil
+			}
 		}
 	}
 }
@@ -284,6 +299,10 @@ func (s *State) foldFailed(e Failed) {
 	f := &Failure{Action: e.Action, Attempt: e.Attempt, Error: e.Error, Final: e.Final, Step: r.Step, Input: r.Input, At: s.Now}
 	if r.Flight != nil {
 		place = r.Flight.Place
+	}
+	f.Later, f.Waits = e.Later, r.Failure.WaitsOf(e.Action, e.Attempt)
+	if e.Later != "" {
+		f.Waits++
 	}
 	if e.Input != nil {
 		f.Step, f.Input = e.Step, *e.Input

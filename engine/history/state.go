@@ -104,6 +104,7 @@ type Row struct {
 	Flight  *Flight           // attempt in flight; nil if none
 	Failure *Failure          // last failure, until a success or a new goal
 	Due     time.Time         // when a success with a limited life ends; zero for never
+	Skipped *Skip             // a person wants the goal without it; nil if not
 	Forced  bool              // a person forces it to run
 	Drifted string            // what a verify observed, if the effect was no longer in place
 	Expired bool              // due for renewal
@@ -113,6 +114,12 @@ type Row struct {
 
 	Step, Ref, Input, Output value.Digest
 	Inputs, Outputs          json.RawMessage // of the last start of an apply; of the last success
+}
+
+// Skip is a person's word that the goal is to be pursued without an instance, or that its failed removal is done.
+type Skip struct {
+	By, Reason string
+	Removal    bool
 }
 
 // Flight is an attempt in flight.
@@ -133,9 +140,30 @@ type Failure struct {
 	Error   string
 	Final   bool
 	Retry   time.Time
-	Step    value.Digest // what failed: another step or input is not held to have failed
+	Later   step.LaterKind // the attempt came to no end yet, which is no failure
+	Waits   int            // attempts up to this one that came to no end
+	Step    value.Digest   // what failed: another step or input is not held to have failed
 	Input   value.Digest
 	At      time.Time
+}
+
+// WaitsOf counts the attempts before one that came to no end yet and so use up none; a nil Failure has none.
+func (f *Failure) WaitsOf(action step.Action, attempt int) int {
+	if f == nil || f.Action != action || attempt != f.Attempt+1 {
+		return 0
+	}
+	return f.Waits
+}
+
+// Waiting is what an instance waits for whose last attempt is to be repeated.
+func (f *Failure) Waiting() Cause {
+	switch f.Later {
+	case step.RetryAfter:
+		return Cause{Kind: LaterWait, Text: f.Error}
+	case step.WaitingFor:
+		return Cause{Kind: LaterWait, Text: string(f.Later) + " " + f.Error}
+	}
+	return Cause{Kind: RetryWait, Text: f.Error}
 }
 
 // Of reports whether an apply failed with this step and input; a nil Failure is none.

@@ -46,6 +46,9 @@ func (p *Planner) decideWanted(c *column, node int, row *history.Row, lives bool
 		return Cell{Verdict: Run, Cause: p.because(c, row, lives), Wait: Cause{Kind: history.NotUp, Of: history.Target{Node: p.state.Nodes[node].Name}}, view: view{standing: pending}}
 	}
 	valid := p.valid(c, row, lives)
+	if row != nil && row.Skipped != nil && !row.Skipped.Removal {
+		return Cell{Verdict: Skipped, Cause: Cause{Kind: history.SkippedBy, Text: row.Skipped.By + ": " + row.Skipped.Reason}, view: view{standing: absent}}
+	}
 	if c.task.Step.Once && row != nil && row.Phase == history.InPlace && lives && !row.Forced {
 		return p.decideKept(c, row, node)
 	}
@@ -200,6 +203,9 @@ func (p *Planner) upstream(c *column, node int, refs []model.Ref) (Cell, bool) {
 			continue
 		}
 		of, standing := p.look(e, node)
+		if standing == absent && p.skipped(of) {
+			return Cell{Verdict: Blocked, Cause: Cause{Kind: history.SkippedBy, Of: of}, view: view{standing: blocked}}, true
+		}
 		switch standing {
 		case blocked:
 			root := p.root(e, of)
@@ -242,9 +248,18 @@ func (p *Planner) look(e edge, node int) (history.Target, standing) {
 	return p.target(up.task.Name, node), up.cells[k].view.standing
 }
 
+// skipped reports whether a person wants the goal without an instance, whose outputs nobody can read then.
+func (p *Planner) skipped(t history.Target) bool {
+	cell := p.Cell(t)
+	return cell != nil && cell.Verdict == Skipped
+}
+
 // root follows blocked instances down to the one that failed itself.
 func (p *Planner) root(e edge, of history.Target) Cause {
 	cell := p.Cell(of)
+	if cell != nil && cell.Cause.Kind == history.SkippedBy {
+		return cell.Cause
+	}
 	if cell == nil || cell.failed || cell.Cause.Kind != history.FailedCause {
 		if cell != nil && cell.Cause.Kind == history.Undecidable {
 			return Cause{Kind: history.FailedCause, Of: of, Text: cell.Cause.Text}
@@ -303,7 +318,7 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 		cell.Wait = p.obstacle(c.task.Name, node)
 		cell.way = true
 	}
-	if cell.Wait.Kind == history.FailedCause {
+	if cell.Wait.Kind == history.FailedCause || cell.Wait.Kind == history.SkippedBy {
 		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}, way: cell.way}
 	}
 	cell.Ready = cell.Wait.Kind == history.Same
@@ -346,7 +361,7 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 		return Cause{Kind: history.NotUp, Text: "no node of role " + c.task.On + " has come up"}
 	}
 	if row != nil && row.Failure.Of(step.Digest, input) && !row.Failure.Final && row.Failure.Retry.After(p.now) {
-		return Cause{Kind: history.RetryWait, Text: row.Failure.Error}
+		return row.Failure.Waiting()
 	}
 	return Cause{}
 }

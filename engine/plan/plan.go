@@ -20,9 +20,10 @@ const (
 	Remove                   // no longer wanted
 	Blocked                  // cannot run: something it needs failed, or it failed itself
 	Absent                   // its `when` is false
+	Skipped                  // a person wants the goal without it
 )
 
-var verdictNames = [...]string{"unchanged", "kept", "run", "run if changed", "replace", "remove", "blocked", "absent"}
+var verdictNames = [...]string{"unchanged", "kept", "run", "run if changed", "replace", "remove", "blocked", "absent", "skipped"}
 
 // String gives the verdict in words.
 func (v Verdict) String() string { return verdictNames[v] }

@@ -39,6 +39,10 @@ type Planner struct {
 type role struct {
 	nodes      []int  // indexes, sorted by name
 	generation uint64 // grows when anything about one of them changes
+
+	absentAt    uint64 // generation, plus one, at which those that have not come up were counted
+	absentCount int
+	absentFirst string
 }
 
 // column is the decisions about one task.
@@ -402,7 +406,7 @@ func (p *Planner) Progress() Progress {
 		Open:     p.counts.open + len(p.remove.all),
 		Total:    len(p.remove.all),
 		Awaiting: w[history.NotUp] + w[history.Offline] + w[history.Distrust] + w[history.Executor] + r[history.Offline] + r[history.Executor],
-		Retrying: w[history.RetryWait] + r[history.RetryWait],
+		Retrying: w[history.RetryWait] + r[history.RetryWait] + w[history.LaterWait] + r[history.LaterWait],
 		Wiping:   r[history.Wiping],
 	}
 	for _, c := range p.tasks {

@@ -433,6 +433,8 @@ func (p *Planner) discharge(r *removal, row *history.Row) string {
 	switch {
 	case s.Pure():
 		return "a value has no effect"
+	case row.Skipped != nil && row.Skipped.Removal:
+		return "skipped by " + row.Skipped.By + ": " + row.Skipped.Reason
 	case s.Irreversible != "":
 		return "irreversible: " + s.Irreversible
 	}
@@ -526,7 +528,7 @@ func (p *Planner) offers(task string) bool {
 
 func (p *Planner) removalHindrance(r *removal, row *history.Row) Cause {
 	if f := row.Failure; f != nil && !f.Final && f.Action == step.Remove && f.Retry.After(p.now) {
-		return Cause{Kind: history.RetryWait, Text: f.Error}
+		return f.Waiting()
 	}
 	switch r.Task.Step.Scope {
 	case model.Node:

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 
 	"joist/engine/history"
 )
@@ -139,106 +138,4 @@ func (c *Cell) says() string {
 		s += "; it waits: " + c.Wait.Because()
 	}
 	return s
-}
-
-// Item is one instance of a plan, for people and programs.
-type Item struct {
-	history.Target
-	Step    string  `json:"step,omitempty"`
-	Verdict Verdict `json:"verdict"`
-	State   string  `json:"state"` // in place, running, ready, waiting, failed, blocked, absent, removing
-	Cause   Cause   `json:"cause,omitzero"`
-	Wait    Cause   `json:"wait,omitzero"`
-	Attempt int     `json:"attempt,omitempty"` // of what is in flight, or failed last
-	Error   string  `json:"error,omitempty"`   // of the last failure
-	Seconds float64 `json:"seconds,omitempty"` // how long the last success took
-	Agent   string  `json:"agent,omitempty"`   // node that executes what is in flight
-}
-
-// Items lists every instance of the goal and everything that is to be removed.
-func (p *Planner) Items() []Item {
-	var items []Item
-	for _, c := range p.tasks {
-		for k := range c.cells {
-			items = append(items, p.item(c, k))
-		}
-	}
-	for _, r := range p.Removals() {
-		if r.Replaced {
-			continue
-		}
-		it := Item{Target: r.Target, Verdict: Remove, State: "waiting", Cause: r.Cause, Wait: r.Wait}
-		if r.Task != nil {
-			it.Step = r.Task.Step.Name
-		}
-		it.history(p.state.Row(r.Target))
-		switch {
-		case r.Failed:
-			it.State = "failed"
-		case it.Attempt > 0 && r.Wait.Kind == history.Running:
-			it.State = "removing"
-		case r.Ready:
-			it.State = "ready"
-		}
-		items = append(items, it)
-	}
-	return items
-}
-
-func (p *Planner) item(c *column, k int) Item {
-	cell := &c.cells[k]
-	it := Item{Target: p.target(c.task.Name, c.targets[k]), Step: c.task.Step.Name, Verdict: cell.Verdict, Cause: cell.Cause, Wait: cell.Wait}
-	row := c.rows.Row(c.targets[k])
-	it.history(row)
-	switch {
-	case row != nil && row.Flight != nil:
-		it.State = "running"
-	case cell.failed:
-		it.State = "failed"
-	case cell.Settled():
-		it.State = "in place"
-	case cell.Verdict == Absent:
-		it.State = "absent"
-	case cell.Verdict == Blocked:
-		it.State = "blocked"
-	case cell.Ready:
-		it.State = "ready"
-	default:
-		it.State = "waiting"
-	}
-	return it
-}
-
-func (it *Item) history(row *history.Row) {
-	if row == nil {
-		return
-	}
-	if row.Failure != nil {
-		it.Attempt, it.Error = row.Failure.Attempt, row.Failure.Error
-	}
-	if row.Flight != nil {
-		it.Attempt, it.Agent = row.Flight.Attempt, row.Flight.Agent
-	}
-	if row.Phase == history.InPlace && row.Done.After(row.Begun) {
-		it.Seconds = row.Done.Sub(row.Begun).Seconds()
-	}
-}
-
-// Count counts instances by verdict.
-func Count(items []Item) map[string]int {
-	counts := map[string]int{}
-	for _, it := range items {
-		counts[it.Verdict.String()]++
-	}
-	return counts
-}
-
-// Order of verdicts for people: the dangerous first.
-func (v Verdict) danger() int {
-	return slices.Index([]Verdict{Remove, Replace, Blocked, Run, RunIf, Kept, Absent, Unchanged}, v)
-}
-
-// SortForPeople puts the dangerous first and keeps the order otherwise.
-func SortForPeople(items []Item) {
-	slices.SortStableFunc(items, func(a, b Item) int { return a.Verdict.danger() - b.Verdict.danger() })
 }

@@ -11,6 +11,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/run"
+	"joist/engine/step"
 )
 
 // Decision is an event in the form that journals keep.
@@ -173,6 +174,9 @@ func (r *Replay) concluded(now time.Time, e history.Event) (got history.Event, o
 		}
 	case history.Failed:
 		t, report.Error, report.Excused = e.Target, e.Error, e.Excused
+		if e.Later != "" && e.Retry != nil {
+			report.Later = &step.Later{Kind: e.Later, After: e.Retry.Sub(now), Reason: e.Error}
+		}
 	default:
 		return e, true
 	}

@@ -22,6 +22,7 @@ type Report struct {
 	Error      string          // empty if it went well
 	ValidUntil time.Time       // zero for never
 	Excused    bool            // nobody's failure: it was aborted, or lost with its node
+	Later      *step.Later     // it came to no end yet; nil if it did. Error says the same
 }
 
 // Conclude turns the report of an attempt into the event that ends it. The second result is false for a report of an
@@ -38,7 +39,7 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 	row := m.state.Row(t)
 	f := row.Flight
 	excused := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Excused: true}
-	if r.Excused || r.Error != "" && f.Aborted {
+	if r.Excused || (r.Error != "" || r.Later != nil) && f.Aborted {
 		return excused
 	}
 	was := m.model(row.Goal)
@@ -74,12 +75,32 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 	if f.Action == step.Remove {
 		action = removeAction(task.Step)
 	}
-	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt >= action.Attempts}
+	waits := row.Failure.WaitsOf(f.Action, f.Attempt)
+	if r.Later != nil {
+		return postponed(now, t, f, *r.Later, waits)
+	}
+	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt-waits >= action.Attempts}
 	if !failed.Final {
-		retry := now.Add(backoff(action.Backoff, f.Attempt))
+		retry := now.Add(backoff(action.Backoff, f.Attempt-waits))
 		failed.Retry = &retry
 	}
 	return failed
+}
+
+// How soon, and how late at most, an attempt that waits for something outside is repeated.
+const (
+	firstWait   = 5 * time.Second
+	longestWait = time.Minute
+)
+
+// postponed ends an attempt that came to no end yet, the first after waits of them.
+func postponed(now time.Time, t history.Target, f *history.Flight, l step.Later, waits int) history.Event {
+	after := min(max(l.After, step.LeastAfter), step.MostAfter)
+	if l.Kind != step.RetryAfter {
+		after = min(backoff(firstWait, waits+1), longestWait)
+	}
+	retry := now.Add(after)
+	return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: l.Reason, Later: l.Kind, Retry: &retry}
 }
 
 // longestBackoff bounds the doubling of a step's back-off.

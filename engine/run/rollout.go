@@ -3,8 +3,10 @@ package run
 import (
 	"cmp"
 	"container/heap"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"joist/engine/history"
@@ -150,6 +152,83 @@ func (m *Machine) free(g *group) int {
 func (m *Machine) holds(g *group, node string) bool {
 	spent := m.state.Budgets[g.Name]
 	return spent != nil && spent.Places[node]
+}
+
+// Held says why something ready does not start: its rollout has no place for it, or was stopped by failures, or a person
+// cancelled the pursuit. The zero cause means that nothing holds it.
+func (m *Machine) Held(t history.Target) plan.Cause {
+	if m.state.Outcome == history.OutcomeCancelled {
+		return plan.Cause{Kind: history.CancelledBy, Text: m.state.Detail}
+	}
+	g := m.groups[t.Task]
+	if g == nil || t.Node == "" || m.together(g) && m.open(g) {
+		return plan.Cause{}
+	}
+	if !m.open(g) {
+		return plan.Cause{Kind: history.NoPlace, Of: m.broke(g), Text: "rollout " + g.Name + " was stopped by failures"}
+	}
+	if m.holds(g, t.Node) || m.free(g) > 0 {
+		return plan.Cause{}
+	}
+	holders := slices.Sorted(maps.Keys(m.state.Budgets[g.Name].Places))
+	of := history.Target{}
+	if len(holders) > 0 {
+		of.Node = holders[0]
+	}
+	if more := len(holders) - 5; more > 0 {
+		holders = append(holders[:5], fmt.Sprintf("%d more", more))
+	}
+	return plan.Cause{Kind: history.NoPlace, Of: of, Text: "the places of rollout " + g.Name + " are taken by " + strings.Join(holders, ", ")}
+}
+
+// Rollout is how far a rollout is, for people.
+type Rollout struct {
+	Name      string
+	Tasks     []string
+	Total     int      // nodes before the change: what percentages are of
+	Limit     int      // places that may be taken now
+	Places    []string // nodes that hold one
+	Proven    int      // nodes whose whole group came to be in place since a person's last change
+	Failures  int      // since the breaker was last closed
+	StopAfter int      // failures that open the breaker
+	Stopped   bool     // the breaker is open
+	Broke     history.Target
+}
+
+// Rollouts says how far each rollout of the goal is.
+func (m *Machine) Rollouts() []Rollout {
+	var list []Rollout
+	for _, g := range m.rollouts {
+		r := Rollout{Name: g.Name, Tasks: g.Tasks, Total: g.total, StopAfter: Places(g.StopAfter, g.total), Stopped: !m.open(g)}
+		if b := m.state.Budgets[g.Name]; b != nil {
+			r.Places, r.Proven, r.Failures = slices.Sorted(maps.Keys(b.Places)), len(b.Proven), b.Failures
+		}
+		r.Limit = m.free(g) + len(r.Places)
+		if r.Failures > 0 {
+			r.Broke = m.broke(g)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// broke finds an instance of the group that failed for good; none if those failures are forgotten.
+func (m *Machine) broke(g *group) history.Target {
+	for _, task := range g.Tasks {
+		for i, row := range m.rows(task) {
+			if i > 0 && row != nil && row.Failure != nil && row.Failure.Final {
+				return history.Target{Task: task, Node: m.state.Nodes[i-1].Name}
+			}
+		}
+	}
+	return history.Target{}
+}
+
+func (m *Machine) rows(task string) []*history.Row {
+	if c := m.state.Columns[task]; c != nil {
+		return c.Rows
+	}
+	return nil
 }
 
 // line puts an instance that is ready in its group's line. It reports false if the instance needs no place.
@@ -307,7 +386,7 @@ func (m *Machine) groupDone(g *group, node string) bool {
 	for _, task := range g.Tasks {
 		t := history.Target{Task: task, Node: node}
 		if cell := m.plan.Cell(t); cell != nil && cell.Verdict != plan.Absent {
-			if !cell.Settled() {
+			if !cell.Settled() && cell.Verdict != plan.Skipped {
 				return false
 			}
 			continue

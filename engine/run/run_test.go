@@ -178,6 +178,9 @@ func (w *world) finish(t history.Target, id uint64, action step.Action) {
 	if w.answer != nil {
 		if out, err := w.answer(what); err != "" {
 			r.Error = err
+			if later, err := step.ParseLater(err); err == nil {
+				r.Later = later
+			}
 		} else if out != "" {
 			r.Outputs = json.RawMessage(`{"out":"` + out + `"}`)
 		}

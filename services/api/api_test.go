@@ -74,7 +74,7 @@ func (f fakeClusters) List(context.Context) ([]v1.Cluster, error) {
 func (f fakeClusters) Get(_ context.Context, name string) (*v1.ClusterDetail, error) {
 	return &v1.ClusterDetail{Cluster: v1.Cluster{Name: name}}, f.only(name)
 }
-func (f fakeClusters) Plan(_ context.Context, name string) (*v1.Plan, error) {
+func (f fakeClusters) Plan(_ context.Context, name string, _ bool) (*v1.Plan, error) {
 	return &v1.Plan{Cluster: name}, f.only(name)
 }
 func (f fakeClusters) Preview(context.Context, v1.Source) (*v1.Plan, error) { return &v1.Plan{}, nil }

@@ -89,7 +89,8 @@ func (s *Server) cluster(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) error {
-	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Plan(r.Context(), name) })
+	destroy := r.URL.Query().Get("destroy") == "1"
+	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Plan(r.Context(), name, destroy) })
 }
 
 func (s *Server) outputs(w http.ResponseWriter, r *http.Request) error {
@@ -173,12 +174,12 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 		if a.Rollout == "" {
 			return Fail(v1.Malformed, errors.New("no rollout is named"), `name it as "rollout"; the cluster's status lists the open ones`)
 		}
-	case v1.Force:
+	case v1.Force, v1.Skip:
 		if a.Instance, err = checkInstance(name, a.Instance); err != nil {
 			return err
 		}
 	default:
-		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force or wipe")
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip or wipe")
 	}
 	a.By = by(r, a.By)
 	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)

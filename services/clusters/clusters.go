@@ -313,6 +313,11 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // Apply returns. The same declaration again means "try again". After an error nothing has changed but what the journal
 // of the goal before says.
 func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, error) {
+	return c.apply(ctx, s, by, nil)
+}
+
+// apply is Apply of exactly what was planned; nil for whatever there is to do.
+func (c *Clusters) apply(ctx context.Context, s Source, by string, want *Planned) (*Accepted, error) {
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err
@@ -330,6 +335,15 @@ func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, e
 			return nil, err
 		}
 	}
+	if want != nil { // before anything is claimed
+		p, err := c.preview(ctx, compiled, loop, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := want.Compare(p); err != nil {
+			return nil, err
+		}
+	}
 	if compiled.Source != nil {
 		s = *compiled.Source
 	}
@@ -337,7 +351,7 @@ func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, e
 	if err != nil {
 		return nil, err
 	}
-	g, err := c.claimAndPursue(ctx, compiled, before, history.Goal{Source: source, By: by})
+	g, err := c.claimAndPursue(ctx, claiming{compiled, before, want}, history.Goal{Source: source, By: by})
 	// Machines claimed for a goal that did not come to be, and machines that an earlier crash left over, are given back;
 	// if that fails, the next start does it.
 	err = errors.Join(err, c.reconcile(context.WithoutCancel(ctx), name))
@@ -358,33 +372,44 @@ func (c *Clusters) compile(ctx context.Context, s Source) (*Compiled, error) {
 	return compiled, nil
 }
 
-func (c *Clusters) claimAndPursue(ctx context.Context, compiled *Compiled, before *history.Goal, g history.Goal) (*history.Goal, error) {
-	roles, err := c.claim(ctx, compiled, before)
+// claiming is what a cluster is to become: from the goal it had, exactly as planned if want is given.
+type claiming struct {
+	compiled *Compiled
+	before   *history.Goal
+	want     *Planned
+}
+
+func (c *Clusters) claimAndPursue(ctx context.Context, what claiming, g history.Goal) (*history.Goal, error) {
+	roles, err := c.claim(ctx, what.compiled, what.before)
 	if err != nil {
 		return nil, err
 	}
-	loop, err := c.open(ctx, compiled.Model.Cluster)
+	loop, err := c.open(ctx, what.compiled.Model.Cluster)
 	if err != nil {
 		return nil, err
 	}
-	g.Model, g.Roles = compiled.Model.Digest, roles
-	g.Changed = before == nil || before.Destroy || before.Model != g.Model || !maps.EqualFunc(before.Roles, roles, slices.Equal)
-	if err := c.pursue(ctx, loop, g); err != nil {
+	g.Model, g.Roles, g.Changed = what.compiled.Model.Digest, roles, changed(what.before, what.compiled.Model.Digest, roles)
+	for _, name := range nodesOf(g.Roles) {
+		if seen, ok := c.cfg.Site.Seen(name); ok {
+			if err := loop.Seen(ctx, seen); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if what.want != nil {
+		err = c.pursueExactly(ctx, loop, what, g)
+	} else {
+		err = loop.Pursue(ctx, g)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return goalOf(ctx, loop)
 }
 
-// pursue tells the loop of the goal's nodes and then sets it.
-func (c *Clusters) pursue(ctx context.Context, loop *drive.Cluster, g history.Goal) error {
-	for _, name := range nodesOf(g.Roles) {
-		if seen, ok := c.cfg.Site.Seen(name); ok {
-			if err := loop.Seen(ctx, seen); err != nil {
-				return err
-			}
-		}
-	}
-	return loop.Pursue(ctx, g)
+// changed reports whether a goal is another one than the one before it, by a person's word.
+func changed(before *history.Goal, digest value.Digest, roles map[string][]string) bool {
+	return before == nil || before.Destroy || before.Model != digest || !maps.EqualFunc(before.Roles, roles, slices.Equal)
 }
 
 func nodesOf(roles map[string][]string) []string {
@@ -438,69 +463,4 @@ func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
 		return fmt.Errorf("cannot destroy cluster %s: it was never given a goal", name)
 	}
 	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true})
-}
-
-// Preview plans a declaration without changing anything.
-func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
-	compiled, err := c.compile(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	m := compiled.Model
-	state := history.New()
-	var before *history.Goal
-	models := map[value.Digest]*model.Model{}
-	loop, err := c.Get(m.Cluster)
-	var unknown *UnknownError
-	if err != nil && !errors.As(err, &unknown) {
-		return nil, err
-	}
-	if loop != nil {
-		if err := loop.Look(ctx, func(live *history.State, p *plan.Planner) {
-			state = live.Clone()
-			before = state.Goal()
-			for i := range state.Goals {
-				models[state.Goals[i].Model] = p.ModelOf(i)
-			}
-		}); err != nil {
-			return nil, err
-		}
-	}
-	roles, err := c.choose(ctx, compiled, before)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range nodesOf(roles) {
-		if seen, ok := c.cfg.Site.Seen(name); ok {
-			state.Fold(state.Seq+1, state.Now, seen)
-		}
-	}
-	state.Fold(state.Seq+1, state.Now, history.Goal{Model: m.Digest, Roles: roles, By: "preview"})
-	models[m.Digest] = m
-	p := plan.New(state, func(goal int) *model.Model { return models[state.Goals[goal].Model] })
-	return planOf(m.Cluster, p, compiled.Warnings), nil
-}
-
-// Plan is a plan for people and programs. Its JSON form is stable.
-type Plan struct {
-	Cluster  string         `json:"cluster"`
-	Counts   map[string]int `json:"counts"` // instances by verdict
-	Items    []plan.Item    `json:"items"`
-	Warnings string         `json:"warnings,omitempty"`
-}
-
-func planOf(cluster string, p *plan.Planner, warnings string) *Plan {
-	items := p.Items()
-	return &Plan{Cluster: cluster, Counts: plan.Count(items), Items: items, Warnings: warnings}
-}
-
-// Current gives the plan of the goal that the cluster pursues.
-func (c *Clusters) Current(ctx context.Context, name string) (*Plan, error) {
-	loop, err := c.Get(name)
-	if err != nil {
-		return nil, err
-	}
-	var result *Plan
-	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) { result = planOf(name, p, "") })
-	return result, err
 }

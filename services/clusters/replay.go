@@ -10,8 +10,8 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
-	"joist/engine/plan"
 	"joist/engine/replay"
+	"joist/engine/run"
 	"joist/engine/value"
 )
 
@@ -41,7 +41,7 @@ type ReplayedRun struct {
 
 // Replay runs the core again over a cluster's journal as it is now, from its beginning; look, if not nil, is shown the
 // state that the replay ends with. It needs no loop and changes nothing, so that it works beside an engine too.
-func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, look func(*history.State, *plan.Planner)) (*Replayed, error) {
+func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, look func(*run.Machine)) (*Replayed, error) {
 	library := &replayLibrary{c: c, ctx: ctx, models: map[value.Digest]*model.Model{}}
 	from := uint64(0)
 	if q.Run > 0 {
@@ -95,8 +95,8 @@ func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, loo
 	out.Report = r.End()
 	if look != nil {
 		state := r.State()
-		p := plan.New(state, func(goal int) *model.Model { return library.Model(state.Goals[goal]) })
-		look(state, p)
+		m := run.New(state, library)
+		look(m)
 	}
 	return out, nil
 }

@@ -19,6 +19,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
+	"joist/engine/outlook"
 	"joist/engine/plan"
 	"joist/engine/replay"
 	"joist/engine/run"
@@ -561,8 +562,8 @@ func (l *lab) replayed() error {
 // open lists what the plan says is not done.
 func (l *lab) open() string {
 	var b strings.Builder
-	for _, it := range l.machine.Plan().Items() {
-		if it.State != "in place" && it.State != "absent" {
+	for _, it := range outlook.Items(l.machine.Plan()) {
+		if it.State != outlook.InPlace && it.State != outlook.Absent {
 			fmt.Fprintf(&b, "  %s %s %s: %s; waits: %s\n", it.Target, it.Verdict, it.State, it.Cause.Because(), it.Wait.Because())
 		}
 	}

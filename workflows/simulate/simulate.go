@@ -18,6 +18,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
+	"joist/engine/outlook"
 	"joist/engine/plan"
 	"joist/engine/run"
 	"joist/engine/step"
@@ -271,7 +272,7 @@ func (s *Simulation) nextMishap() time.Time {
 // waits says what is not done, the first few.
 func (s *Simulation) waits() string {
 	text, n := "", 0
-	for _, it := range s.machine.Plan().Items() {
+	for _, it := range outlook.Items(s.machine.Plan()) {
 		if it.State == "in place" || it.State == "absent" {
 			continue
 		}

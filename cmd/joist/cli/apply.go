@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"maps"
 	"slices"
 	"strings"
@@ -60,12 +61,15 @@ func (a *app) applyCommand() *cobra.Command {
 		Use:   "apply FILE",
 		Short: "Make a cluster file the goal and follow until it is reached",
 		Long: `apply sends the cluster file, and the packs that it names as folders, to the engine. The engine pursues the goal by
-itself: Ctrl-C ends the following, not the pursuit. The same file again tries again what failed.`,
-		Example: "  joist apply demo.hcl\n  joist apply demo.hcl --no-wait",
+itself: Ctrl-C ends the following, not the pursuit. The same file again tries again what failed.
+
+FILE may be a plan that joist plan --out wrote: then exactly that plan is run, with the cluster file and packs as they were,
+or nothing is changed and what is different since is named.`,
+		Example: "  joist apply demo.hcl\n  joist apply demo.hcl --no-wait\n  joist plan demo.hcl --out demo.plan && joist apply demo.plan",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			s, err := a.source(args[0])
+			what, err := a.declaration(args[0])
 			if err != nil {
 				return err
 			}
@@ -73,7 +77,7 @@ itself: Ctrl-C ends the following, not the pursuit. The same file again tries ag
 			if err != nil {
 				return err
 			}
-			done, err := a.api.Apply(ctx, v1.Apply{Source: *s})
+			done, err := a.api.Apply(ctx, *what)
 			if err != nil {
 				return err
 			}
@@ -327,7 +331,7 @@ func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) erro
 
 func (a *app) summary(r *result, t *progress.Tracker, detail *v1.ClusterDetail) {
 	ink := a.colour(a.Out)
-	a.printf("\n%s %s after %s: %d done, %d failed attempts", ink.bold("cluster "+r.Cluster), ink.outcome(r.Outcome), progress.Duration(t.End.Sub(t.Start)), r.Done, r.Failures)
+	a.printf("\n%s %s after %s: %d done, %d failed attempts", ink.Bold("cluster "+r.Cluster), ink.Outcome(r.Outcome), progress.Duration(t.End.Sub(t.Start)), r.Done, r.Failures)
 	if r.Detail != "" {
 		a.printf(" (%s)", diag.Visible(r.Detail))
 	}
@@ -338,7 +342,7 @@ func (a *app) summary(r *result, t *progress.Tracker, detail *v1.ClusterDetail) 
 			rows = append(rows, []string{"  " + ph.Name, fmt.Sprint(ph.Nodes), progress.Duration(ph.First), progress.Duration(ph.Last)})
 		}
 		a.printf("\n")
-		table(a.Out, rows)
+		layout.Table(a.Out, rows)
 	}
 	if detail != nil {
 		a.writeFailed(detail)
@@ -358,14 +362,14 @@ func (a *app) writeMembers(d *v1.ClusterDetail) {
 	ink := a.colour(a.Out)
 	rows := [][]string{{"  NODE", "ROLES", "ADDRESS", "AGENT", "INSTANCES"}}
 	for _, m := range d.Members {
-		agent := ink.green("online")
+		agent := ink.Green("online")
 		if !m.Online {
-			agent = ink.red("silent")
+			agent = ink.Red("silent")
 		}
-		rows = append(rows, []string{"  " + m.Name, dash(strings.Join(m.Roles, ",")), dash(m.Address), agent, countsText(m.States, stateOrder)})
+		rows = append(rows, []string{"  " + m.Name, layout.Dash(strings.Join(m.Roles, ",")), layout.Dash(m.Address), agent, layout.Counts(m.States, layout.States)})
 	}
 	a.printf("\n")
-	table(a.Out, rows)
+	layout.Table(a.Out, rows)
 }
 
 // further names the commands that tell more, so that they can be pasted.
@@ -410,17 +414,17 @@ func (a *app) writeFailed(d *v1.ClusterDetail) {
 		if why == "" {
 			why = it.Because // nothing failed: it cannot be decided
 		}
-		rows = append(rows, []string{ink.red("  failed"), it.Instance, attempt, firstLine(why, 200)})
+		rows = append(rows, []string{ink.Red("  failed"), it.Instance, attempt, layout.FirstLine(why, 200)})
 	}
 	if len(rows) > 0 {
 		a.printf("\n")
-		table(a.Out, rows)
+		layout.Table(a.Out, rows)
 	}
 	if blocked > 0 {
 		a.printf("  %d more instances are blocked by that\n", blocked)
 	}
 	for _, b := range d.Breakers {
-		a.printf("  rollout %s has stopped after %d failures: joist close-breaker %s --cluster %s lets it go on\n", b.Rollout, b.Failures, b.Rollout, d.Name)
+		a.printf("  rollout %s has stopped after %d failures: joist breaker close %s --cluster %s lets it go on\n", b.Rollout, b.Failures, b.Rollout, d.Name)
 	}
 }
 

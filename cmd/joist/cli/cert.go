@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"joist/cmd/joist/layout"
 	"os"
 	"path/filepath"
 	"time"
@@ -68,7 +69,7 @@ cluster. It writes key.pem (mode 0600), cert.pem (leaf and chain) and ca.pem (th
 				return err
 			}
 			a.printf("client certificate of cluster %s, ends %s\n", name, a.when(cert.NotAfter))
-			table(a.Out, [][]string{{"  key", files["key"]}, {"  certificate", files["cert"]}, {"  root", files["ca"]}})
+			layout.Table(a.Out, [][]string{{"  key", files["key"]}, {"  certificate", files["cert"]}, {"  root", files["ca"]}})
 			return nil
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"joist/cmd/joist/layout"
 	"os"
 	"strings"
 	"time"
@@ -282,7 +283,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.closeBreakerCommand(), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.certCommand(), a.kubeconfigCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.breakerCommand(), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())
@@ -293,7 +294,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 func (a *app) supply() *supply.Program {
 	return &supply.Program{
 		Out: a.Out, Err: a.Err, Now: a.Now, Client: func() *client.Client { a.connect(); return a.api }, JSON: a.json, Usage: usage, Pick: a.pick,
-		Table: func(rows [][]string) { table(a.Out, rows) }, Clusters: a.completeClusterFlag, Wanted: a.Local.Wanted, Build: a.Local.Build,
+		Table: func(rows [][]string) { layout.Table(a.Out, rows) }, Clusters: a.completeClusterFlag, Wanted: a.Local.Wanted, Build: a.Local.Build,
 		Quiet: func() bool { return a.output == "json" },
 	}
 }

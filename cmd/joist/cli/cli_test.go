@@ -129,7 +129,7 @@ func TestFailureAndRetry(t *testing.T) {
 	e := newEngine(t)
 	e.set(func() { e.fail["member[n2]"] = "no disk\x1b[2J\nmore" })
 	file := e.file("rollout member\n" + demo)
-	out := e.want(cli.Stopped, []string{"member[n2] FAILED after 1 attempts: no disk\ufffd[2J", "| the last words of member[n2]\ufffd", "cluster demo stopped", "joist retry demo", "close-breaker r"}, "apply", file)
+	out := e.want(cli.Stopped, []string{"member[n2] FAILED after 1 attempts: no disk\ufffd[2J", "| the last words of member[n2]\ufffd", "cluster demo stopped", "joist retry demo", "breaker close r"}, "apply", file)
 	out += e.want(cli.OK, []string{"no disk\ufffd"}, "status", "demo") + e.want(cli.OK, []string{"words of member[n2]\ufffd"}, "show", "member[n2]") + e.want(cli.OK, []string{"no disk\ufffd"}, "why", "member[n2]")
 	if strings.Contains(out, "\x1b") {
 		t.Errorf("colours outside a terminal, or what a node said is obeyed:\n%q", out)
@@ -144,7 +144,39 @@ func TestFailureAndRetry(t *testing.T) {
 		t.Errorf("retry says %+v", r)
 	}
 	e.set(func() { clear(e.fail) })
-	e.want(cli.OK, []string{"converged"}, "close-breaker", "r", "--cluster", "demo", "--reason", "disk added")
+	e.want(cli.OK, []string{"converged"}, "breaker", "close", "r", "--cluster", "demo", "--reason", "disk added")
+}
+
+// TestRoots: status names what is at the bottom of everything that waits, in different words, and breakers are seen, closed
+// and kept across runs; a skip needs a reason and is journalled.
+func TestRoots(t *testing.T) {
+	e := newEngine(t)
+	e.set(func() { e.fail["member[n1]"] = "no disk" })
+	file := e.file("cluster demo\nnodes n1 n2\nrollout member\ntask name each service\ntask member each\ntask late each : task.member\ntask last each : task.late\n")
+	e.want(cli.Stopped, nil, "apply", file)
+	e.want(cli.OK, []string{
+		"blocked by failure: member[n1] failed (no disk)", "3 instances: member[n1], late[n1], last[n1]",
+		"blocked by budget: rollout r was stopped by failures of member[n1]", "3 instances: member[n2], late[n2], last[n2]",
+	}, "status", "demo")
+	e.want(cli.OK, []string{"ROLLOUT", "open", "1 of 1", "n1", "member[n1]"}, "breaker", "list", "demo")
+	var list []v1.Rollout
+	must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "breaker", "list", "-o", "json")), &list))
+	if len(list) != 1 || !list[0].Stopped || list[0].Broke != "member[n1]" || list[0].Limit != 1 || len(list[0].Places) != 1 {
+		t.Errorf("rollouts %+v", list)
+	}
+	e.end()
+	e.start()
+	e.want(cli.OK, []string{"open"}, "breaker", "list", "demo")
+	e.want(cli.Usage, []string{"reason"}, "skip", "demo/member[n1]")
+	e.want(cli.Failed, []string{"it is unchanged"}, "skip", "demo/name[n1]", "--reason", "x")
+	e.want(cli.Failed, []string{"has no instance nothing"}, "skip", "demo/nothing", "--reason", "x")
+	e.want(cli.OK, nil, "skip", "demo/member[n1]", "--reason", "no spare disk")
+	e.want(cli.Stopped, nil, "breaker", "close", "r", "--cluster", "demo", "--reason", "skipped")
+	e.want(cli.OK, []string{"skipped:\n  member[n1]", "no spare disk", "blocked by failure: member[n1] was skipped, whose outputs it reads", "2 instances: late[n1], last[n1]"}, "status", "demo")
+	e.want(cli.OK, []string{`"reason":"no spare disk"`, `"skipped"`}, "events", "--cluster", "demo", "-o", "json")
+	e.set(func() { clear(e.fail) })
+	e.want(cli.OK, nil, "force", "member[n1]", "--reason", "disk found")
+	e.want(cli.OK, []string{"converged"}, "watch")
 }
 
 // TestUndecidable: what was never tried has no error; why it is not tried is said all the same.
@@ -168,7 +200,7 @@ func TestRefusals(t *testing.T) {
 	e.want(cli.OK, nil, "apply", e.file(demo))
 	e.want(cli.Failed, []string{"has no instance member[n9]"}, "why", "demo/member[n9]")
 	e.want(cli.Failed, []string{"is no instance"}, "why", "demo/a b")
-	e.want(cli.Failed, []string{"no rollout"}, "close-breaker", "nothing")
+	e.want(cli.Failed, []string{"no rollout"}, "breaker", "close", "nothing")
 	code, out, _ := e.joist("status", "x", "-o", "json")
 	if code != cli.Failed || out != "" {
 		t.Errorf("status of an unknown cluster as JSON: code %d, output %q", code, out)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func (a *app) tail(ctx context.Context, filter client.Filter, from time.Time, fo
 		if a.output == "json" {
 			return enc.Encode(e)
 		}
-		_, err := fmt.Fprintf(a.Out, "%s  %s:%d  %s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Journal, e.Seq, e.Kind, firstLine(string(e.Data), 240))
+		_, err := fmt.Fprintf(a.Out, "%s  %s:%d  %s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Journal, e.Seq, e.Kind, layout.FirstLine(string(e.Data), 240))
 		return err
 	}
 	if follow {

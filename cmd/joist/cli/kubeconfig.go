@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"os"
 	"path/filepath"
 	"time"
@@ -72,7 +73,7 @@ kubeconfig (mode 0600) with key, certificate, the server's URL and the authority
 				return err
 			}
 			a.printf("kubeconfig of cluster %s, ends %s\n", name, a.when(cert.NotAfter))
-			table(a.Out, [][]string{{"  file", file}, {"  server", to.URL}})
+			layout.Table(a.Out, [][]string{{"  file", file}, {"  server", to.URL}})
 			return nil
 		},
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"strings"
 	"testing"
 	"time"
@@ -46,8 +47,8 @@ func TestPicture(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	var b strings.Builder
-	ink := paint(true)
-	table(&b, [][]string{{"A", "B"}, {ink.red("long"), "x"}, {"y", ""}})
+	ink := layout.Paint(true)
+	layout.Table(&b, [][]string{{"A", "B"}, {ink.Red("long"), "x"}, {"y", ""}})
 	lines := strings.Split(b.String(), "\n")
 	if lines[0] != "A     B" || !strings.HasSuffix(lines[1], "  x") || lines[2] != "y" {
 		t.Errorf("%q", lines)

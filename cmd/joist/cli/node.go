@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"joist/cmd/joist/layout"
 	"os"
 	"strings"
 
@@ -74,14 +75,14 @@ func (a *app) writeMachine(m *v1.Machine) {
 	if m.Online {
 		agent = "online"
 	}
-	rows := [][]string{{"machine", ink.bold(m.Name)}, {"cluster", dash(m.Cluster)}, {"trust", dash(m.Level)}}
+	rows := [][]string{{"machine", ink.Bold(m.Name)}, {"cluster", layout.Dash(m.Cluster)}, {"trust", layout.Dash(m.Level)}}
 	add := func(name, text string) {
 		if text != "" {
 			rows = append(rows, []string{name, text})
 		}
 	}
 	if m.Quarantine != "" {
-		add("quarantine", ink.red(m.Quarantine))
+		add("quarantine", ink.Red(m.Quarantine))
 	}
 	if m.Pending || m.Quarantine != "" {
 		add("key waits", fmt.Sprintf("%s; if its console shows the same: joist node approve %s %s", m.Fingerprint, m.Name, m.Fingerprint))
@@ -90,15 +91,15 @@ func (a *app) writeMachine(m *v1.Machine) {
 	}
 	add("agent", agent)
 	add("address", m.Address)
-	add("power", dash(m.Power))
+	add("power", layout.Dash(m.Power))
 	add("boot", m.Boot)
 	if m.Advice != "" {
-		add("look at", ink.yellow(m.Advice))
+		add("look at", ink.Yellow(m.Advice))
 	}
 	add("MAC", strings.Join(m.MACs, " "))
 	add("UUID", m.UUID)
 	add("provider", m.Provider)
-	table(a.Out, rows)
+	layout.Table(a.Out, rows)
 	if len(m.Facts) > 0 {
 		a.printf("\nfacts:\n  %s\n", indented(m.Facts, "  "))
 	}
@@ -150,7 +151,7 @@ runs; cycle is off and on again. The engine powers machines of a cluster on agai
 			if done, err := a.json(m); done {
 				return err
 			}
-			a.printf("machine %s reads power %s\n", m.Name, dash(m.Power))
+			a.printf("machine %s reads power %s\n", m.Name, layout.Dash(m.Power))
 			return nil
 		},
 	}

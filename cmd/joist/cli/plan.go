@@ -2,8 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,110 +29,6 @@ func (a *app) source(file string) (*v1.Source, error) {
 func (a *app) clusterFlag(c *cobra.Command) {
 	c.Flags().StringVarP(&a.cluster, "cluster", "c", "", "the cluster (default: the only one)")
 	must(c.RegisterFlagCompletionFunc("cluster", a.completeClusterFlag))
-}
-
-func (a *app) planCommand() *cobra.Command {
-	var all, detailed bool
-	c := &cobra.Command{
-		Use:   "plan [FILE]",
-		Short: "Show what would run, and why, without changing anything",
-		Long: `plan shows every instance that is not as it should be, the dangerous first, each with its cause; what is unchanged is
-counted. With FILE it plans that cluster file; without, the goal that the cluster pursues now.`,
-		Example: "  joist plan demo.hcl\n  joist plan --cluster demo --detailed-exitcode",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.plan(cmd.Context(), args)
-			if err != nil {
-				return err
-			}
-			if done, err := a.json(p); !done {
-				a.writePlan(p, all)
-			} else if err != nil {
-				return err
-			}
-			if detailed && p.Changes {
-				return &ExitError{Code: HasChanges}
-			}
-			return nil
-		},
-	}
-	a.clusterFlag(c)
-	c.Flags().BoolVar(&all, "all", false, "list unchanged instances too")
-	c.Flags().BoolVar(&detailed, "detailed-exitcode", false, "exit with 3 if there is something to do")
-	return c
-}
-
-func (a *app) plan(ctx context.Context, args []string) (*v1.Plan, error) {
-	if len(args) == 0 {
-		name, err := a.pick(ctx, a.cluster)
-		if err != nil {
-			return nil, err
-		}
-		return a.api.Plan(ctx, name)
-	}
-	s, err := a.source(args[0])
-	if err != nil {
-		return nil, err
-	}
-	return a.api.Preview(ctx, *s)
-}
-
-// marks of verdicts.
-func mark(verdict string) string {
-	switch verdict {
-	case "remove":
-		return "-"
-	case "replace":
-		return "-/+"
-	case "blocked":
-		return "!"
-	case "run":
-		return "+"
-	case "run if changed":
-		return "~"
-	}
-	return " "
-}
-
-func (a *app) writePlan(p *v1.Plan, all bool) {
-	ink := a.colour(a.Out)
-	if p.Warnings != "" {
-		fmt.Fprintln(a.Err, ink.yellow(strings.TrimSpace(p.Warnings)))
-	}
-	rows := [][]string{}
-	for i := range p.Items {
-		it := &p.Items[i]
-		settled := it.Verdict == "unchanged" || it.Verdict == "kept" || it.Verdict == "absent"
-		if settled && !all {
-			continue
-		}
-		m := mark(it.Verdict)
-		switch it.Verdict {
-		case "remove", "replace", "blocked":
-			m = ink.red(m)
-		case "run":
-			m = ink.green(m)
-		case "run if changed":
-			m = ink.yellow(m)
-		}
-		why := diag.Visible(it.Because)
-		if it.Error != "" {
-			why = firstLine(it.Error, 100)
-		}
-		rows = append(rows, []string{m, it.Verdict, it.Instance, it.Step, why})
-	}
-	if len(rows) > 0 {
-		table(a.Out, append([][]string{{"", "VERDICT", "INSTANCE", "STEP", "WHY"}}, rows...))
-		a.printf("\n")
-	}
-	switch {
-	case len(p.Items) == 0:
-		a.printf("cluster %s has no instances\n", p.Cluster)
-	case !p.Changes:
-		a.printf("%s nothing to do: %s\n", ink.green("cluster "+p.Cluster+":"), countsText(p.Counts, verdictOrder))
-	default:
-		a.printf("cluster %s: %s\n", p.Cluster, countsText(p.Counts, verdictOrder))
-	}
 }
 
 func (a *app) whyCommand() *cobra.Command {
@@ -178,7 +74,7 @@ INSTANCE is cluster/task[node], or task[node] together with --cluster. Quote it:
 					rows[i][0] = strings.Repeat("  ", min(i-1, 20)) + "└ " + rows[i][0]
 				}
 			}
-			table(a.Out, rows)
+			layout.Table(a.Out, rows)
 			return nil
 		},
 	}
@@ -226,7 +122,7 @@ func (a *app) showCommand() *cobra.Command {
 }
 
 func (a *app) writeInstance(cluster string, i *v1.Instance) {
-	rows := [][]string{{"instance", cluster + "/" + i.Instance}, {"step", dash(i.Step)}, {"state", i.State}, {"verdict", i.Verdict}}
+	rows := [][]string{{"instance", cluster + "/" + i.Instance}, {"step", layout.Dash(i.Step)}, {"state", i.State}, {"verdict", i.Verdict}}
 	add := func(name, text string) {
 		if text != "" {
 			rows = append(rows, []string{name, text})
@@ -249,7 +145,7 @@ func (a *app) writeInstance(cluster string, i *v1.Instance) {
 	}
 	add("incarnation", i.Incarnation)
 	add("inputs", i.InputDigest)
-	table(a.Out, rows)
+	layout.Table(a.Out, rows)
 	if i.Error != "" {
 		a.printf("\nerror:\n  %s\n", strings.ReplaceAll(diag.Visible(i.Error), "\n", "\n  "))
 	}
@@ -310,7 +206,9 @@ func (a *app) action(c *cobra.Command, act func(args []string) (v1.Action, error
 		if err != nil {
 			return err
 		}
-		word.Reason = reason
+		if word.Reason = reason; word.Action == v1.Skip && strings.TrimSpace(reason) == "" {
+			return usage("say why with --reason: what is skipped is not done")
+		}
 		name := a.cluster
 		if word.Instance != "" {
 			name, word.Instance, err = a.instance(ctx, word.Instance)
@@ -366,15 +264,14 @@ func (a *app) forceCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) closeBreakerCommand() *cobra.Command {
+func (a *app) skipCommand() *cobra.Command {
 	c := a.action(&cobra.Command{
-		Use: "close-breaker ROLLOUT", Short: "Let a rollout go on that stopped after failures",
-		Example: "  joist close-breaker members --cluster demo --reason 'switch replaced'", Args: cobra.ExactArgs(1),
-	}, func(args []string) (v1.Action, error) {
-		return v1.Action{Action: v1.CloseBreaker, Rollout: args[0]}, nil
-	}, true)
+		Use: "skip INSTANCE", Short: "Pursue the goal without an instance that cannot come to be in place",
+		Long: `skip leaves an instance out: what is ordered after it goes on, what reads its outputs stays blocked, and in all.TASK it is
+not there. It holds until packs, inputs or cluster file change, or the instance is forced. A removal that failed for good is
+taken for done. Who skipped it, and why, is in the journal.`,
+		Example: "  joist skip 'demo/label[n7]' --reason 'disk is being replaced'", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeInstances,
+	}, func(args []string) (v1.Action, error) { return v1.Action{Action: v1.Skip, Instance: args[0]}, nil }, false)
 	a.clusterFlag(c)
 	return c
 }
-
-var errNotConfirmed = errors.New("nothing was changed")

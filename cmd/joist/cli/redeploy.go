@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"joist/cmd/joist/layout"
 
 	"joist/cmd/joist/progress"
 	"joist/cmd/joist/redeploy"
@@ -11,7 +12,7 @@ import (
 // wiping is this program as the commands that wipe see it.
 func (a *app) wiping() redeploy.Program {
 	return redeploy.Program{
-		API: func() *client.Client { return a.api }, Printf: a.printf, Table: func(rows [][]string) { table(a.Out, rows) }, Sure: a.sure, Usage: usage,
+		API: func() *client.Client { return a.api }, Printf: a.printf, Table: func(rows [][]string) { layout.Table(a.Out, rows) }, Sure: a.sure, Usage: usage,
 		JSON: func(v any) (bool, error) {
 			if v == nil {
 				return a.output == "json", nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"joist/cmd/joist/layout"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func (silent) close()               {}
 // plain writes one line for each thing that happens.
 type plain struct {
 	app *app
-	ink paint
+	ink layout.Paint
 }
 
 func (p *plain) show(lines []progress.Line) {
@@ -55,24 +56,24 @@ func (p *plain) tick(context.Context) {}
 func (p *plain) pace() time.Duration  { return time.Minute }
 func (p *plain) close()               {}
 
-func lineText(ink paint, l progress.Line) string {
+func lineText(ink layout.Paint, l progress.Line) string {
 	text := diag.Visible(l.Text)
 	switch l.Weight {
 	case progress.Bad:
-		text = ink.red(text)
+		text = ink.Red(text)
 	case progress.Good:
-		text = ink.green(text)
+		text = ink.Green(text)
 	case progress.Quiet:
-		text = ink.faint(text)
+		text = ink.Faint(text)
 	}
-	return ink.faint(l.At.Local().Format("15:04:05")) + " " + text
+	return ink.Faint(l.At.Local().Format("15:04:05")) + " " + text
 }
 
 // live redraws a picture of the cluster at the foot of the terminal; what failed scrolls by above it and stays.
 type live struct {
 	app    *app
 	t      *progress.Tracker
-	ink    paint
+	ink    layout.Paint
 	drawn  int // lines of the picture on the screen
 	detail *v1.ClusterDetail
 	asked  time.Time
@@ -141,10 +142,10 @@ func (l *live) picture(now time.Time, height int) []string {
 		elapsed = progress.Duration(now.Sub(l.t.Start))
 	}
 	if l.detail == nil {
-		return []string{l.ink.bold("cluster "+l.t.Cluster) + "  " + elapsed}
+		return []string{l.ink.Bold("cluster "+l.t.Cluster) + "  " + elapsed}
 	}
 	d := l.detail
-	lines := []string{fmt.Sprintf("%s  %s  %s  %s", l.ink.bold("cluster "+d.Name), l.ink.outcome(d.Outcome), elapsed, countsText(d.States, stateOrder))}
+	lines := []string{fmt.Sprintf("%s  %s  %s  %s", l.ink.Bold("cluster "+d.Name), l.ink.Outcome(d.Outcome), elapsed, layout.Counts(d.States, layout.States))}
 	lines = append(lines, l.nodes(now, max(3, height-len(lines)-shownRecent-6))...)
 	for i, it := range d.Running {
 		if it.Node != "" {
@@ -197,13 +198,13 @@ func (l *live) nodes(now time.Time, n int) []string {
 		what := strings.Join(running[m.Name], ", ")
 		switch {
 		case m.States["failed"] > 0:
-			name, what = l.ink.red(name), l.ink.red(fmt.Sprintf("%d failed", m.States["failed"]))+" "+what
+			name, what = l.ink.Red(name), l.ink.Red(fmt.Sprintf("%d failed", m.States["failed"]))+" "+what
 		case m.Leaving:
-			name, what = l.ink.yellow(name), "leaving "+what
+			name, what = l.ink.Yellow(name), "leaving "+what
 		case !m.Online:
-			name, what = l.ink.faint(name), dash(m.Boot)
+			name, what = l.ink.Faint(name), layout.Dash(m.Boot)
 		case m.States["in place"] == total:
-			name = l.ink.green(name)
+			name = l.ink.Green(name)
 		}
 		line := fmt.Sprintf("  %s  %3d/%d in place  %s", name, m.States["in place"], total, what)
 		if m.States["failed"] > 0 || len(running[m.Name]) > 0 {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"joist/cmd/joist/layout"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,17 +46,17 @@ func (a *app) writeStatus(s *v1.Status) {
 	ink := a.colour(a.Out)
 	a.printf("joist %s at %s, data in %s, started %s\n", s.Version, a.api.Socket(), s.Data, a.when(s.Started))
 	for _, n := range s.Notices {
-		a.printf("%s\n", ink.yellow("  ! "+n))
+		a.printf("%s\n", ink.Yellow("  ! "+n))
 	}
 	if len(s.Clusters) == 0 {
 		a.printf("\nno clusters yet: joist apply FILE makes one\n")
 	} else {
 		rows := [][]string{{"CLUSTER", "OUTCOME", "NODES", "INSTANCES", ""}}
 		for _, c := range s.Clusters {
-			rows = append(rows, []string{c.Name, ink.outcome(c.Outcome), fmt.Sprintf("%d/%d online", c.Online, c.Nodes), countsText(c.States, stateOrder), diag.Visible(c.Detail)})
+			rows = append(rows, []string{c.Name, ink.Outcome(c.Outcome), fmt.Sprintf("%d/%d online", c.Online, c.Nodes), layout.Counts(c.States, layout.States), diag.Visible(c.Detail)})
 		}
 		a.printf("\n")
-		table(a.Out, rows)
+		layout.Table(a.Out, rows)
 	}
 	if len(s.Machines) == 0 {
 		a.printf("\nno machines yet: power one on in this engine's network\n")
@@ -67,7 +68,7 @@ func (a *app) writeStatus(s *v1.Status) {
 
 func (a *app) writeCluster(d *v1.ClusterDetail) {
 	ink := a.colour(a.Out)
-	a.printf("%s  %s", ink.bold("cluster "+d.Name), ink.outcome(d.Outcome))
+	a.printf("%s  %s", ink.Bold("cluster "+d.Name), ink.Outcome(d.Outcome))
 	if d.Detail != "" {
 		a.printf(" (%s)", diag.Visible(d.Detail))
 	}
@@ -82,69 +83,60 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 		}
 		a.printf("%s set by %s %s, event %d\n", what, d.Goal.By, a.when(d.Goal.At), d.Goal.Seq)
 	}
-	a.printf("%d/%d nodes online; instances: %s\n", d.Online, d.Nodes, countsText(d.States, stateOrder))
+	a.printf("%d/%d nodes online; instances: %s\n", d.Online, d.Nodes, layout.Counts(d.States, layout.States))
 	a.writeFailed(d)
 	if len(d.Members) > 0 {
 		rows := [][]string{{"NODE", "ROLES", "AGENT", "SINCE", "ADDRESS", "TRUST", "INSTANCES", "BOOT"}}
 		for _, m := range d.Members {
-			agent := ink.green("online")
+			agent := ink.Green("online")
 			if !m.Online {
-				agent = ink.red("silent")
+				agent = ink.Red("silent")
 			}
 			roles := strings.Join(m.Roles, ",")
 			if m.Leaving {
-				roles = ink.yellow("leaving")
+				roles = ink.Yellow("leaving")
 			}
-			rows = append(rows, []string{m.Name, dash(roles), agent, a.when(m.Since), dash(m.Address), dash(m.Level), countsText(m.States, stateOrder), m.Boot})
+			rows = append(rows, []string{m.Name, layout.Dash(roles), agent, a.when(m.Since), layout.Dash(m.Address), layout.Dash(m.Level), layout.Counts(m.States, layout.States), m.Boot})
 		}
 		a.printf("\n")
-		table(a.Out, rows)
+		layout.Table(a.Out, rows)
 	}
 	if len(d.Running) > 0 {
 		rows := [][]string{{"RUNNING", "STEP", "ATTEMPT", "ON", "BECAUSE"}}
 		for _, it := range d.Running {
-			rows = append(rows, []string{it.Instance, it.Step, fmt.Sprint(it.Attempt), dash(it.Agent), diag.Visible(it.Because)})
+			rows = append(rows, []string{it.Instance, it.Step, fmt.Sprint(it.Attempt), layout.Dash(it.Agent), diag.Visible(it.Because)})
 		}
 		a.printf("\n")
-		table(a.Out, rows)
+		layout.Table(a.Out, rows)
 	}
-	if len(d.Waiting) > 0 {
-		a.printf("\nwaiting:\n")
-		for i, w := range d.Waiting {
-			if i == 10 {
-				a.printf("  … and %d more reasons\n", len(d.Waiting)-i)
-				break
-			}
-			a.printf("  %d: %s\n", w.Count, diag.Visible(w.Says))
-		}
-	}
+	a.writeBlocked(d)
 }
 
 func (a *app) writeMachines(list []v1.Machine) {
 	ink := a.colour(a.Out)
 	rows := [][]string{{"MACHINE", "CLUSTER", "TRUST", "AGENT", "ADDRESS", "BOOT"}}
 	for _, m := range list {
-		trust := dash(m.Level)
+		trust := layout.Dash(m.Level)
 		switch {
 		case m.Quarantine != "":
-			trust = ink.red("quarantine")
+			trust = ink.Red("quarantine")
 		case m.Pending:
-			trust = ink.yellow(trust + ", waits: " + m.Fingerprint)
+			trust = ink.Yellow(trust + ", waits: " + m.Fingerprint)
 		}
 		agent := "-"
 		if m.Online {
-			agent = ink.green("online")
+			agent = ink.Green("online")
 		}
 		boot := m.Boot
 		if m.Stuck {
-			boot = ink.red(boot)
+			boot = ink.Red(boot)
 			if m.Advice != "" {
 				boot += ": " + m.Advice
 			}
 		}
-		rows = append(rows, []string{m.Name, dash(m.Cluster), trust, agent, dash(m.Address), boot})
+		rows = append(rows, []string{m.Name, layout.Dash(m.Cluster), trust, agent, layout.Dash(m.Address), boot})
 	}
-	table(a.Out, rows)
+	layout.Table(a.Out, rows)
 }
 
 func (a *app) versionCommand() *cobra.Command {

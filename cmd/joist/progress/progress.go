@@ -88,6 +88,7 @@ type fact struct {
 	Final       bool                `json:"final"`
 	Excused     bool                `json:"excused"`
 	Retry       *time.Time          `json:"retry"`
+	Later       string              `json:"later"`
 	Outcome     string              `json:"outcome"`
 	Detail      string              `json:"detail"`
 	Online      bool                `json:"online"`
@@ -165,6 +166,8 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Plain, "%s closed the breaker of rollout %s", f.By, f.Rollout)
 	case "forced":
 		return say(e, Plain, "%s forces %s to run again", f.By, f.instance())
+	case "skipped":
+		return say(e, Plain, "%s skips %s: %s", f.By, f.instance(), f.Reason)
 	case "drifted":
 		return say(e, Bad, "%s has drifted: %s", f.instance(), f.Observed)
 	case "expired":
@@ -299,6 +302,8 @@ func (t *Tracker) failed(e v1.Event, f *fact) []Line {
 	switch {
 	case f.Excused:
 		return say(e, Plain, "%s was given up: %s", what, f.Error)
+	case f.Later != "" && f.Retry != nil:
+		return say(e, Plain, "%s: %s %s; tried again in %s", what, f.Later, f.Error, Duration(f.Retry.Sub(e.Time)))
 	case !f.Final && f.Retry != nil:
 		t.Failures++
 		return say(e, Bad, "%s failed (attempt %d), again in %s: %s", what, f.Attempt, Duration(f.Retry.Sub(e.Time)), f.Error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"joist/engine/drive"
@@ -13,13 +14,20 @@ import (
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/services/certs"
+	"joist/services/clusters"
 )
 
 // apiChanges implements api.Changes.
 type apiChanges struct{ *apiClusters }
 
 func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, error) {
-	done, err := a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
+	var done *clusters.Accepted
+	var err error
+	if in.Plan != nil {
+		done, err = a.applyPlan(ctx, in)
+	} else {
+		done, err = a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
+	}
 	if err != nil {
 		return nil, a.refused(err)
 	}
@@ -64,6 +72,8 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		err = loop.Happen(ctx, history.Cancelled{By: act.By, Reason: act.Reason})
 	case v1.CloseBreaker:
 		err = closeBreaker(ctx, loop, act)
+	case v1.Skip:
+		err = skip(ctx, loop, name, act)
 	case v1.Force:
 		err = force(ctx, loop, name, act)
 	case v1.WipeAll:
@@ -138,6 +148,39 @@ func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error
 		return err
 	}
 	return retry(ctx, loop, act)
+}
+
+// skip pursues the goal without an instance that is not in place; a removal that fails is taken for done on the person's word.
+func skip(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
+	if strings.TrimSpace(act.Reason) == "" {
+		return api.Fail(v1.Malformed, errors.New("cannot skip an instance without a reason"), "say why: what is skipped is not done")
+	}
+	t := targetOf(act.Instance)
+	known := false
+	var refused error
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		cell, removal := p.Cell(t), p.Removal(t)
+		known = cell != nil || removal != nil
+		row := s.Row(t)
+		switch {
+		case !known:
+		case row != nil && row.Flight != nil:
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: an attempt is in flight", t), "joist cancel stops it")
+		case removal != nil && !removal.Failed:
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip the removal of %s: it has not failed", t), "")
+		case removal == nil && (cell.Settled() || cell.Verdict == plan.Absent):
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: it is %s", t, cell.Verdict), "")
+		}
+	}); err != nil {
+		return err
+	}
+	switch {
+	case !known:
+		return noInstance(ctx, loop, cluster, act.Instance)
+	case refused != nil:
+		return refused
+	}
+	return loop.Happen(ctx, history.Skipped{Target: t, By: act.By, Reason: act.Reason})
 }
 
 func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {

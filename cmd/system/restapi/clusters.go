@@ -14,7 +14,9 @@ import (
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
+	"joist/engine/outlook"
 	"joist/engine/plan"
+	"joist/engine/run"
 	"joist/engine/value"
 	v1 "joist/services/api/v1"
 	"joist/services/clusters"
@@ -38,8 +40,8 @@ func (a *apiClusters) List(ctx context.Context) ([]v1.Cluster, error) {
 	return list, nil
 }
 
-// summary looks at one cluster. more is called with the plan's items, inside the loop, where state and plan stand still.
-func (a *apiClusters) summary(ctx context.Context, name string, more func(*history.State, *plan.Planner, []plan.Item)) (*v1.Cluster, error) {
+// summary looks at one cluster. more is called inside the loop, where everything stands still: it has to be quick.
+func (a *apiClusters) summary(ctx context.Context, name string, more func(*run.Machine, outlook.Tally)) (*v1.Cluster, error) {
 	loop, err := a.Clusters.Get(name)
 	var unknown *clusters.UnknownError
 	if err != nil && !errors.As(err, &unknown) { // the others are listed all the same
@@ -49,11 +51,11 @@ func (a *apiClusters) summary(ctx context.Context, name string, more func(*histo
 		return nil, a.told(err)
 	}
 	c := &v1.Cluster{Name: name, Counts: map[string]int{}, States: map[string]int{}, Events: loop.Journal().Last()}
-	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		items := p.Items()
-		fillSummary(c, s, p, items)
+	err = loop.Inspect(ctx, func(m *run.Machine) {
+		tally := outlook.Count(m.Plan())
+		fillSummary(c, m, tally)
 		if more != nil {
-			more(s, p, items)
+			more(m, tally)
 		}
 	})
 	if err != nil && loop.Err() != nil {
@@ -63,11 +65,9 @@ func (a *apiClusters) summary(ctx context.Context, name string, more func(*histo
 	return c, err
 }
 
-func fillSummary(c *v1.Cluster, s *history.State, p *plan.Planner, items []plan.Item) {
-	c.Counts = plan.Count(items)
-	for i := range items {
-		c.States[items[i].State]++
-	}
+func fillSummary(c *v1.Cluster, m *run.Machine, tally outlook.Tally) {
+	s, p := m.State(), m.Plan()
+	c.Counts, c.States = tally.Verdicts, tally.States
 	c.Workflow = p.Model().Workflow
 	fillGoal(c, s)
 	for _, n := range s.Nodes {
@@ -78,7 +78,11 @@ func fillSummary(c *v1.Cluster, s *history.State, p *plan.Planner, items []plan.
 			}
 		}
 	}
-	c.Breakers = openBreakers(s, p)
+	for _, b := range m.Rollouts() {
+		if b.Stopped {
+			c.Breakers = append(c.Breakers, v1.Breaker{Rollout: b.Name, Failures: b.Failures})
+		}
+	}
 }
 
 func fillGoal(c *v1.Cluster, s *history.State) {
@@ -94,32 +98,9 @@ func fillGoal(c *v1.Cluster, s *history.State) {
 	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: maps.Clone(g.Roles), Destroy: g.Destroy}
 }
 
-// openBreakers lists the rollouts in which failures have stopped everything further.
-func openBreakers(s *history.State, p *plan.Planner) []v1.Breaker {
-	var open []v1.Breaker
-	for _, r := range p.Model().Rollouts {
-		if b := s.Budgets[r.Name]; b != nil && b.Failures > 0 && b.Failures >= allowed(r, p) {
-			open = append(open, v1.Breaker{Rollout: r.Name, Failures: b.Failures})
-		}
-	}
-	return open
-}
-
-func allowed(r model.Rollout, p *plan.Planner) int {
-	n := r.StopAfter.N
-	if r.StopAfter.Percent {
-		nodes := 0
-		for _, role := range r.Roles {
-			nodes += len(p.Role(role))
-		}
-		n = nodes * n / 100
-	}
-	return max(n, 1)
-}
-
 func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, error) {
-	d := &v1.ClusterDetail{Members: []v1.Member{}, Running: []v1.Item{}, Failed: []v1.Item{}, Waiting: []v1.Wait{}}
-	c, err := a.summary(ctx, name, func(s *history.State, p *plan.Planner, items []plan.Item) { fillDetail(d, s, p, items) })
+	d := &v1.ClusterDetail{Members: []v1.Member{}, Running: []v1.Item{}, Failed: []v1.Item{}, Waiting: []v1.Wait{}, Blocked: []v1.Blockage{}, Rollouts: []v1.Rollout{}}
+	c, err := a.summary(ctx, name, func(m *run.Machine, tally outlook.Tally) { fillDetail(d, m, tally) })
 	if err != nil {
 		return nil, err
 	}
@@ -138,32 +119,30 @@ func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, 
 	return d, nil
 }
 
-func fillDetail(d *v1.ClusterDetail, s *history.State, p *plan.Planner, items []plan.Item) {
-	states := map[string]map[string]int{}
+func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
+	s, p := m.State(), m.Plan()
+	items := outlook.OpenItems(p)
 	waits := map[string]int{}
 	var blocked []v1.Item
 	for i := range items {
 		it := &items[i]
-		if it.Node != "" {
-			if states[it.Node] == nil {
-				states[it.Node] = map[string]int{}
-			}
-			states[it.Node][it.State]++
-		}
 		switch it.State {
-		case "running", "removing":
+		case outlook.Running, outlook.Removing:
 			d.Running = append(d.Running, itemOf(it))
-		case "failed":
+		case outlook.Failed:
 			d.Failed = append(d.Failed, itemOf(it))
-		case "blocked":
+		case outlook.Skipped:
+			d.Skipped = append(d.Skipped, itemOf(it))
+		case outlook.Blocked:
 			blocked = append(blocked, itemOf(it))
-		case "waiting":
+		case outlook.Waiting:
 			if it.Wait.Kind != history.Same {
 				waits[it.Wait.Because()]++
 			}
 		}
 	}
 	d.Running = d.Running[:min(len(d.Running), most)]
+	d.Skipped = d.Skipped[:min(len(d.Skipped), most)]
 	d.Failed = append(d.Failed, blocked...)
 	d.Failed = d.Failed[:min(len(d.Failed), most)]
 	for says, n := range waits {
@@ -173,77 +152,68 @@ func fillDetail(d *v1.ClusterDetail, s *history.State, p *plan.Planner, items []
 		return cmp.Or(b.Count-a.Count, strings.Compare(a.Says, b.Says))
 	})
 	d.Waiting = d.Waiting[:min(len(d.Waiting), most)]
-	var roles map[string][]string
-	if g := s.Goal(); g != nil {
-		roles = g.Roles
+	d.Blocked = blockages(m, items)
+	for _, r := range m.Rollouts() {
+		d.Rollouts = append(d.Rollouts, rolloutOf(r))
 	}
-	for _, n := range s.Nodes {
-		wanted := p.Wants(n.Name)
-		if !wanted && (n.Released || states[n.Name] == nil) {
-			continue
-		}
-		m := v1.Member{Name: n.Name, Online: n.Online, Since: n.Since, Address: n.Address, Incarnation: n.Incarnation, Level: n.Level, Leaving: !wanted, States: states[n.Name]}
-		if m.States == nil {
-			m.States = map[string]int{}
-		}
-		for role, names := range roles {
-			if slices.Contains(names, n.Name) {
-				m.Roles = append(m.Roles, role)
-			}
-		}
-		slices.Sort(m.Roles)
-		d.Members = append(d.Members, m)
-	}
-	slices.SortFunc(d.Members, func(a, b v1.Member) int { return strings.Compare(a.Name, b.Name) })
+	d.Members = members(s, p, tally)
 }
 
-func itemOf(it *plan.Item) v1.Item {
-	item := v1.Item{
-		Instance: it.Target.String(), Task: it.Task, Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: it.State,
-		Attempt: it.Attempt, Error: it.Error, Seconds: it.Seconds, Agent: it.Agent,
+// blockages collects what waits by what is at the bottom of it.
+func blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
+	list := []v1.Blockage{}
+	for _, g := range outlook.RootsOf(m).Groups(items) {
+		if len(list) == most {
+			break
+		}
+		b := v1.Blockage{By: string(g.By), Says: g.Says(), Cause: causeOf(g.Cause), Count: g.Count}
+		if g.Root.Of.Task != "" {
+			b.Instance = g.Root.Of.String()
+		} else {
+			b.Node = g.Root.Of.Node
+		}
+		for _, t := range g.Instances {
+			b.Instances = append(b.Instances, t.String())
+		}
+		list = append(list, b)
 	}
-	if it.Cause.Kind != history.Same {
-		item.Because = it.Cause.Because()
-	}
-	if it.Cause.Of.Task != "" {
-		item.Of = it.Cause.Of.String()
-	}
-	if it.Wait.Kind != history.Same {
-		item.Waits = it.Wait.Because()
-	}
-	return item
+	return list
 }
 
-func planForm(p *clusters.Plan) *v1.Plan {
-	out := &v1.Plan{Cluster: p.Cluster, Counts: p.Counts, Items: make([]v1.Item, len(p.Items)), Warnings: p.Warnings}
-	plan.SortForPeople(p.Items)
-	for i := range p.Items {
-		out.Items[i] = itemOf(&p.Items[i])
-		switch p.Items[i].Verdict {
-		case plan.Unchanged, plan.Kept, plan.Absent:
-		default:
-			out.Changes = true
-		}
+func rolloutOf(r run.Rollout) v1.Rollout {
+	out := v1.Rollout{Name: r.Name, Tasks: r.Tasks, Nodes: r.Total, Limit: r.Limit, Places: r.Places, Proven: r.Proven, Failures: r.Failures, StopAfter: r.StopAfter, Stopped: r.Stopped}
+	if r.Broke.Task != "" {
+		out.Broke = r.Broke.String()
 	}
 	return out
 }
 
-func (a *apiClusters) Plan(ctx context.Context, name string) (*v1.Plan, error) {
-	p, err := a.Clusters.Current(ctx, name)
-	if err != nil {
-		return nil, a.told(err)
+func members(s *history.State, p *plan.Planner, tally outlook.Tally) []v1.Member {
+	var roles map[string][]string
+	if g := s.Goal(); g != nil {
+		roles = g.Roles
 	}
-	return planForm(p), nil
-}
-
-func (a *apiClusters) Preview(ctx context.Context, s v1.Source) (*v1.Plan, error) {
-	p, err := a.Clusters.Preview(ctx, sourceOf(s))
-	if err != nil {
-		return nil, a.refused(err)
+	list := []v1.Member{}
+	for _, n := range s.Nodes {
+		wanted := p.Wants(n.Name)
+		if !wanted && (n.Released || tally.Nodes[n.Name] == nil) {
+			continue
+		}
+		m := v1.Member{Name: n.Name, Online: n.Online, Since: n.Since, Address: n.Address, Incarnation: n.Incarnation, Level: n.Level, Leaving: !wanted, States: tally.Nodes[n.Name]}
+		if m.States == nil {
+			m.States = map[string]int{}
+		}
+		for role, names := range roles {
+			if _, plays := slices.BinarySearch(names, n.Name); plays {
+				m.Roles = append(m.Roles, role)
+			}
+		}
+		slices.Sort(m.Roles)
+		list = append(list, m)
 	}
-	return planForm(p), nil
+	slices.SortFunc(list, func(a, b v1.Member) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
-
 func sourceOf(s v1.Source) clusters.Source {
 	return clusters.Source{FileName: s.FileName, File: s.File, Packs: s.Packs}
 }
@@ -356,10 +326,8 @@ func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.
 	t := targetOf(instance)
 	var out *v1.Instance
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		for _, it := range p.Items() {
-			if it.Target == t {
-				out = &v1.Instance{Item: itemOf(&it)}
-			}
+		if it, ok := outlook.One(p, t); ok {
+			out = &v1.Instance{Item: itemOf(&it)}
 		}
 		if out != nil {
 			fillRow(out, s.Row(t), p)

@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/drive"
 	"joist/engine/history"
+	"joist/engine/model"
 	"joist/engine/plan"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
@@ -52,9 +53,14 @@ const searched = 20000
 func noInstance(ctx context.Context, loop *drive.Cluster, cluster, instance string) error {
 	var names []string
 	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
-		for _, it := range p.Items() {
+		p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) {
 			if len(names) < searched {
-				names = append(names, it.Target.String())
+				names = append(names, t.String())
+			}
+		})
+		for _, r := range p.Removals() {
+			if len(names) < searched {
+				names = append(names, r.Target.String())
 			}
 		}
 	}); err != nil {

@@ -3,9 +3,9 @@ package restapi
 import (
 	"context"
 
-	"joist/engine/history"
-	"joist/engine/plan"
+	"joist/engine/outlook"
 	"joist/engine/replay"
+	"joist/engine/run"
 	v1 "joist/services/api/v1"
 	"joist/services/clusters"
 )
@@ -22,10 +22,10 @@ func (a *apiClusters) Replay(ctx context.Context, name string, q v1.ReplayQuery)
 // Replay runs the core again over a cluster's journal and compares. It needs of the clusters their store, blobs and
 // compiler, and that they were started not at all.
 func Replay(ctx context.Context, c *clusters.Clusters, name string, q v1.ReplayQuery) (*v1.Replay, error) {
-	var look func(*history.State, *plan.Planner)
+	var look func(*run.Machine)
 	var moment *v1.Moment
 	if q.At > 0 {
-		look = func(s *history.State, p *plan.Planner) { moment = momentOf(name, s, p) }
+		look = func(m *run.Machine) { moment = momentOf(name, m) }
 	}
 	r, err := c.Replay(ctx, name, clusters.ReplayRequest{Run: q.Run, At: q.At}, look)
 	if err != nil {
@@ -35,10 +35,10 @@ func Replay(ctx context.Context, c *clusters.Clusters, name string, q v1.ReplayQ
 		Cluster: name, Last: r.Last, Runs: []v1.Run{}, Events: r.Report.Events, Decisions: r.Report.Decisions, Restarts: r.Report.Restarts,
 		Skipped: r.Report.Skipped, Diverged: r.Report.Diverged, Divergences: []v1.Divergence{}, At: moment,
 	}
-	for _, run := range r.Runs {
+	for _, one := range r.Runs {
 		out.Runs = append(out.Runs, v1.Run{
-			Goal: v1.Goal{Model: run.Goal.Model.String(), Seq: run.Goal.Seq, By: run.Goal.By, At: run.Time, Roles: run.Goal.Roles, Destroy: run.Goal.Destroy},
-			Last: run.Last, Decisions: run.Decisions, Diverged: run.Diverged, Outcome: run.Outcome,
+			Goal: v1.Goal{Model: one.Goal.Model.String(), Seq: one.Goal.Seq, By: one.Goal.By, At: one.Time, Roles: one.Goal.Roles, Destroy: one.Goal.Destroy},
+			Last: one.Last, Decisions: one.Decisions, Diverged: one.Diverged, Outcome: one.Outcome,
 		})
 	}
 	for _, d := range r.Report.Divergences {
@@ -58,15 +58,15 @@ func decisionOf(d *replay.Decision) *v1.Decision {
 }
 
 // momentOf is the state of a cluster in the form that its present state has.
-func momentOf(name string, s *history.State, p *plan.Planner) *v1.Moment {
+func momentOf(name string, machine *run.Machine) *v1.Moment {
 	m := &v1.Moment{ClusterDetail: v1.ClusterDetail{
-		Cluster: v1.Cluster{Name: name, Counts: map[string]int{}, States: map[string]int{}, Events: s.Seq},
+		Cluster: v1.Cluster{Name: name, Counts: map[string]int{}, States: map[string]int{}, Events: machine.State().Seq},
 		Members: []v1.Member{}, Running: []v1.Item{}, Failed: []v1.Item{}, Waiting: []v1.Wait{},
 	}, Items: []v1.Item{}}
-	items := p.Items()
-	fillSummary(&m.Cluster, s, p, items)
-	fillDetail(&m.ClusterDetail, s, p, items)
-	plan.SortForPeople(items)
+	items, tally := outlook.Items(machine.Plan()), outlook.Count(machine.Plan())
+	fillSummary(&m.Cluster, machine, tally)
+	fillDetail(&m.ClusterDetail, machine, tally)
+	outlook.SortForPeople(items)
 	for i := range items {
 		m.Items = append(m.Items, itemOf(&items[i]))
 	}

@@ -8,6 +8,9 @@
 //	JOIST_OUTPUTS      path of the file it writes its outputs to, one JSON object with exactly the declared names;
 //	                   a step without outputs need not write it
 //	JOIST_VALID_UNTIL  path of the file it may write an RFC 3339 time to, when its success expires
+//	JOIST_LATER        path of the file in which an apply or remove may say that it came to no end yet, which is no failure:
+//	                   one line, "retry after 30s: REASON" or "waiting for REASON". It is tried again; what it wrote
+//	                   elsewhere and its exit code do not count then
 //	JOIST_ACTION       apply, verify or remove
 //	JOIST_STEP         digest of the step
 //	JOIST_RUN          a mark by which what it started is found; of no other use
@@ -34,6 +37,7 @@ import (
 	"time"
 
 	"joist/engine/agent/wire"
+	"joist/engine/step"
 )
 
 // ErrInterrupted as the cause of a cancelled context makes the result say "interrupted" instead of "cancelled": the
@@ -146,8 +150,12 @@ func (s *Sandbox) Run(ctx context.Context, req wire.Request, log func(text strin
 	}
 	res.Outputs, res.ValidUntil, res.Reason = nil, nil, wire.Failed
 	var stop *stopError
-	if errors.As(err, &stop) {
+	var later *step.Later
+	switch {
+	case errors.As(err, &stop):
 		res.Reason = stop.reason
+	case errors.As(err, &later):
+		res.Reason, res.Later = wire.Later, out.redact(later.Error())
 	}
 	res.Error = wire.Clip(out.redact(err.Error()), wire.MaxError)
 	return res
@@ -246,6 +254,11 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 		return stopped(limited, timeoutOf(req))
 	case code < 0:
 		return errors.New("the step's script was killed by a signal")
+	}
+	if err := postponed(dir, req); err != nil {
+		return err
+	}
+	switch {
 	case code > 0:
 		return fmt.Errorf("the step's script ended with exit code %d", code)
 	}
@@ -325,6 +338,7 @@ func (s *Sandbox) environment(dir string, req wire.Request) []string {
 		"JOIST_INPUTS=" + filepath.Join(dir, wire.InputsFile),
 		"JOIST_OUTPUTS=" + filepath.Join(dir, wire.OutputsFile),
 		"JOIST_VALID_UNTIL=" + filepath.Join(dir, wire.ValidFile),
+		"JOIST_LATER=" + filepath.Join(dir, wire.LaterFile),
 		"JOIST_ACTION=" + string(req.Action),
 		"JOIST_STEP=" + req.Step,
 		envMark + "=" + s.mark(req.ID),
@@ -344,6 +358,24 @@ func interpreter(script []byte) []string {
 		return []string{line[:i], strings.TrimSpace(line[i:])}
 	}
 	return []string{line}
+}
+
+// postponed gives what a script wrote to say that it came to no end yet: a *step.Later, or an error about that.
+func postponed(dir string, req wire.Request) error {
+	raw, err := readBounded(filepath.Join(dir, wire.LaterFile), 4<<10)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot read what the step waits for: %w", err)
+	case len(raw) == 0:
+		return nil
+	case req.Action == wire.Verify:
+		return errors.New("the step wrote to $JOIST_LATER in its verify, which may only say yes or no")
+	}
+	later, err := step.ParseLater(string(raw))
+	if err != nil {
+		return fmt.Errorf("what the step wrote to $JOIST_LATER cannot be read: %w", err)
+	}
+	return later
 }
 
 // collect reads what a successful script wrote.

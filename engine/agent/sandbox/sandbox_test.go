@@ -71,7 +71,7 @@ func TestWhatAScriptSees(t *testing.T) {
 	dir := filepath.Join(s.cfg.Root, runPrefix+s.mark(r.ID))
 	want := strings.Join([]string{
 		dir,
-		"HOME=" + dir, "JOIST_ACTION=apply", "JOIST_INPUTS=" + dir + "/inputs.json", "JOIST_OUTPUTS=" + dir + "/outputs.json",
+		"HOME=" + dir, "JOIST_ACTION=apply", "JOIST_INPUTS=" + dir + "/inputs.json", "JOIST_LATER=" + dir + "/later", "JOIST_OUTPUTS=" + dir + "/outputs.json",
 		"JOIST_RUN=" + s.mark(r.ID), "JOIST_STEP=sha256:abc", "JOIST_VALID_UNTIL=" + dir + "/valid_until", "LANG=C.UTF-8",
 		"PATH=" + DefaultPath, "PWD=" + dir,
 		"inputs.json", "lib", "run.sh", "step",
@@ -111,6 +111,10 @@ func TestOutcomes(t *testing.T) {
 		"fails with output": {"printf '{\"a\": \"x\"}' >$JOIST_OUTPUTS; exit 1", object, wire.Failed, "exit code 1", "", 1},
 		"signal":            {"kill -9 $$", nil, wire.Failed, "killed by a signal", "", -1},
 		"valid until":       {"echo tomorrow >$JOIST_VALID_UNTIL", nil, wire.Failed, "no RFC 3339 time", "", 0},
+		"retry after":       {"echo 'retry after 30s: no quorum' >$JOIST_LATER; exit 1", object, wire.Later, "retry after 30s: no quorum", "", 1},
+		"waiting for":       {"echo waiting for the leader >$JOIST_LATER", nil, wire.Later, "waiting for the leader", "", 0},
+		"soon":              {"echo soon >$JOIST_LATER", nil, wire.Failed, "what the step wrote to $JOIST_LATER cannot be read", "", 0},
+		"killed and later":  {"echo waiting for x >$JOIST_LATER; kill -9 $$", nil, wire.Failed, "killed by a signal", "", -1},
 		"no interpreter":    {"", nil, wire.Failed, "cannot start the step's script", "", -1},
 	} {
 		t.Run(name, func(t *testing.T) {

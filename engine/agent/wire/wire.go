@@ -152,6 +152,7 @@ const (
 	TimedOut    Reason = "timed-out"   // it was ended because its time was over
 	Cancelled   Reason = "cancelled"   // it was ended, or never started, because of a Cancel
 	Interrupted Reason = "interrupted" // the agent died while it ran; what was left of it has been ended
+	Later       Reason = "later"       // the step asks to be tried again later: Result.Later says when, or for what
 	Refused     Reason = "refused"     // the agent would not run it: stale epoch, other incarnation, wrong stage, malformed
 )
 
@@ -165,6 +166,7 @@ type Result struct {
 	Error      string          `json:"error,omitempty"`       // one sentence for people; empty if OK
 	Outputs    json.RawMessage `json:"outputs,omitempty"`     // JSON object with the declared names, if OK
 	ValidUntil *time.Time      `json:"valid_until,omitempty"` // when the success expires; nil for never
+	Later      string          `json:"later,omitempty"`       // what the step wrote to $JOIST_LATER, one line, if that is the Reason
 	ExitCode   int             `json:"exit_code"`             // -1 if it did not exit by itself
 	Started    time.Time       `json:"started"`               // by the node's clock; zero if it never started
 	Ended      time.Time       `json:"ended"`
@@ -359,6 +361,7 @@ const (
 	InputsFile  = "inputs.json"
 	OutputsFile = "outputs.json"
 	ValidFile   = "valid_until"
+	LaterFile   = "later"
 
 	ArtifactsDir = "artifacts" // a folder with a symbolic link for each artifact, named as the step calls it
 )
@@ -366,7 +369,7 @@ const (
 // Reserved reports whether a step's file may not have this name, because the agent makes a file of that name.
 func Reserved(name string) bool {
 	switch name {
-	case ScriptFile, InputsFile, OutputsFile, ValidFile, ArtifactsDir:
+	case ScriptFile, InputsFile, OutputsFile, ValidFile, LaterFile, ArtifactsDir:
 		return true
 	}
 	return false

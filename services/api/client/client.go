@@ -200,6 +200,11 @@ func (c *Client) Plan(ctx context.Context, name string) (*v1.Plan, error) {
 	return get[v1.Plan](ctx, c, cluster(name, "/plan"))
 }
 
+// PlanDestroy gives the plan of a cluster's destruction and changes nothing.
+func (c *Client) PlanDestroy(ctx context.Context, name string) (*v1.Plan, error) {
+	return ask[v1.Plan](ctx, c, call{method: "GET", path: cluster(name, "/plan"), query: url.Values{"destroy": {"1"}}}, nil)
+}
+
 // Outputs gives what a cluster's workflow yields.
 func (c *Client) Outputs(ctx context.Context, name string) (*v1.Outputs, error) {
 	return get[v1.Outputs](ctx, c, cluster(name, "/outputs"))

@@ -59,11 +59,40 @@ type ClusterDetail struct {
 	Members []Member `json:"members"`
 	Running []Item   `json:"running"` // at most 200
 	Failed  []Item   `json:"failed"`  // at most 200, failures before what they block
-	Waiting []Wait   `json:"waiting"` // why instances wait, most first
+	Waiting []Wait   `json:"waiting"` // why instances wait, the nearest reason of each, most first
+	Skipped []Item   `json:"skipped,omitempty"`
+
+	Blocked  []Blockage `json:"blocked"`  // what is at the bottom of everything that waits or is blocked, what needs a person first
+	Rollouts []Rollout  `json:"rollouts"` // of the goal
 
 	// Digests are those of the cluster's live entries by service (names, certs, balance): equal entries have equal
 	// digests. A service without entries of the cluster is left out.
 	Digests map[string]string `json:"digests,omitempty"`
+}
+
+// Blockage is one thing that instances are blocked by, or wait for, in the end.
+type Blockage struct {
+	By        string   `json:"by"` // failure, approval, trust, budget, cancel, transition
+	Says      string   `json:"says"`
+	Instance  string   `json:"instance,omitempty"` // the root, if it is an instance
+	Node      string   `json:"node,omitempty"`     // the root, if it is a node
+	Cause     *Cause   `json:"cause,omitempty"`    // what is with the root
+	Count     int      `json:"count"`              // instances that it keeps, itself included
+	Instances []string `json:"instances"`          // the first few of them
+}
+
+// Rollout is how far a rollout is. Its places and its breaker belong to the cluster and outlast goals.
+type Rollout struct {
+	Name      string   `json:"name"`
+	Tasks     []string `json:"tasks"`
+	Nodes     int      `json:"nodes"`            // before the change: what percentages are of
+	Limit     int      `json:"limit"`            // places that may be taken now
+	Places    []string `json:"places,omitempty"` // nodes that hold one
+	Proven    int      `json:"proven"`           // nodes done since a person's last change
+	Failures  int      `json:"failures"`         // since the breaker was last closed
+	StopAfter int      `json:"stop_after"`       // failures that open the breaker
+	Stopped   bool     `json:"stopped"`          // the breaker is open: nothing further of the group starts, in any run
+	Broke     string   `json:"broke,omitempty"`  // an instance that failed for good
 }
 
 // Member is a node of a cluster.
@@ -96,7 +125,8 @@ type Source struct {
 // Apply asks to make a declaration the goal: POST /v1/clusters.
 type Apply struct {
 	Source
-	By string `json:"by,omitempty"` // who asks; empty for the user at the other end of the socket
+	By   string `json:"by,omitempty"`   // who asks; empty for the user at the other end of the socket
+	Plan *Plan  `json:"plan,omitempty"` // what was planned: exactly that is done, or the answer is 409 and says what changed
 }
 
 // Accepted says what became of a change.
@@ -107,32 +137,6 @@ type Accepted struct {
 	Last     uint64              `json:"last"` // newest event of the cluster's journal; what was asked for lies before it
 	Roles    map[string][]string `json:"roles,omitempty"`
 	Warnings string              `json:"warnings,omitempty"`
-}
-
-// Plan is every instance with its verdict, the dangerous first.
-type Plan struct {
-	Cluster  string         `json:"cluster"`
-	Changes  bool           `json:"changes"` // whether anything is not as it should be
-	Counts   map[string]int `json:"counts"`  // instances by verdict
-	Items    []Item         `json:"items"`
-	Warnings string         `json:"warnings,omitempty"`
-}
-
-// Item is one instance of a plan.
-type Item struct {
-	Instance string  `json:"instance"` // task[node], or task
-	Task     string  `json:"task"`
-	Node     string  `json:"node,omitempty"`
-	Step     string  `json:"step,omitempty"`
-	Verdict  string  `json:"verdict"` // unchanged, kept, run, run if changed, replace, remove, blocked, absent
-	State    string  `json:"state"`   // in place, running, ready, waiting, failed, blocked, absent, removing
-	Because  string  `json:"because,omitempty"`
-	Of       string  `json:"of,omitempty"` // instance that brought it about
-	Waits    string  `json:"waits,omitempty"`
-	Attempt  int     `json:"attempt,omitempty"`
-	Error    string  `json:"error,omitempty"`
-	Seconds  float64 `json:"seconds,omitempty"` // how long the last success took
-	Agent    string  `json:"agent,omitempty"`   // node that executes what is in flight
 }
 
 // Replay is what came of running the core again over a cluster's journal: GET /v1/clusters/{c}/replay.
@@ -222,9 +226,9 @@ type Outputs struct {
 
 // Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
 type Action struct {
-	Action   string `json:"action"`             // retry, cancel, close-breaker, force, wipe
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, wipe
 	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
-	Instance string `json:"instance,omitempty"` // of force
+	Instance string `json:"instance,omitempty"` // of force and skip
 	Reason   string `json:"reason,omitempty"`
 	By       string `json:"by,omitempty"`
 }
@@ -234,6 +238,7 @@ const (
 	Retry        = "retry"         // the same goal again: failures are forgotten
 	Cancel       = "cancel"        // nothing further starts until the next goal
 	CloseBreaker = "close-breaker" // a stopped rollout may go on
+	Skip         = "skip"          // the goal is pursued without an instance; needs a reason
 	Force        = "force"         // an instance runs again whatever its memo says
 	WipeAll      = "wipe"          // every machine is wiped, disks included, and the cluster built anew
 )

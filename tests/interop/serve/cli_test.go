@@ -109,7 +109,7 @@ func TestCommandLine(t *testing.T) {
 	e.want(1, `did you mean "demo"?`, "status", "dmo")
 	e.want(1, `did you mean "touch[m-525400990001]"?`, "why", "demo/touch[m-525400990010]")
 	e.want(1, `did you mean "touch[m-525400990001]"?`, "force", "demo/tuch[m-525400990001]")
-	e.want(1, "this cluster has no rollout", "close-breaker", "members", "--cluster", "demo")
+	e.want(1, "this cluster has no rollout", "breaker", "close", "members", "--cluster", "demo")
 
 	cmd, out = apply()
 	e.eventually("apply follows", func() bool { return out.String() != "" })
@@ -144,7 +144,7 @@ func TestJSON(t *testing.T) {
 		{0, "apply " + file + " --no-wait"}, {1, "apply /no/file"}, {0, "plan"}, {3, "plan --detailed-exitcode"}, {0, "status demo"}, {2, "status a b"},
 		{1, "watch nobody"}, {0, "why demo/touch[m-525400990001]"}, {1, "why demo/nothing"}, {0, "show touch[m-525400990001]"}, {1, "show touch[x]"},
 		{0, "outputs demo"}, {1, "outputs nobody"}, {0, "retry demo --no-wait"}, {1, "retry nobody"}, {0, "force touch[m-525400990001]"}, {1, "force nothing"},
-		{1, "close-breaker nothing"}, {2, "close-breaker"}, {0, "cancel demo"}, {1, "cancel nobody"}, {0, "cert --cluster demo --dir " + filepath.Join(t.TempDir(), "pki")}, {1, "cert --cluster nobody"},
+		{1, "breaker close nothing"}, {2, "breaker close"}, {0, "breaker list demo"}, {1, "skip demo/nothing --reason x"}, {0, "cancel demo"}, {1, "cancel nobody"}, {0, "cert --cluster demo --dir " + filepath.Join(t.TempDir(), "pki")}, {1, "cert --cluster nobody"},
 		{0, "node list"}, {0, "node show m-525400990001"}, {1, "node show nobody"}, {1, "node approve m-525400990001 00000000"}, {2, "node approve"},
 		{2, "node power m-525400990001 explode"}, {1, "node power m-525400990001 on"}, {1, "node console m-525400990001"}, {2, "node nothing"},
 		{0, "events"}, {2, "events --since yesterday"}, {0, "pack check " + dir}, {1, "pack check " + broken}, {1, "pack check /no/folder"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"joist/engine/history"
+	"joist/engine/outlook"
 	"joist/engine/plan"
 	"joist/engine/step"
 	"joist/workflows/lang/diag"
@@ -24,7 +25,7 @@ func (t *trial) plan() {
 		return
 	}
 	verdicts := map[string]string{}
-	for _, it := range t.sim.Plan().Items() {
+	for _, it := range outlook.Items(t.sim.Plan()) {
 		verdicts[it.Target.String()] = it.Verdict.String()
 	}
 	for _, r := range t.sim.Plan().Removals() {
@@ -103,7 +104,7 @@ func (t *trial) check() {
 // failures lists what failed, for the reader of a test that did not come out.
 func (t *trial) failures() string {
 	var b strings.Builder
-	for _, it := range t.sim.Plan().Items() {
+	for _, it := range outlook.Items(t.sim.Plan()) {
 		if it.Error != "" && b.Len() < 400 {
 			fmt.Fprintf(&b, "; %s: %s", it.Target, it.Error)
 		}
