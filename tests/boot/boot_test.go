@@ -215,6 +215,18 @@ func TestCarrierOnTheSecondInterface(t *testing.T) {
 	receive(t, e.nodes, "report of the node")
 }
 
+// A machine whose time stamp counter Linux has measured wrong, as on a busy host, goes on by another clock.
+func TestClockRunsWrong(t *testing.T) {
+	t.Parallel()
+	requireTools(t, tools)
+	set := buildSet(t, bootset.Virt)
+	e := startEngine(t, assignment(set), serveImage(set))
+	m := &machine{name: "clock", set: set, engine: e, append: "tsc=reliable tsc_early_khz=800000"}
+	m.start(t)
+	m.see(t, m.agent, "the machine's clock ran wrong; another clock source is in use now")
+	receive(t, e.nodes, "report of the node")
+}
+
 // A machine whose network card nobody drives says so, and goes on trying.
 func TestNoDriver(t *testing.T) {
 	t.Parallel()

@@ -82,6 +82,9 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	} else if !from.Equal(to) {
 		log.Info("clock set", "from", from.UTC(), "to", to.UTC())
 	}
+	paced := make(chan struct{})
+	go func() { defer close(paced); KeepPace(ctx, log) }()
+	defer func() { <-paced }() // the node stage goes on with the clock source that it finds
 	var lease *Lease
 	err = retry(ctx, report, func() error {
 		lease, err = Network(ctx, params.MAC, moreDrivers(log), log)
