@@ -334,6 +334,9 @@ func (p *Planner) nodeOf(t history.Target) int {
 // Fresh lists the instances that were decided to be ready, to be removed or to run, since it was last called, in the
 // order of the decisions.
 func (p *Planner) Fresh() []history.Target {
+	// Removals are looked at again in the order of what happened. That says nothing of them, and events that are told
+	// together would come to other decisions than the same ones told one by one.
+	slices.SortFunc(p.remove.fresh, compareTargets)
 	fresh := append(p.remove.fresh, p.fresh...)
 	p.remove.fresh, p.fresh = nil, nil
 	return fresh
