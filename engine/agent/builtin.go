@@ -110,7 +110,12 @@ func keyAt(action wire.Action, in keyPlace) (json.RawMessage, error) {
 }
 
 func applyKey(in keyPlace, csr string) (string, error) {
-	if err := os.MkdirAll(filepath.Dir(in.Path), 0o700); err != nil {
+	dir := filepath.Dir(in.Path)
+	// What lies above the folder of keys is not secret: programs that run under users of their own pass through it.
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", fmt.Errorf("cannot make the key's directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("cannot make the key's directory: %w", err)
 	}
 	key, err := loadKey(in.Path)
