@@ -123,9 +123,12 @@ func (s *Server) destroy(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request) error {
 	return one(w, r, "cluster", func(name string) (any, error) {
-		instance, err := checkInstance(name, r.URL.Query().Get("instance"))
-		if err != nil {
-			return nil, err
+		instance := r.URL.Query().Get("instance")
+		if instance != "" { // none asks for the one that came last
+			var err error
+			if instance, err = checkInstance(name, instance); err != nil {
+				return nil, err
+			}
 		}
 		return s.cfg.Instances.Why(r.Context(), name, instance)
 	})

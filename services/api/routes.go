@@ -39,7 +39,7 @@ func (s *Server) routes() []route {
 		r("DELETE", "/v1/clusters/{cluster}", "destroy a cluster", s.destroy),
 		r("GET", "/v1/clusters/{cluster}/plan", "every instance and what is to happen to it (?destroy=1: if the cluster were destroyed)", s.plan),
 		r("GET", "/v1/clusters/{cluster}/outputs", "what the workflow yields", s.outputs),
-		r("GET", "/v1/clusters/{cluster}/why", "why an instance is as it is (?instance=task[node])", s.why),
+		r("GET", "/v1/clusters/{cluster}/why", "why an instance is as it is (?instance=task[node]; without, the one that came last)", s.why),
 		r("GET", "/v1/clusters/{cluster}/replay", "run the core again over the journal and compare (?run=event&at=event)", s.replay),
 		r("GET", "/v1/clusters/{cluster}/instances/{instance}", "one instance and the log of its last attempt", s.instance),
 		r("POST", "/v1/clusters/{cluster}/actions", "retry, cancel, close-breaker, force, skip or wipe", s.act),

@@ -92,6 +92,7 @@ func TestWholeLife(t *testing.T) {
 	e.want(cli.OK, []string{"cluster demo converged", "member[n1] done", "names = ", "last step done"}, "apply", file)
 	e.want(cli.OK, []string{"nothing to do: 4 unchanged"}, "plan", "--detailed-exitcode")
 	e.want(cli.OK, []string{"nothing to do: 4 unchanged"}, "plan", file, "--detailed-exitcode")
+	e.want(cli.OK, []string{"WAITED", "TOOK", "in all"}, "path", "demo")
 	e.want(cli.OK, []string{"member[n1] is unchanged", "it had never run", "set goal"}, "why", "demo/member[n1]")
 	e.want(cli.OK, []string{"converged", "2/2 online"}, "status")
 	e.want(cli.OK, []string{"n1", "4 in place"}, "status", "demo")

@@ -273,15 +273,22 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 	if err != nil {
 		return nil, a.told(err)
 	}
-	t := targetOf(instance)
-	why := &v1.Why{Instance: instance}
+	t, why := targetOf(instance), &v1.Why{Instance: instance}
 	seqs := map[uint64]bool{}
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		if instance == "" {
+			if t = lastInPlace(s, p); t.Task != "" {
+				why.Instance = t.String()
+			}
+		}
 		if p.Cell(t) == nil && s.Row(t) == nil {
 			return
 		}
 		for _, l := range p.Why(t) {
 			link := v1.Link{Says: l.Says, Seq: l.Seq}
+			if row := s.Row(l.Of); row != nil && row.Phase == history.InPlace && l.Seq == row.Started {
+				link.Begun, link.Done = row.Begun.UTC(), row.Done.UTC()
+			}
 			if l.Of != (history.Target{}) {
 				link.Instance = l.Of.String()
 			}
@@ -291,6 +298,9 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 	}); err != nil {
 		return nil, err
 	}
+	if why.Chain == nil && instance == "" {
+		return why, nil // nothing is in place yet
+	}
 	if why.Chain == nil {
 		return nil, noInstance(ctx, loop, name, instance)
 	}
@@ -299,6 +309,18 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 		why.Chain[i].At = times[why.Chain[i].Seq]
 	}
 	return why, nil
+}
+
+// lastInPlace is the instance that came to be in place last: where the way that took longest ends.
+func lastInPlace(s *history.State, p *plan.Planner) history.Target {
+	var last history.Target
+	var at uint64
+	for _, it := range outlook.Items(p) {
+		if row := s.Row(it.Target); row != nil && row.Phase == history.InPlace && row.Ended > at {
+			at, last = row.Ended, it.Target
+		}
+	}
+	return last
 }
 
 var errFound = errors.New("found")

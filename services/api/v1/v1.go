@@ -201,6 +201,9 @@ type Link struct {
 	Says     string    `json:"says"`
 	Seq      uint64    `json:"seq,omitempty"` // event of the cluster's journal that it rests on
 	At       time.Time `json:"at,omitzero"`   // of that event
+
+	Begun time.Time `json:"begun,omitzero"` // of a start that came to a success since
+	Done  time.Time `json:"done,omitzero"`
 }
 
 // Instance is the history of one instance.
