@@ -16,7 +16,7 @@ import (
 	"joist/workflows/lang"
 )
 
-//go:embed base etcd
+//go:embed base etcd kubernetes
 var shipped embed.FS
 
 // Limits of a pack's files.

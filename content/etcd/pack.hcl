@@ -68,6 +68,7 @@ step "member" {
   input "name" { type = string }
   input "initial" { type = map(url) }
   input "state" { type = string }
+  input "programs" { type = string }
   input "key" { type = path }
   input "identity" { type = certificate }
   output "client_url" { type = url }
@@ -88,6 +89,16 @@ step "member" {
 workflow "cluster" {
   role "member" { min = 1 }
   input "domain" { type = fqdn }
+  input "authority" {
+    type     = string
+    optional = true
+    doc      = "an authority of the cluster for etcd alone; left out, the cluster's intermediate"
+  }
+  input "programs" {
+    type    = string
+    default = "/usr/bin"
+    doc     = "the folder of the program etcd"
+  }
   output "url" { value = task.front.url }
   output "endpoints" { value = [for name, m in all.member : m.client_url] }
 
@@ -108,13 +119,13 @@ workflow "cluster" {
   task "cert" {
     step  = base.certificate
     each  = role.member
-    with  = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"] }
+    with  = { csr = task.key.csr, profile = "peer", names = [task.name.fqdn, "etcd.${input.domain}"], authority = input.authority }
     after = [task.front]
   }
   task "hosts" {
     step = base.hosts
     each = role.member
-    with = { entries = all.name }
+    with = { entries = all.name, section = "etcd" }
   }
   task "disk" {
     step = base.data_disk
@@ -147,6 +158,7 @@ workflow "cluster" {
       name     = node.name
       initial  = task.seat.initial
       state    = task.seat.state
+      programs = input.programs
       key      = task.key.path
       identity = task.cert.certificate
     }

@@ -8,11 +8,12 @@ set -eu
 	read -r initial
 	read -r state
 	read -r key
+	read -r programs
 	cat >cert.pem
 } <<EOT
 $(jq -r '.name, (.initial[.name] | sub("^https://"; "") | sub(":[0-9]+$"; "")),
 	(.initial | to_entries | sort_by(.key) | map(.key + "=" + .value) | join(",")),
-	.state, .key, .identity.leaf + .identity.chain' "$JOIST_INPUTS")
+	.state, .key, .programs, .identity.leaf + .identity.chain' "$JOIST_INPUTS")
 EOT
 dir=/etc/joist-etcd
 unit=/etc/systemd/system/joist-etcd.service
@@ -33,7 +34,7 @@ After=network.target
 Type=notify
 User=etcd
 LoadCredential=key.pem:$key
-ExecStart=/usr/bin/etcd --name $name --data-dir /var/lib/etcd/data \\
+ExecStart=$programs/etcd --name $name --data-dir /var/lib/etcd/data \\
   --initial-cluster $initial --initial-cluster-state $state --initial-cluster-token joist-etcd \\
   --initial-advertise-peer-urls https://$fqdn:2380 --listen-peer-urls https://0.0.0.0:2380 \\
   --advertise-client-urls https://$fqdn:2379 --listen-client-urls https://0.0.0.0:2379 \\

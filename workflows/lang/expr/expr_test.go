@@ -79,6 +79,8 @@ func TestEval(t *testing.T) {
 		{`cidrsubnet("10.0.0.0/16", 8, 3)`, `"10.0.3.0/24"`},
 		{`cidrcontains("10.0.0.0/16", "10.0.9.9")`, `true`},
 		{`cidrprefix("10.0.0.0/16")`, `16`},
+		{`cidrsize("10.0.0.0/16")`, `65536`},
+		{`cidrsize("2001:db8::/64")`, `18446744073709551616`},
 		{`replace(upper("a.b"), ".", "-")`, `"A-B"`},
 		{`format("%s:%d", node.name, 2379)`, `"n1:2379"`},
 		{`lookup({ a = 1 }, "b", 2)`, `2`},

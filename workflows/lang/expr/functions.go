@@ -33,7 +33,7 @@ var table = map[string]function.Function{
 	"tomap": conversion(cty.Map(cty.DynamicPseudoType)),
 
 	"kib": scaled(1 << 10), "mib": scaled(1 << 20), "gib": scaled(1 << 30), "tib": scaled(1 << 40),
-	"cidrhost": cidrHostFunc, "cidrsubnet": cidrSubnetFunc, "cidrprefix": cidrPrefixFunc, "cidrcontains": cidrContainsFunc,
+	"cidrhost": cidrHostFunc, "cidrsubnet": cidrSubnetFunc, "cidrprefix": cidrPrefixFunc, "cidrcontains": cidrContainsFunc, "cidrsize": cidrSizeFunc,
 }
 
 // Functions lists the names of all functions, sorted.
@@ -220,6 +220,20 @@ var cidrPrefixFunc = function.New(&function.Spec{
 	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 		p, err := prefixArg(args[0])
 		return cty.NumberIntVal(int64(p.Bits())), err
+	},
+})
+
+// cidrSizeFunc is how many addresses a network has.
+var cidrSizeFunc = function.New(&function.Spec{
+	Params: []function.Parameter{networkParam},
+	Type:   function.StaticReturnType(cty.Number),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		p, err := prefixArg(args[0])
+		if err != nil {
+			return cty.NilVal, err
+		}
+		size := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
+		return cty.NumberVal(new(big.Float).SetInt(size)), nil
 	},
 })
 

@@ -1,0 +1,10 @@
+#!/bin/sh
+# A node is in the cluster once it is Ready. One that is gone already is fine.
+set -eu
+# shellcheck source=/dev/null
+. ./kubectl.sh
+name=$(jq -r .name "$JOIST_INPUTS")
+case $JOIST_ACTION in
+apply) k wait --for=condition=Ready "node/$name" --timeout=60s ;;
+remove) k delete node "$name" --ignore-not-found --wait=true --timeout=60s ;;
+esac

@@ -1,0 +1,37 @@
+#!/bin/sh
+# One file of public keys from the requests of all members. A key that left the set stays as long as its tokens may
+# live. The apiserver reads the file when it starts, so a running one is restarted if the file changed.
+set -eu
+# shellcheck source=/dev/null
+. ./lib.sh
+dir=/var/lib/joist/token-keys
+file=/etc/kubernetes/token-keys.pem
+if [ "$JOIST_ACTION" = remove ]; then
+	rm -rf "$dir" "$file"
+	exit 0
+fi
+mkdir -p "$dir" new
+jq -r '.keys | to_entries[] | "\(.key) \(.value | @base64)"' "$JOIST_INPUTS" >requests
+while read -r name request; do
+	echo "$request" | base64 -d | openssl req -noout -pubkey >public
+	cp public "new/$name-$(sha256sum <public | cut -c 1-16).pem"
+done <requests
+for old in "$dir"/*.pem; do
+	[ -e "$old" ] || continue
+	if [ -e "new/${old##*/}" ]; then
+		rm -f "$old.left"
+	elif [ ! -e "$old.left" ]; then
+		touch "$old.left"
+	fi
+done
+cp new/*.pem "$dir"
+find "$dir" -name '*.left' -mmin "+$(($(jq .life "$JOIST_INPUTS") * 60))" | while read -r left; do rm -f "${left%.left}" "$left"; done
+cat "$dir"/*.pem >wanted
+if ! cmp -s wanted "$file"; then
+	put 0644 "$file" <wanted
+	if systemctl is-active --quiet joist-apiserver; then
+		systemctl restart joist-apiserver
+		until curl -sf --cacert /etc/kubernetes/identities/kube-apiserver/ca.pem https://127.0.0.1:6443/readyz >ready; do sleep 1; done
+	fi
+fi
+echo "{\"file\": \"$file\"}" >"$JOIST_OUTPUTS"
