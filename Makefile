@@ -10,7 +10,7 @@ UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim|ar
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz soak bench demo demo-down lock clean
+.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz soak bench demo demo-etcd demo-down lock clean
 
 all: build
 
@@ -81,8 +81,11 @@ bench: ## JSON lines of what is promised about speed; BENCH="-only dns" for a pa
 	@CGO_ENABLED=0 go build -o build/bench/bench ./tests/bench
 	@build/bench/bench -out build/bench $(BENCH)
 
-demo: deps-demo build ## three machines become an etcd cluster
-	@tests/demo/demo.sh up
+demo: deps-demo build ## one control-plane machine (CONTROL=3 for three) and two workers become a Kubernetes cluster
+	@tests/demo/demo.sh up kubernetes
+
+demo-etcd: deps-demo build ## three machines become an etcd cluster
+	@tests/demo/demo.sh up etcd
 
 demo-down: build
 	@tests/demo/demo.sh down
