@@ -141,6 +141,22 @@ type PlaceReturned struct {
 	Proven  bool   `json:"proven,omitempty"` // something of the group is in place: as a canary the node has done its part
 }
 
+// Settling begins the watch of a node whose whole group is in place: it keeps its place until then, and until verifies have
+// found it so.
+type Settling struct {
+	Rollout string    `json:"rollout"`
+	Node    string    `json:"node"`
+	Until   time.Time `json:"until"`
+}
+
+// Watched is what the verify at the end of a watch found. What is not OK is a failure of its rollout, and drift.
+type Watched struct {
+	Target
+	Rollout  string `json:"rollout"`
+	OK       bool   `json:"ok"`
+	Observed string `json:"observed,omitempty"` // what was found, if it is not OK
+}
+
 // BreakerClosed is a person's word that a stopped rollout may go on.
 type BreakerClosed struct {
 	Rollout string `json:"rollout"`
@@ -226,6 +242,8 @@ func TargetOf(e Event) (Target, bool) {
 		return e.Target, true
 	case Skipped:
 		return e.Target, true
+	case Watched:
+		return e.Target, true
 	case Drifted:
 		return e.Target, true
 	case Expired:
@@ -239,11 +257,11 @@ func TargetOf(e Event) (Target, bool) {
 // have been reported to have failed, or been given up.
 func Told(e Event) bool {
 	switch e := e.(type) {
-	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Watched, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
-	case Started, Failed, Discharged, PlaceReturned, Expired, Stirred, Resumed, Rested:
+	case Started, Failed, Discharged, PlaceReturned, Settling, Expired, Stirred, Resumed, Rested:
 	}
 	return false
 }
@@ -260,6 +278,8 @@ func (Discharged) kind() string    { return "discharged" }
 func (PlaceReturned) kind() string { return "place.returned" }
 func (BreakerClosed) kind() string { return "breaker.closed" }
 func (Forced) kind() string        { return "forced" }
+func (Settling) kind() string      { return "settling" }
+func (Watched) kind() string       { return "watched" }
 func (Skipped) kind() string       { return "skipped" }
 func (Drifted) kind() string       { return "drifted" }
 func (Expired) kind() string       { return "expired" }
@@ -338,7 +358,7 @@ func complete(e Event) error {
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
-	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 

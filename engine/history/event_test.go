@@ -10,9 +10,9 @@ import (
 // TestTold: every kind of event is either told to the engine or decided by it, and this list says which.
 func TestTold(t *testing.T) {
 	told := map[string]bool{
-		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "breaker.closed": true, "forced": true, "skipped": true, "drifted": true,
+		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "breaker.closed": true, "forced": true, "skipped": true, "drifted": true, "watched": true,
 		"cancelled": true, "ticked": true, "succeeded": true,
-		"started": false, "failed": false, "discharged": false, "place.returned": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
+		"started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}
 	for _, kind := range history.Kinds() {
 		e, err := history.Decode(journal.Record{Kind: kind, Version: 1, Data: []byte(`{"node":"n","task":"t"}`)})

@@ -45,9 +45,14 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case PlaceReturned:
 		b := s.budget(e.Rollout)
 		delete(b.Places, e.Node)
+		delete(b.Settling, e.Node)
 		if e.Proven {
 			b.Proven[e.Node] = true
 		}
+	case Settling:
+		s.budget(e.Rollout).Settling[e.Node] = Watch{Until: e.Until, Seq: seq, Seen: map[string]bool{}}
+	case Watched:
+		s.foldWatched(e)
 	case BreakerClosed:
 		s.budget(e.Rollout).Failures = 0
 	case Forced:
@@ -90,6 +95,25 @@ func (s *State) wiped(node string) {
 	}
 }
 
+// foldWatched takes in what the verify at the end of a watch found: something that is not in place any more has failed.
+func (s *State) foldWatched(e Watched) {
+	b := s.budget(e.Rollout)
+	w, watching := b.Settling[e.Node]
+	switch {
+	case !watching:
+	case e.OK:
+		if w.Seen == nil {
+			w.Seen = map[string]bool{}
+		}
+		w.Seen[e.Task] = true
+		b.Settling[e.Node] = w
+	case !e.OK:
+		delete(b.Settling, e.Node)
+		b.Failures++
+		s.row(e.Target).Drifted = e.Observed
+	}
+}
+
 func (s *State) foldCancelled(e Cancelled) {
 	s.Outcome, s.Detail = OutcomeCancelled, e.Says()
 	for _, c := range s.Columns {
@@ -116,6 +140,7 @@ func (s *State) foldReleased(e NodeReleased) {
 	n.Released, n.Online, n.Played = true, false, nil
 	for _, b := range s.Budgets {
 		delete(b.Places, e.Node)
+		delete(b.Settling, e.Node)
 	}
 	for _, c := range s.Columns {
 		if r := c.Row(-1); r != nil && r.Rests != nil {
@@ -161,6 +186,7 @@ func (s *State) foldGoal(e Goal) {
 		for _, b := range s.Budgets {
 			b.Failures = 0
 			clear(b.Proven)
+			clear(b.Settling) // the group may be another one: watched anew
 		}
 	}
 }
@@ -255,6 +281,7 @@ func (s *State) foldStarted(e Started) {
 	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	if e.Place != "" && e.Node != "" {
 		s.budget(e.Place).Places[e.Node] = true
+		delete(s.budget(e.Place).Settling, e.Node) // something is done again: what was watched is another thing
 	}
 }
 

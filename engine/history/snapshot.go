@@ -84,6 +84,9 @@ func Restore(version int, data []byte) (*State, error) {
 		if b.Places == nil {
 			b.Places = map[string]bool{}
 		}
+		if b.Settling == nil {
+			b.Settling = map[string]Watch{}
+		}
 		if b.Proven == nil {
 			b.Proven = map[string]bool{}
 		}

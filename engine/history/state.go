@@ -185,9 +185,17 @@ func (c *Column) Row(node int) *Row {
 
 // Budget is what a rollout has spent; it survives runs.
 type Budget struct {
-	Places   map[string]bool // nodes that hold a place
-	Failures int             // since the breaker was last closed
-	Proven   map[string]bool // nodes whose whole group came to be in place since the goal last changed
+	Places   map[string]bool  // nodes that hold a place
+	Failures int              // since the breaker was last closed
+	Settling map[string]Watch // of the nodes that hold a place, those that are watched
+	Proven   map[string]bool  // nodes whose whole group came to be in place since the goal last changed
+}
+
+// Watch is a node's watch before it gives its place back.
+type Watch struct {
+	Until time.Time
+	Seq   uint64          // event that began it
+	Seen  map[string]bool // tasks whose verify has found them in place since Until
 }
 
 // New is the state of an empty journal.
@@ -263,7 +271,7 @@ func (s *State) row(t Target) *Row {
 func (s *State) budget(rollout string) *Budget {
 	b := s.Budgets[rollout]
 	if b == nil {
-		b = &Budget{Places: map[string]bool{}, Proven: map[string]bool{}}
+		b = &Budget{Places: map[string]bool{}, Settling: map[string]Watch{}, Proven: map[string]bool{}}
 		s.Budgets[rollout] = b
 	}
 	return b
@@ -300,7 +308,12 @@ func (s *State) Clone() *State {
 	c.Wiping = maps.Clone(s.Wiping)
 	c.Budgets = make(map[string]*Budget, len(s.Budgets))
 	for name, b := range s.Budgets {
-		c.Budgets[name] = &Budget{Places: maps.Clone(b.Places), Failures: b.Failures, Proven: maps.Clone(b.Proven)}
+		copied := &Budget{Places: maps.Clone(b.Places), Settling: make(map[string]Watch, len(b.Settling)), Failures: b.Failures, Proven: maps.Clone(b.Proven)}
+		for node, w := range b.Settling {
+			w.Seen = maps.Clone(w.Seen)
+			copied.Settling[node] = w
+		}
+		c.Budgets[name] = copied
 	}
 	return &c
 }

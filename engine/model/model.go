@@ -250,9 +250,12 @@ type Rollout struct {
 	Tasks       []string
 	Roles       []string // the nodes it ranges over: roles of its tasks
 	Canaries    int
-	MaxInFlight Count // zero: 1
-	StopAfter   Count // zero: 1
-	Together    bool  // founding = "together"
+	Waves       []Count       // places at first, wave by wave; then MaxInFlight
+	MaxInFlight Count         // zero: 1
+	StopAfter   Count         // zero: 1
+	Settle      time.Duration // how long the group is watched, and then verified, before a place is given back
+	Spread      *Argument     // failure domain of a node, over RefNode; places are spread evenly over the domains. nil for none
+	Together    bool          // founding = "together"
 }
 
 // Count is a number of nodes, absolute or a percentage of the role's nodes before the change.

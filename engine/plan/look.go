@@ -1,6 +1,10 @@
 package plan
 
-import "joist/engine/history"
+import (
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/value"
+)
 
 // State is the history that is planned with. It must not be changed.
 func (p *Planner) State() *history.State { return p.state }
@@ -37,6 +41,11 @@ func (p *Planner) Absentees(name string) (first string, count int) {
 		}
 	}
 	return r.absentFirst, r.absentCount
+}
+
+// OfNode evaluates an expression about a node.
+func (p *Planner) OfNode(a *model.Argument, node string) (value.Value, error) {
+	return a.Expr.Eval(scope{p: p, node: p.state.Index(node)})
 }
 
 // Targets lists the nodes that a task has instances for, in order; one empty name for a single instance.

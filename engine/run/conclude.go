@@ -28,6 +28,9 @@ type Report struct {
 // Conclude turns the report of an attempt into the event that ends it. The second result is false for a report of an
 // attempt that is no longer in flight: it has been answered before, or given up.
 func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.Event, bool) {
+	if e, ok := m.concludeWatch(t, r); ok {
+		return e, true
+	}
 	row := m.state.Row(t)
 	if row == nil || row.Flight == nil || row.Started != r.ID {
 		return nil, false

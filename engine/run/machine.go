@@ -20,6 +20,8 @@ type Machine struct {
 	queue    []history.Target        // ready, not yet looked at
 	begun    map[history.Target]bool // in the current step
 	timers   timers
+	watches  timers                     // ends of watches, by rollout and node
+	watching map[history.Target]watched // verifies under way
 	rollouts []*group
 	groups   map[string]*group                  // by task
 	flights  map[string]map[history.Target]bool // attempts in flight, by the node that performs them; "" for services
@@ -59,7 +61,7 @@ type Outcome struct {
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
 		state: state, library: library, groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{},
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{},
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
@@ -198,6 +200,9 @@ func (m *Machine) advance(now time.Time) Outcome {
 	for _, t := range m.timers.until(now) {
 		m.ring(now, t)
 	}
+	for _, t := range m.watches.until(now) {
+		m.watch(now, t)
+	}
 	m.plan.Update()
 	for m.step(now) || m.lend(now) {
 		m.plan.Update()
@@ -207,6 +212,9 @@ func (m *Machine) advance(now time.Time) Outcome {
 	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: m.timers.next()}
 	if again := m.asks.next(); !again.IsZero() && m.state.Outcome != history.OutcomeCancelled && (out.Wake.IsZero() || again.Before(out.Wake)) {
 		out.Wake = again
+	}
+	if next := m.watches.next(); !next.IsZero() && m.state.Outcome != history.OutcomeCancelled && (out.Wake.IsZero() || next.Before(out.Wake)) {
+		out.Wake = next
 	}
 	m.events, m.effects = nil, nil
 	return out
@@ -244,6 +252,10 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		m.asked = map[string]asked{}
 	case history.Cancelled:
 		m.abortAll()
+	case history.Watched:
+		if g := m.groups[t.Task]; g != nil {
+			g.touched[t.Node] = true
+		}
 	case history.Succeeded:
 		for _, j := range e.Joins {
 			m.plan.Touch(history.Target{Task: j.Task})
@@ -271,6 +283,11 @@ func (m *Machine) touchNode(now time.Time, name string, before history.Node) {
 		m.restless[other] = true
 	}
 	m.excuse(now, name, before)
+	for _, g := range m.rollouts {
+		if g.domains != nil {
+			m.locate(g, m.state.Node(name))
+		}
+	}
 }
 
 // flight gives the attempt of an instance that is in flight, or nil.

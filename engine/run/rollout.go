@@ -24,15 +24,6 @@ const (
 	classLeaving
 )
 
-// Places turns a count into a number of nodes out of total: percentages are rounded down, and it is at least 1.
-func Places(c model.Count, total int) int {
-	n := c.N
-	if c.Percent {
-		n = total * c.N / 100
-	}
-	return max(n, 1)
-}
-
 // group is a rollout in pursuit: who waits for a place, in the order in which they are to have one.
 type group struct {
 	*model.Rollout
@@ -41,6 +32,7 @@ type group struct {
 	waiting map[string][]history.Target // of nodes that hold none, by node
 	queue   nodeQueue                   // those nodes
 	touched map[string]bool             // nodes that may be done
+	domains *domains                    // nil unless places are spread
 	founder string                      // a node that has completed the group; empty if none is known
 }
 
@@ -65,7 +57,9 @@ func (m *Machine) groupsOf() {
 		}
 		m.rollouts = append(m.rollouts, g)
 		m.findFounder(g)
+		m.spreads(g)
 	}
+	m.rewatch()
 }
 
 // count counts the nodes of some roles, each once.
@@ -138,15 +132,11 @@ func (m *Machine) open(g *group) bool {
 
 // free counts the places that may be taken now.
 func (m *Machine) free(g *group) int {
-	limit, taken := Places(g.MaxInFlight, g.total), 0
-	proven := 0
+	taken, proven := 0, 0
 	if spent := m.state.Budgets[g.Name]; spent != nil {
 		taken, proven = len(spent.Places), len(spent.Proven)
 	}
-	if proven < g.Canaries {
-		limit = min(g.Canaries-proven, limit)
-	}
-	return limit - taken
+	return Limit(g.Rollout, proven, g.total) - taken
 }
 
 func (m *Machine) holds(g *group, node string) bool {
@@ -167,7 +157,7 @@ func (m *Machine) Held(t history.Target) plan.Cause {
 	if !m.open(g) {
 		return plan.Cause{Kind: history.NoPlace, Of: m.broke(g), Text: "rollout " + g.Name + " was stopped by failures"}
 	}
-	if m.holds(g, t.Node) || m.free(g) > 0 {
+	if m.holds(g, t.Node) || m.free(g) > 0 && !m.crowded(g, t.Node) {
 		return plan.Cause{}
 	}
 	holders := slices.Sorted(maps.Keys(m.state.Budgets[g.Name].Places))
@@ -178,7 +168,11 @@ func (m *Machine) Held(t history.Target) plan.Cause {
 	if more := len(holders) - 5; more > 0 {
 		holders = append(holders[:5], fmt.Sprintf("%d more", more))
 	}
-	return plan.Cause{Kind: history.NoPlace, Of: of, Text: "the places of rollout " + g.Name + " are taken by " + strings.Join(holders, ", ")}
+	text := "the places of rollout " + g.Name + " are taken by "
+	if m.free(g) > 0 {
+		text = "its failure domain has its share of the places of rollout " + g.Name + ", which are taken by "
+	}
+	return plan.Cause{Kind: history.NoPlace, Of: of, Text: text + strings.Join(holders, ", ")}
 }
 
 // Rollout is how far a rollout is, for people.
@@ -188,6 +182,7 @@ type Rollout struct {
 	Total     int      // nodes before the change: what percentages are of
 	Limit     int      // places that may be taken now
 	Places    []string // nodes that hold one
+	Settling  []string // of those, that are watched
 	Proven    int      // nodes whose whole group came to be in place since a person's last change
 	Failures  int      // since the breaker was last closed
 	StopAfter int      // failures that open the breaker
@@ -202,6 +197,7 @@ func (m *Machine) Rollouts() []Rollout {
 		r := Rollout{Name: g.Name, Tasks: g.Tasks, Total: g.total, StopAfter: Places(g.StopAfter, g.total), Stopped: !m.open(g)}
 		if b := m.state.Budgets[g.Name]; b != nil {
 			r.Places, r.Proven, r.Failures = slices.Sorted(maps.Keys(b.Places)), len(b.Proven), b.Failures
+			r.Settling = slices.Sorted(maps.Keys(b.Settling))
 		}
 		r.Limit = m.free(g) + len(r.Places)
 		if r.Failures > 0 {
@@ -256,6 +252,12 @@ func (m *Machine) line(t history.Target) bool {
 // admit starts what has a place, or may take one, the first in order first. It reports whether anything happened.
 func (m *Machine) admit(now time.Time, g *group) bool {
 	did := false
+	var aside []queued // whose failure domains have their share
+	defer func() {
+		for _, q := range aside {
+			heap.Push(&g.queue, q)
+		}
+	}()
 	for {
 		if m.open(g) {
 			g.sort()
@@ -278,6 +280,10 @@ func (m *Machine) admit(now time.Time, g *group) bool {
 			return did
 		}
 		heap.Pop(&g.queue)
+		if !m.holds(g, q.node) && !m.together(g) && m.crowded(g, q.node) {
+			aside = append(aside, q)
+			continue
+		}
 		g.ready = g.waiting[q.node]
 		delete(g.waiting, q.node)
 	}
@@ -334,6 +340,10 @@ func (m *Machine) returnPlaces(now time.Time) bool {
 		g.touched = map[string]bool{}
 		slices.Sort(done)
 		for _, node := range done {
+			began, settled := m.settles(now, g, node)
+			if did = did || began; !settled {
+				continue
+			}
 			m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node, Proven: m.proven(g, node)})
 			did = true
 		}
@@ -354,7 +364,7 @@ func (m *Machine) lend(now time.Time) bool {
 			continue
 		}
 		for _, node := range slices.Sorted(maps.Keys(spent.Places)) {
-			if m.waits(g, node) {
+			if _, watching := spent.Settling[node]; !watching && m.waits(g, node) {
 				m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node})
 				did = true
 			}

@@ -170,8 +170,8 @@ func (w *world) perform(out Outcome) {
 
 func (w *world) finish(t history.Target, id uint64, action step.Action) {
 	what := name(t)
-	if action == step.Remove {
-		what = "remove " + what
+	if action != step.Apply {
+		what = string(action) + " " + what
 	}
 	w.log = append(w.log, what)
 	r := Report{ID: id, Outputs: json.RawMessage(`{"out":"` + name(t) + `"}`)}

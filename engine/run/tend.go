@@ -148,7 +148,7 @@ func (m *Machine) rest(now time.Time) {
 // moving reports whether anything is under way by itself: an attempt, the time of the next one, or a node that is
 // awaited. Everything else that is open waits for one of these, or for a person.
 func (m *Machine) moving(p plan.Progress) bool {
-	return m.flying > 0 || p.Retrying > 0 || m.urgent > 0 || p.Awaiting > 0 && m.awaited()
+	return m.flying > 0 || m.settling() > 0 || p.Retrying > 0 || m.urgent > 0 || p.Awaiting > 0 && m.awaited()
 }
 
 // awaited reports whether a node of the goal has yet to come up, to answer or to be trusted.

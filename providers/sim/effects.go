@@ -88,27 +88,26 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 	case n.Silent:
 		n.waiting = append(n.waiting, func() { w.arrive(n, e) })
 		return
-	case n.running[e.ID]:
+	case n.running[request{e.Target, e.ID}]:
 		return
 	}
-	if _, done := n.spool[e.ID]; done {
-		w.send(n, e.ID)
+	if _, done := n.spool[request{e.Target, e.ID}]; done {
+		w.send(n, request{e.Target, e.ID})
 		return
 	}
-	n.running[e.ID] = true
-	w.ids[e.ID] = e.Target
+	n.running[request{e.Target, e.ID}] = true
 	w.after(w.duration(), func() {
-		if !n.On || n.Boot != e.Boot || !n.running[e.ID] {
+		if !n.On || n.Boot != e.Boot || !n.running[request{e.Target, e.ID}] {
 			return
 		}
-		delete(n.running, e.ID)
+		delete(n.running, request{e.Target, e.ID})
 		if w.now.After(e.Deadline.Add(-grace)) { // the agent keeps the time itself, so that nothing works on unnoticed
-			n.spool[e.ID] = run.Report{ID: e.ID, Error: "timed out"}
+			n.spool[request{e.Target, e.ID}] = run.Report{ID: e.ID, Error: "timed out"}
 			w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: "timeout", Agent: n.Name, Boot: n.Boot})
 		} else {
-			n.spool[e.ID] = w.execute(n, e)
+			n.spool[request{e.Target, e.ID}] = w.execute(n, e)
 		}
-		w.send(n, e.ID)
+		w.send(n, request{e.Target, e.ID})
 	})
 }
 
@@ -133,8 +132,15 @@ func (w *World) execute(n *Node, e run.Dispatch) run.Report {
 		effects = w.fabric
 	}
 	fail := w.broken[e.Target] || w.chance(w.Faults.Fail)
+	if _, there := effects[e.Target]; e.Action == step.Verify && !there {
+		fail = true
+	}
 	r := w.report(e.ID, Ask{Target: e.Target, Action: e.Action, Attempt: e.Attempt, Name: e.Step.Name, Agent: n.Name, Inputs: e.Inputs}, inputs, fail)
 	fail = fail || r.Error != ""
+	if e.Action == step.Verify { // looks, and changes nothing
+		w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Agent: n.Name, Boot: n.Boot, Inputs: string(inputs), Good: !fail})
+		return r
+	}
 	if e.Action == step.Remove {
 		if !fail || w.chance(0.5) {
 			delete(effects, e.Target)
@@ -217,11 +223,11 @@ func (w *World) abort(e run.Abort) {
 	}
 	boot := n.Boot
 	w.after(w.delay(time.Millisecond, time.Second), func() {
-		if n.On && n.Boot == boot && n.running[e.ID] {
-			delete(n.running, e.ID)
-			n.spool[e.ID] = run.Report{ID: e.ID, Error: "aborted"}
+		if n.On && n.Boot == boot && n.running[request{e.Target, e.ID}] {
+			delete(n.running, request{e.Target, e.ID})
+			n.spool[request{e.Target, e.ID}] = run.Report{ID: e.ID, Error: "aborted"}
 			w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: "abort", Agent: n.Name, Boot: n.Boot})
-			w.send(n, e.ID)
+			w.send(n, request{e.Target, e.ID})
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,6 +11,16 @@ import (
 	"joist/engine/history"
 	"joist/engine/run"
 )
+
+// request is what an agent knows an order by.
+type request struct {
+	history.Target
+	id uint64
+}
+
+func (r request) compare(o request) int {
+	return cmp.Or(cmp.Compare(r.id, o.id), cmp.Compare(r.Task, o.Task), cmp.Compare(r.Node, o.Node))
+}
 
 // Node is a simulated machine with its agent.
 type Node struct {
@@ -23,8 +34,8 @@ type Node struct {
 	Dead        bool // does not power on any more
 
 	Effects map[history.Target]json.RawMessage // of node-scope steps, on its root: gone with the boot
-	spool   map[uint64]run.Report              // results not acknowledged yet, or kept to answer from
-	running map[uint64]bool
+	spool   map[request]run.Report             // results not acknowledged yet, or kept to answer from
+	running map[request]bool
 	waiting []func() // orders that could not be delivered yet
 	nth     int      // in the order of coming
 	boots   int
@@ -64,7 +75,7 @@ func (w *World) PowerOn(name string) {
 	if !n.disk || n.Incarnation == "" {
 		w.rebirth(n)
 	}
-	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[uint64]run.Report{}, map[uint64]bool{}
+	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[request]run.Report{}, map[request]bool{}
 	n.waiting = nil
 	boot := n.Boot
 	w.after(w.delay(5*time.Second, 40*time.Second), func() {
@@ -122,7 +133,7 @@ func (w *World) Reconnect(name string) {
 		return
 	}
 	w.notice(Notice{Event: w.seen(n)})
-	for _, id := range slices.Sorted(maps.Keys(n.spool)) {
+	for _, id := range slices.SortedFunc(maps.Keys(n.spool), request.compare) {
 		w.send(n, id)
 	}
 	waiting := n.waiting
@@ -160,7 +171,7 @@ func address(nth int) string {
 }
 
 // send sends a result from the spool, now and then again until the boot ends: at least once.
-func (w *World) send(n *Node, id uint64) {
+func (w *World) send(n *Node, id request) {
 	boot := n.Boot
 	r, ok := n.spool[id]
 	if !ok {
@@ -168,7 +179,7 @@ func (w *World) send(n *Node, id uint64) {
 	}
 	deliver := func() {
 		if n.Boot == boot && n.On && !n.Silent {
-			w.notice(Notice{Target: w.ids[id], Report: r, Agent: n.Name})
+			w.notice(Notice{Target: id.Target, Report: r, Agent: n.Name})
 		}
 	}
 	d := w.delay(time.Millisecond, 2*time.Second)

@@ -73,8 +73,7 @@ type World struct {
 	fabric map[history.Target]json.RawMessage // effects of cluster-scope scripts
 	calls  map[uint64]func()                  // service calls under way in the engine's process
 	broken map[history.Target]bool
-	ids    map[uint64]history.Target // of the attempts that reached a node
-	Runs   []Run                     // everything that really ran, in order
+	Runs   []Run // everything that really ran, in order
 }
 
 // Run is one execution of an action.
@@ -93,7 +92,6 @@ func New(cfg Config) *World {
 	return &World{
 		cfg: cfg, now: cfg.Start, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)), nodes: map[string]*Node{},
 		tables: map[history.Target]json.RawMessage{}, fabric: map[history.Target]json.RawMessage{}, calls: map[uint64]func(){}, broken: map[history.Target]bool{},
-		ids: map[uint64]history.Target{},
 	}
 }
 

@@ -35,7 +35,10 @@ func chaos(seed uint64, f fault) error {
 	return nil
 }
 
-func properties() []property {
+// properties are every law's.
+func properties() []property { return append(lawProperties(), budgetProperties()...) }
+
+func lawProperties() []property {
 	return append(presenceProperties(), []property{
 		{law: "law 1: Isolation", does: `a success with an undeclared output is written down`, seeds: 100, try: chaos, faults: map[string]fault{
 			"law 1": {tamper: func(_ *lab, e history.Event) history.Event {

@@ -35,6 +35,7 @@ type ledger struct {
 	gone   map[target]bool // ever discharged as a cluster-scope effect
 	starts int
 	out    map[target][]target // what came out, and what for
+	budgets
 }
 
 type lnode struct {
@@ -59,7 +60,7 @@ type lrow struct {
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
-	return &ledger{models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
+	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
 		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, out: map[target][]target{}}
 }
 
@@ -105,6 +106,9 @@ func (l *ledger) take(e history.Event) error {
 	l.seq++
 	l.memo = map[target]bool{}
 	defer func() { l.memo = map[target]bool{} }()
+	if err := l.budget(e); err != nil {
+		return err
+	}
 	switch e := e.(type) {
 	case history.Goal:
 		l.takeGoal(e)
@@ -653,7 +657,7 @@ func (l *ledger) mayEnter(e history.Started) error {
 	}
 	total := l.count(g, before)
 	if l.fails[g.Name] >= places(g.StopAfter, total) {
-		return fmt.Errorf("law 8: %s started after %d failures", e.Target, l.fails[g.Name])
+		return fmt.Errorf("law 8 (breaker): %s started after %d failures", e.Target, l.fails[g.Name])
 	}
 	if l.places[g.Name][e.Node] || g.Together && !l.founded(g) {
 		return nil
@@ -661,6 +665,13 @@ func (l *ledger) mayEnter(e history.Started) error {
 	limit := places(g.MaxInFlight, total)
 	if proven := len(l.proven[g.Name]); proven < g.Canaries {
 		limit = min(limit, g.Canaries-proven)
+	}
+	if err := l.inWave(g, total); err != nil {
+		return err
+	}
+	limit = waveLimit(g, len(l.proven[g.Name]), total, limit)
+	if err := l.spreadOut(g, e.Node, limit); err != nil {
+		return err
 	}
 	if len(l.places[g.Name]) >= limit {
 		return fmt.Errorf("law 8: %s started while %v hold all %d places", e.Target, l.places[g.Name], limit)

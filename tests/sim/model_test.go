@@ -57,6 +57,7 @@ type shape struct {
 	tasks    int
 	roles    []string
 	rollouts bool
+	budgets  bool // waves, watches and failure domains
 	when     bool
 	except   float64 // probability that a task makes way for one before it
 	valid    bool    // successes that expire
@@ -203,6 +204,9 @@ func (g *generator) addRollout(s *sketch) {
 		r.MaxInFlight = model.Count{N: 50, Percent: true}
 	}
 	r.StopAfter = model.Count{N: 1 + g.rng.IntN(2)}
+	if g.shape.budgets {
+		g.budgeted(&r)
+	}
 	r.Tasks = g.members(s, role, map[string]bool{})
 	s.rollouts = nil
 	if len(r.Tasks) > 0 {
@@ -351,6 +355,9 @@ func (d *draft) build() model.Task {
 	switch d.kind {
 	case "node":
 		st.Scope, st.Remove = model.Node, &remove
+		if len(d.args) > 0 {
+			st.Verify = &model.Action{Script: &model.Script{}, Timeout: 20 * time.Second, Attempts: 1}
+		}
 	case "service":
 		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.stepName
 	case "script":

@@ -219,6 +219,10 @@ func (f *frame) tasks() {
 			r.Tasks = append(r.Tasks, f.prefix+n.Name)
 			r.Roles = f.outer(eachNames(f.w.task(n.Name).each))
 		}
+		if o.spread != nil {
+			a := f.compile(o.spread).Argument("spread")
+			r.Spread = &a
+		}
 		f.c.model.Rollouts = append(f.c.model.Rollouts, r)
 	}
 }

@@ -72,7 +72,8 @@ workflow "cluster" {
   }
   rollout "members" {
     tasks         = [task.member]
-    max_in_flight = "25%"
+    max_in_flight = [1, 2, "25%"]
+    spread        = node.facts.rack
   }
 }
 `
@@ -203,7 +204,7 @@ func TestComposition(t *testing.T) {
 	if r := m.Roles[0]; r.Name != "control" || r.Min != 3 || r.Memory != 2<<30 {
 		t.Errorf("role %+v", r)
 	}
-	if r := m.Rollouts[0]; fmt.Sprint(r) != "{store.members [store.member] [control] 0 {25 true} {0 false} false}" {
+	if r := m.Rollouts[0]; fmt.Sprint([]any{r.Name, r.Tasks, r.Roles, r.Canaries, r.Waves, r.MaxInFlight, r.StopAfter, r.Settle, r.Together}) != "[store.members [store.member] [control] 0 [{1 false} {2 false}] {25 true} {0 false} 0s false]" || r.Spread == nil {
 		t.Errorf("rollout %v", r)
 	}
 

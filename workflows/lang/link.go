@@ -13,6 +13,7 @@ import (
 	"joist/engine/value"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/read"
 )
 
 // linker checks packs against one another.
@@ -484,6 +485,9 @@ func (c *flowCheck) rollouts() {
 			case !within(eachNames(t.each), eachNames(first.each)) || !within(eachNames(first.each), eachNames(t.each)):
 				c.bag.Errorf(n.At, "Make a rollout for each.", "rollout %q is over tasks of different nodes: %q on %s, %q on %s", o.Name, first.Name, roleList(eachNames(first.each)), t.Name, roleList(eachNames(t.each)))
 			}
+		}
+		if o.spread != nil && first != nil && read.AboutNode(c.bag, o.spread) {
+			c.check(site{task: first, each: eachNames(first.each), when: true}, o.spread, value.Type{})
 		}
 	}
 }

@@ -89,8 +89,9 @@ type rolePair struct{ inner, outer named }
 
 type rolloutDecl struct {
 	named
-	tasks []named
-	model model.Rollout
+	tasks  []named
+	spread hclsyntax.Expression // nil for none
+	model  model.Rollout
 }
 
 func (w *workflowDecl) full() string { return w.pack.Name + "." + w.name }
@@ -288,22 +289,11 @@ func (d *decoder) after(e hclsyntax.Expression, t *taskDecl) {
 }
 
 func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"tasks", "canaries", "max_in_flight", "stop_after", "founding"}, Later: []string{"settle"}})
+	r.Expect(form{Attrs: []string{"tasks", "canaries", "max_in_flight", "stop_after", "settle", "spread", "founding"}})
 	n, ok := r.Word(b)
-	o := rolloutDecl{named: n, model: model.Rollout{Name: n.Name, Canaries: int(r.Whole("canaries", 0, 0)), MaxInFlight: r.Count("max_in_flight"), StopAfter: r.Count("stop_after")}}
-	if e := r.Attr("founding"); e != nil {
-		word := r.Text("founding")
-		o.model.Together = word == "together"
-		if !o.model.Together && word != "" {
-			d.bag.Errorf(e.Range(), `Write founding = "together", or leave it out.`, "no way of founding is called %q", word)
-		}
-	}
+	o := rolloutDecl{named: n, model: r.Rollout(n.Name), spread: r.Attr("spread")}
 	if e := r.Need("tasks", "Write tasks = [task.NAME]."); e != nil {
-		for _, x := range read.List(e) {
-			if t, ok := r.Reference(x, "task"); ok {
-				o.tasks = append(o.tasks, t)
-			}
-		}
+		o.tasks = r.References(e, "task")
 		if len(read.List(e)) == 0 {
 			d.bag.Errorf(e.Range(), "Name at least one task.", "%s has no tasks", r.What)
 		}

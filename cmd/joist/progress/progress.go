@@ -89,6 +89,7 @@ type fact struct {
 	Excused     bool                `json:"excused"`
 	Retry       *time.Time          `json:"retry"`
 	Later       string              `json:"later"`
+	OK          bool                `json:"ok"`
 	Outcome     string              `json:"outcome"`
 	Detail      string              `json:"detail"`
 	Online      bool                `json:"online"`
@@ -166,6 +167,13 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Plain, "%s closed the breaker of rollout %s", f.By, f.Rollout)
 	case "forced":
 		return say(e, Plain, "%s forces %s to run again", f.By, f.instance())
+	case "settling":
+		return say(e, Quiet, "node %s is watched before its place in rollout %s is given back", f.Node, f.Rollout)
+	case "watched":
+		if f.OK {
+			return nil
+		}
+		return say(e, Bad, "%s was not in place any more at the end of its watch: %s", f.instance(), f.Observed)
 	case "skipped":
 		return say(e, Plain, "%s skips %s: %s", f.By, f.instance(), f.Reason)
 	case "drifted":

@@ -181,7 +181,7 @@ func blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
 }
 
 func rolloutOf(r run.Rollout) v1.Rollout {
-	out := v1.Rollout{Name: r.Name, Tasks: r.Tasks, Nodes: r.Total, Limit: r.Limit, Places: r.Places, Proven: r.Proven, Failures: r.Failures, StopAfter: r.StopAfter, Stopped: r.Stopped}
+	out := v1.Rollout{Name: r.Name, Tasks: r.Tasks, Nodes: r.Total, Limit: r.Limit, Places: r.Places, Settling: r.Settling, Proven: r.Proven, Failures: r.Failures, StopAfter: r.StopAfter, Stopped: r.Stopped}
 	if r.Broke.Task != "" {
 		out.Broke = r.Broke.String()
 	}

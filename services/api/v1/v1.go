@@ -85,14 +85,15 @@ type Blockage struct {
 type Rollout struct {
 	Name      string   `json:"name"`
 	Tasks     []string `json:"tasks"`
-	Nodes     int      `json:"nodes"`            // before the change: what percentages are of
-	Limit     int      `json:"limit"`            // places that may be taken now
-	Places    []string `json:"places,omitempty"` // nodes that hold one
-	Proven    int      `json:"proven"`           // nodes done since a person's last change
-	Failures  int      `json:"failures"`         // since the breaker was last closed
-	StopAfter int      `json:"stop_after"`       // failures that open the breaker
-	Stopped   bool     `json:"stopped"`          // the breaker is open: nothing further of the group starts, in any run
-	Broke     string   `json:"broke,omitempty"`  // an instance that failed for good
+	Nodes     int      `json:"nodes"`              // before the change: what percentages are of
+	Limit     int      `json:"limit"`              // places that may be taken now
+	Places    []string `json:"places,omitempty"`   // nodes that hold one
+	Settling  []string `json:"settling,omitempty"` // of those, that are watched before they give it back
+	Proven    int      `json:"proven"`             // nodes done since a person's last change
+	Failures  int      `json:"failures"`           // since the breaker was last closed
+	StopAfter int      `json:"stop_after"`         // failures that open the breaker
+	Stopped   bool     `json:"stopped"`            // the breaker is open: nothing further of the group starts, in any run
+	Broke     string   `json:"broke,omitempty"`    // an instance that failed for good
 }
 
 // Member is a node of a cluster.

@@ -204,6 +204,26 @@ func (r *Reader) Count(name string) model.Count {
 	if e == nil {
 		return model.Count{}
 	}
+	return r.countOf(name, e)
+}
+
+// Counts gives one count, or a list of them: [1, 5, "20%"].
+func (r *Reader) Counts(name string) []model.Count {
+	e := r.Attr(name)
+	if e == nil {
+		return nil
+	}
+	var counts []model.Count
+	for _, x := range List(e) {
+		counts = append(counts, r.countOf(name, x))
+	}
+	if len(counts) == 0 {
+		r.Bag.Errorf(e.Range(), `Write one, or a list such as [1, 5, "20%"]: the last holds to the end.`, "%s has no waves", name)
+	}
+	return counts
+}
+
+func (r *Reader) countOf(name string, e hclsyntax.Expression) model.Count {
 	v, ok := expr.Constant(r.Bag, e, value.Type{})
 	if !ok {
 		return model.Count{}
@@ -309,4 +329,47 @@ func Unique(bag *diag.Bag, what string, seen map[string]hcl.Range, n Named) bool
 	}
 	seen[n.Name] = n.At
 	return true
+}
+
+// AboutNode reports whether an expression is about the node and nothing else, as a failure domain has to be; if not, that is
+// said.
+func AboutNode(bag *diag.Bag, e hclsyntax.Expression) bool {
+	vars := e.Variables()
+	for _, v := range vars {
+		if v.RootName() != "node" {
+			bag.Errorf(v.SourceRange(), "Write node.facts.NAME, for example.", "spread looks at %s: it says which failure domain a node is in, by the node alone", v.RootName())
+			return false
+		}
+	}
+	if len(vars) == 0 {
+		bag.Errorf(e.Range(), "Write node.facts.NAME, for example.", "spread is the same for every node")
+	}
+	return len(vars) > 0
+}
+
+// Rollout reads the limits of a rollout.
+func (r *Reader) Rollout(name string) model.Rollout {
+	o := model.Rollout{Name: name, Canaries: int(r.Whole("canaries", 0, 0)), StopAfter: r.Count("stop_after"), Settle: r.Duration("settle", 0)}
+	if waves := r.Counts("max_in_flight"); len(waves) > 0 {
+		o.Waves, o.MaxInFlight = waves[:len(waves)-1], waves[len(waves)-1]
+	}
+	if e := r.Attr("founding"); e != nil {
+		word := r.Text("founding")
+		o.Together = word == "together"
+		if !o.Together && word != "" {
+			r.Bag.Errorf(e.Range(), `Write founding = "together", or leave it out.`, "no way of founding is called %q", word)
+		}
+	}
+	return o
+}
+
+// References reads a list of ROOT.NAME, and leaves out what is none.
+func (r *Reader) References(e hclsyntax.Expression, root string) []Named {
+	var all []Named
+	for _, x := range List(e) {
+		if n, ok := r.Reference(x, root); ok {
+			all = append(all, n)
+		}
+	}
+	return all
 }
