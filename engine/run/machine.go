@@ -17,7 +17,7 @@ type Machine struct {
 	plan    *plan.Planner
 	library Library
 
-	queue    []history.Target        // ready, not yet looked at
+	queue    []history.Target        // became ready while nothing was allowed to start
 	begun    map[history.Target]bool // in the current step
 	timers   timers
 	watches  timers                     // ends of watches, by rollout and node
@@ -177,15 +177,22 @@ func (m *Machine) deadline(row *history.Row) time.Time {
 }
 
 // Advance folds what happened and decides what follows. The events given stand first in the outcome, but for those that
-// answer a question nobody asks any more.
+// answer a question nobody asks any more. Where several are told together, what was due before them stands first: a replay,
+// which is told of one at a time, finds nothing to decide between them that the machine decided after them.
 func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
 	m.events = nil
+	var due Outcome
+	if len(happened) > 1 {
+		due = m.advance(now)
+	}
 	for _, e := range happened {
 		if !m.stale(e) {
 			m.take(now, e)
 		}
 	}
-	return m.advance(now)
+	out := m.advance(now)
+	out.Events, out.Effects = append(due.Events, out.Events...), append(due.Effects, out.Effects...)
+	return out
 }
 
 // stale reports whether an event answers what the machine would not ask any more: the release of a node that the goal

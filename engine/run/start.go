@@ -22,16 +22,19 @@ func (m *Machine) step(now time.Time) bool {
 		}
 		m.restless[t.Node] = true
 	}
-	m.queue = append(m.queue, m.plan.Fresh()...)
-	if m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 {
+	held := len(m.queue) > 0
+	queue := append(m.queue, m.plan.Fresh()...)
+	if m.queue = nil; m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 {
+		m.queue = queue
 		return false
+	}
+	if held {
+		queue = m.reorder(queue)
 	}
 	if len(m.begun) > 0 {
 		m.begun = map[history.Target]bool{} // rather than cleared: one that was large once would stay so
 	}
 	did := m.returnPlaces(now)
-	queue := m.queue
-	m.queue = nil
 	for _, t := range queue {
 		if !m.line(t) {
 			did = m.start(now, t, "") || did
@@ -41,6 +44,16 @@ func (m *Machine) step(now time.Time) bool {
 		did = m.admit(now, g) || did
 	}
 	return did
+}
+
+// reorder gives what is ready of a list in the plan's order. When each became ready is not in the journal while nothing is
+// allowed to start: a timer that rang meanwhile has left no event, and a replay has to come to the same order.
+func (m *Machine) reorder(list []history.Target) []history.Target {
+	for _, t := range list {
+		m.plan.Touch(t)
+	}
+	m.plan.Update()
+	return m.plan.Fresh()
 }
 
 // start starts an instance's apply or remove, if that is ready still, in a place of a rollout or outside any.

@@ -149,7 +149,7 @@ func (w *World) Announce() {
 		switch {
 		case n.On && n.told && !n.Silent:
 			w.Reconnect(n.Name)
-		case n.Incarnation != "":
+		case n.boots > 0: // even if its incarnation was wiped since
 			w.notice(Notice{Event: history.NodeSeen{Node: n.Name, Online: false}})
 		}
 	}

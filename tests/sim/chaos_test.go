@@ -161,6 +161,7 @@ func (l *lab) commit(out run.Outcome) {
 	if !out.Wake.IsZero() && !out.Wake.After(l.world.Now()) {
 		l.fail(fmt.Errorf("wake: asked to be woken at %v, which is not after now", out.Wake))
 	}
+	l.ledger.begin()
 	for _, e := range out.Events {
 		l.write(e, out.Now)
 	}

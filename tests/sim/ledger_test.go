@@ -35,6 +35,7 @@ type ledger struct {
 	gone   map[target]bool // ever discharged as a cluster-scope effect
 	starts int
 	out    map[target][]target // what came out, and what for
+	aside  map[target]bool     // was in place when the commit under way began to take it out
 	budgets
 }
 
@@ -61,7 +62,7 @@ type lrow struct {
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, out: map[target][]target{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, out: map[target][]target{}, aside: map[target]bool{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -100,6 +101,9 @@ func (l *ledger) row(t target) *lrow {
 	}
 	return l.rows[t]
 }
+
+// begin begins a commit: what is decided in one is decided from the same state.
+func (l *ledger) begin() { l.aside = map[target]bool{} }
 
 // take checks an event against the laws and writes it down.
 func (l *ledger) take(e history.Event) error {
@@ -233,6 +237,7 @@ func (l *ledger) takeStarted(e history.Started) error {
 		err = l.mayApply(e)
 		delete(l.out, e.Target)
 	} else {
+		l.aside[e.Target] = l.current(e.Target)
 		err = l.mayRemove(e.Target, "")
 		l.out[e.Target] = append(l.out[e.Target], l.roots(e.Target)...)
 	}
@@ -586,7 +591,7 @@ func (l *ledger) mayRemove(t target, discharged string) error {
 		case leaving:
 			return fmt.Errorf("removal: %s was removed (%q) before %s, which depends on it", t, discharged, y)
 		case e.Order || replaced || ended || once || cleared || l.rows[y].since == len(l.goals)-1: // the last never saw what the goal does not have
-		case !l.current(y):
+		case !l.current(y) && !l.aside[y]:
 			return fmt.Errorf("removal: %s was removed (%q) before %s had succeeded without it", t, discharged, y)
 		}
 		return nil
