@@ -40,7 +40,9 @@ func rows(t *rapid.T, s *State) {
 			r.Begun = now.Add(time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "begun")))
 			r.Step, r.Ref, r.Input, r.Output = digest("step"), digest("ref"), digest("input"), digest("output")
 			r.Inputs = json.RawMessage(rapid.SampledFrom([]string{`{}`, `{"a":"b"}`}).Draw(t, "inputs"))
-			r.Cause = Cause{Kind: Upstream, Of: Target{Task: "a", Node: target.Node}, Input: "x"}
+			r.Outputs = rapid.SampledFrom([]json.RawMessage{nil, []byte(`{}`), []byte(`{"out":"x"}`)}).Draw(t, "outputs")
+			r.Due = rapid.SampledFrom([]time.Time{{}, now.Add(time.Hour)}).Draw(t, "due")
+			r.Cause = Cause{Kind: Upstream, Of: Target{Task: "a", Node: target.Node}, Input: "x", Text: "y"}
 			switch rapid.IntRange(0, 9).Draw(t, "odd") {
 			case 0:
 				r.Flight = &Flight{Attempt: 2, Agent: "n1", Deadline: now}
