@@ -5,52 +5,32 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"joist/engine/model"
 	"joist/engine/value"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/expr"
-	"joist/workflows/lang/read"
 )
-
-// checkDecl is a condition on the inputs and roles of a workflow, without which no cluster of it is planned.
-type checkDecl struct {
-	named
-	that    hclsyntax.Expression
-	message hclsyntax.Expression // says what to change
-}
-
-func (d *decoder) check(r *reader, b *hclsyntax.Block, w *workflowDecl, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"that", "message"}})
-	n, ok := r.Word(b)
-	c := checkDecl{
-		named: n, that: r.Need("that", "Write that = CONDITION over input.… and role.…."),
-		message: r.Need("message", `Write message = "…": what is wrong, and what to change.`),
-	}
-	if ok && read.Unique(d.bag, "checks", seen, n) && c.that != nil && c.message != nil {
-		w.checks = append(w.checks, c)
-	}
-}
 
 // checks checks the conditions themselves.
 func (c *flowCheck) checks() {
-	for _, k := range c.w.checks {
+	for _, k := range c.w.Checks {
 		at := site{condition: k.Name, when: true}
-		c.check(at, k.that, value.Type{Kind: value.Bool})
-		c.check(at, k.message, value.Type{Kind: value.String})
+		c.check(at, k.That, value.Type{Kind: value.Bool})
+		c.check(at, k.Message, value.Type{Kind: value.String})
 	}
 }
 
 // checks evaluates a workflow's conditions for the cluster, and those of the workflows that it calls.
 func (f *frame) checks() {
-	for _, k := range f.w.checks {
+	for _, k := range f.w.Checks {
 		f.judge(k)
 	}
 }
 
-func (f *frame) judge(k checkDecl) {
-	c, that := f.c, f.compile(k.that)
-	at, advice := c.concerns(that.Refs()), fmt.Sprintf("It is the check %q of workflow %s.", k.Name, f.w.full())
+func (f *frame) judge(k decl.Check) {
+	c, that := f.c, f.compile(k.That)
+	at, advice := c.concerns(that.Refs()), fmt.Sprintf("It is the check %q of workflow %s.", k.Name, f.w.Full())
 	v, err := evaluate(that, value.Type{Kind: value.Bool}, early{c})
 	switch {
 	case err != nil:
@@ -63,7 +43,7 @@ func (f *frame) judge(k checkDecl) {
 		return
 	}
 	text := "a condition of the workflow does not hold"
-	if m, err := evaluate(f.compile(k.message), value.Type{Kind: value.String}, early{c}); err == nil && m.Known() && !m.Null() {
+	if m, err := evaluate(f.compile(k.Message), value.Type{Kind: value.String}, early{c}); err == nil && m.Known() && !m.Null() {
 		text = strings.TrimSpace(m.Cty().AsString())
 	}
 	c.bag.Errorf(at, advice, "%s", text)
@@ -107,12 +87,12 @@ func (e early) Lookup(r model.Ref) value.Value {
 	case model.RefRole:
 		s, nodes := e.c.file.Nodes[r.Name], map[string]value.Value{}
 		for _, name := range s.Names {
-			nodes[name] = value.Unknown(nodeType)
+			nodes[name] = value.Unknown(decl.NodeType())
 		}
 		for i := range s.Count {
-			nodes[fmt.Sprintf("(machine %d)", i+1)] = value.Unknown(nodeType)
+			nodes[fmt.Sprintf("(machine %d)", i+1)] = value.Unknown(decl.NodeType())
 		}
-		return value.Gather(nodeType, nodes)
+		return value.Gather(decl.NodeType(), nodes)
 	}
 	return value.Value{}
 }

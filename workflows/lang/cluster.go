@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"joist/engine/model"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
 	"joist/workflows/lang/selection"
@@ -115,7 +116,7 @@ func (c *ClusterFile) pack(r *reader, p pair) {
 			r.Bag.Errorf(item.KeyExpr.Range(), diag.Suggest(key, known), "no attribute of a pack is called %q", key)
 			continue
 		}
-		text, ok := constantText(r.Bag, item.ValueExpr)
+		text, ok := decl.ConstantText(r.Bag, item.ValueExpr)
 		switch {
 		case !ok:
 		case key == "source":

@@ -11,6 +11,7 @@ import (
 
 	"joist/engine/model"
 	"joist/engine/value"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
 )
@@ -19,15 +20,15 @@ import (
 // model's digest covers packs, cluster file and inputs.
 func Compile(src Source) (*model.Model, Diagnostics) {
 	ds := Check(src.Packs)
-	for _, name := range sortedKeys(src.Packs) {
-		if src.Packs[name].broken {
+	for _, name := range decl.SortedKeys(src.Packs) {
+		if src.Packs[name].Broken {
 			ds = append(ds, Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("the pack %q has errors", name), Detail: "Correct them first."})
 		}
 	}
 	c := &compiler{src: src, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.workflow()
 	if w != nil {
-		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen}
+		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen}
 		c.inputs(w)
 		if !ds.HasErrors() && !c.bag.HasErrors() {
 			if w = c.fill(w); !c.bag.HasErrors() {
@@ -35,7 +36,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			}
 		}
 		c.nodes(w)
-		slices.SortFunc(c.model.Artifacts, func(a, b model.Artifact) int { return compare(a.PinName(), b.PinName()) })
+		slices.SortFunc(c.model.Artifacts, func(a, b model.Artifact) int { return strings.Compare(a.PinName(), b.PinName()) })
 	}
 	ds = append(ds, c.bag.Done("")...)
 	if ds.HasErrors() {
@@ -57,9 +58,9 @@ type compiler struct {
 }
 
 // workflow gives the workflow that the cluster file names, and checks its packs.
-func (c *compiler) workflow() *workflowDecl {
+func (c *compiler) workflow() *decl.Workflow {
 	f := c.file
-	for _, name := range sortedKeys(f.Packs) {
+	for _, name := range decl.SortedKeys(f.Packs) {
 		at := f.packs[name]
 		p := c.src.Packs[name]
 		if p == nil {
@@ -76,28 +77,28 @@ func (c *compiler) workflow() *workflowDecl {
 	}
 	pack, name, _ := strings.Cut(f.Workflow, ".")
 	if _, ok := f.Packs[pack]; !ok {
-		c.bag.Errorf(f.flow, fmt.Sprintf("Add %s = { source = … } to packs. %s", pack, diag.Suggest(pack, sortedKeys(f.Packs))), "the cluster names no pack %q", pack)
+		c.bag.Errorf(f.flow, fmt.Sprintf("Add %s = { source = … } to packs. %s", pack, diag.Suggest(pack, decl.SortedKeys(f.Packs))), "the cluster names no pack %q", pack)
 		return nil
 	}
 	p := c.src.Packs[pack]
 	if p == nil {
 		return nil
 	}
-	w := p.workflows[name]
+	w := p.WorkflowDecls[name]
 	if w == nil {
-		c.bag.Errorf(f.flow, diag.Suggest(name, sortedKeys(p.workflows)), "pack %s has no workflow %q", pack, name)
+		c.bag.Errorf(f.flow, diag.Suggest(name, decl.SortedKeys(p.WorkflowDecls)), "pack %s has no workflow %q", pack, name)
 	}
 	return w
 }
 
 // inputs evaluates what the cluster file gives the workflow.
-func (c *compiler) inputs(w *workflowDecl) {
+func (c *compiler) inputs(w *decl.Workflow) {
 	c.model.Inputs = map[string]value.Value{}
 	given := map[string]bool{}
 	for _, p := range c.file.with {
-		in := w.input(p.Name)
+		in := w.Input(p.Name)
 		if in == nil {
-			c.bag.Errorf(p.At, diag.Suggest(p.Name, w.inputNames()), "workflow %s has no input %q", w.full(), p.Name)
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, w.InputNames()), "workflow %s has no input %q", w.Full(), p.Name)
 			continue
 		}
 		given[p.Name] = true
@@ -105,33 +106,33 @@ func (c *compiler) inputs(w *workflowDecl) {
 			c.model.Inputs[p.Name] = v
 		}
 	}
-	for _, in := range w.inputs {
+	for _, in := range w.Inputs {
 		switch {
-		case len(in.each) > 0 && (given[in.Name] || in.Default == nil && !in.Optional):
-			c.bag.Errorf(c.file.flow, "Call it as a task of another workflow, which gives that.", "workflow %s is given its input %q for each node, which a cluster file cannot do", w.full(), in.Name)
+		case len(in.Each) > 0 && (given[in.Name] || in.Default == nil && !in.Optional):
+			c.bag.Errorf(c.file.flow, "Call it as a task of another workflow, which gives that.", "workflow %s is given its input %q for each node, which a cluster file cannot do", w.Full(), in.Name)
 		case given[in.Name]:
 		case in.Default != nil:
 			c.model.Inputs[in.Name] = *in.Default
 		case in.Optional:
 			c.model.Inputs[in.Name] = value.NullOf(in.Type)
 		default:
-			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, expr.Article(in.Type)), "the cluster does not give workflow %s its input %q", w.full(), in.Name)
+			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, expr.Article(in.Type)), "the cluster does not give workflow %s its input %q", w.Full(), in.Name)
 		}
 	}
 }
 
 // nodes checks that every role gets as many nodes as it needs.
-func (c *compiler) nodes(w *workflowDecl) {
+func (c *compiler) nodes(w *decl.Workflow) {
 	least := map[string]model.Role{}
 	for _, r := range c.model.Roles {
 		least[r.Name] = r
 	}
-	for _, role := range sortedKeys(c.file.Nodes) {
-		if !slices.Contains(w.roleNames(), role) {
-			c.bag.Errorf(c.file.roles[role], diag.Suggest(role, w.roleNames()), "workflow %s has no role %q", w.full(), role)
+	for _, role := range decl.SortedKeys(c.file.Nodes) {
+		if !slices.Contains(w.RoleNames(), role) {
+			c.bag.Errorf(c.file.roles[role], diag.Suggest(role, w.RoleNames()), "workflow %s has no role %q", w.Full(), role)
 		}
 	}
-	for _, decl := range w.roles {
+	for _, decl := range w.Roles {
 		r := decl.Role
 		if flat, ok := least[r.Name]; ok {
 			r = flat
@@ -147,9 +148,9 @@ func (c *compiler) nodes(w *workflowDecl) {
 		}
 		switch {
 		case n < r.Min:
-			c.bag.Errorf(at, fmt.Sprintf("Give it at least %d.", r.Min), "role %q of workflow %s has too few nodes: %d", r.Name, w.full(), n)
+			c.bag.Errorf(at, fmt.Sprintf("Give it at least %d.", r.Min), "role %q of workflow %s has too few nodes: %d", r.Name, w.Full(), n)
 		case r.Max > 0 && n > r.Max:
-			c.bag.Errorf(at, fmt.Sprintf("Give it at most %d.", r.Max), "role %q of workflow %s has too many nodes: %d", r.Name, w.full(), n)
+			c.bag.Errorf(at, fmt.Sprintf("Give it at most %d.", r.Max), "role %q of workflow %s has too many nodes: %d", r.Name, w.Full(), n)
 		}
 	}
 }
@@ -157,31 +158,31 @@ func (c *compiler) nodes(w *workflowDecl) {
 // frame is one call of a workflow.
 type frame struct {
 	c      *compiler
-	w      *workflowDecl
+	w      *decl.Workflow
 	prefix string            // "etcd." inside the task etcd
 	roles  map[string]string // of the workflow, to those of the top one
 	inputs map[string]expr.Source
 	calls  map[string]*frame
-	steps  map[string]*stepDecl
+	steps  map[string]*decl.Step
 	when   *model.Argument // of the calls around it
 	after  []model.After   // of the calls around it
 }
 
-func (c *compiler) flatten(w *workflowDecl) {
+func (c *compiler) flatten(w *decl.Workflow) {
 	c.each = map[string]bool{}
 	c.top = &frame{c: c, w: w, roles: map[string]string{}, inputs: map[string]expr.Source{}}
-	for _, r := range w.roles {
+	for _, r := range w.Roles {
 		c.top.roles[r.Name] = r.Name
 		c.model.Roles = append(c.model.Roles, r.Role)
 	}
-	for _, in := range w.inputs {
+	for _, in := range w.Inputs {
 		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
 	}
 	c.top.tasks()
 	c.join()
-	for _, o := range w.outputs {
-		x := c.top.compile(o.value)
-		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.Name), Each: eachNames(o.each)})
+	for _, o := range w.Outputs {
+		x := c.top.compile(o.Value)
+		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.Name), Each: decl.EachNames(o.Each)})
 	}
 }
 
@@ -199,28 +200,28 @@ func (f *frame) needs(r model.Role) {
 }
 
 func (f *frame) tasks() {
-	f.calls, f.steps = map[string]*frame{}, map[string]*stepDecl{}
-	f.trust(f.w.pack)
+	f.calls, f.steps = map[string]*frame{}, map[string]*decl.Step{}
+	f.trust(f.w.Pack)
 	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
 	for _, t := range order {
 		to := f.c.link.callee(f.w, t)
-		if to.step != nil {
-			f.steps[t.Name] = to.step
-			f.task(t, to.step)
-		} else if to.flow != nil {
-			f.call(t, to.flow)
+		if to.Step != nil {
+			f.steps[t.Name] = to.Step
+			f.task(t, to.Step)
+		} else if to.Flow != nil {
+			f.call(t, to.Flow)
 		}
 	}
 	f.checks()
-	for _, o := range f.w.rollouts {
-		r := o.model
+	for _, o := range f.w.Rollouts {
+		r := o.Model
 		r.Name = f.prefix + r.Name
-		for _, n := range o.tasks {
+		for _, n := range o.Tasks {
 			r.Tasks = append(r.Tasks, f.prefix+n.Name)
-			r.Roles = f.outer(eachNames(f.w.task(n.Name).each))
+			r.Roles = f.outer(decl.EachNames(f.w.Task(n.Name).Each))
 		}
-		if o.spread != nil {
-			a := f.compile(o.spread).Argument("spread")
+		if o.Spread != nil {
+			a := f.compile(o.Spread).Argument("spread")
 			r.Spread = &a
 		}
 		f.c.model.Rollouts = append(f.c.model.Rollouts, r)
@@ -228,7 +229,7 @@ func (f *frame) tasks() {
 }
 
 // trust raises the level that the cluster's nodes need to what a pack needs.
-func (f *frame) trust(p *Pack) {
+func (f *frame) trust(p *decl.Pack) {
 	if !model.Suffices(f.c.model.Trust, p.Trust) {
 		f.c.model.Trust = p.Trust
 	}
@@ -245,30 +246,30 @@ func (f *frame) outer(roles []string) []string {
 	return out
 }
 
-func (f *frame) task(t *taskDecl, s *stepDecl) {
-	if t.filled != nil {
-		f.trust(s.pack)
+func (f *frame) task(t *decl.Task, s *decl.Step) {
+	if t.Filled != nil {
+		f.trust(s.Pack)
 	}
 	out := model.Task{
-		Name: f.prefix + t.Name, Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(eachNames(t.each)), When: f.condition(t),
-		After: slices.Clone(f.after), Except: f.excepts(t), Range: place(f.w.pack, t.At),
+		Name: f.prefix + t.Name, Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
+		After: slices.Clone(f.after), Except: f.excepts(t), Range: decl.Place(f.w.Pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
-	if t.on != nil {
-		out.On = f.roles[t.on.Name]
+	if t.On != nil {
+		out.On = f.roles[t.On.Name]
 	}
-	for _, p := range t.with {
+	for _, p := range t.With {
 		out.With = append(out.With, f.compile(p.Value).Argument(p.Name))
 	}
 	out.After = append(out.After, f.afters(t)...)
 	f.c.model.Tasks = append(f.c.model.Tasks, out)
 }
 
-func (f *frame) condition(t *taskDecl) *model.Argument {
-	if t.when == nil {
+func (f *frame) condition(t *decl.Task) *model.Argument {
+	if t.When == nil {
 		return f.when
 	}
-	a := f.compile(t.when).Argument("when")
+	a := f.compile(t.When).Argument("when")
 	if f.when != nil {
 		a = expr.Both{A: *f.when, B: a}.Argument()
 	}
@@ -277,40 +278,40 @@ func (f *frame) condition(t *taskDecl) *model.Argument {
 
 // afters gives what a task is ordered after; a called workflow stands for all its tasks, on the same node where that has
 // one and everywhere otherwise.
-func (f *frame) afters(t *taskDecl) []model.After {
+func (f *frame) afters(t *decl.Task) []model.After {
 	var out []model.After
-	mine := f.outer(eachNames(t.each))
-	for _, a := range t.after {
+	mine := f.outer(decl.EachNames(t.Each))
+	for _, a := range t.After {
 		inner := f.calls[a.Name]
 		if inner == nil {
-			out = append(out, model.After{Task: f.prefix + a.Name, All: a.all, Share: a.share})
+			out = append(out, model.After{Task: f.prefix + a.Name, All: a.All, Share: a.Share})
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
 			if strings.HasPrefix(up.Name, inner.prefix) {
-				together := len(mine) > 0 && within(mine, up.Each)
-				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.all || !together), Share: a.share})
+				together := len(mine) > 0 && decl.Within(mine, up.Each)
+				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.All || !together), Share: a.Share})
 			}
 		}
 	}
 	return out
 }
 
-func (f *frame) call(t *taskDecl, called *workflowDecl) {
+func (f *frame) call(t *decl.Task, called *decl.Workflow) {
 	g := &frame{c: f.c, w: called, prefix: f.prefix + t.Name + ".", roles: map[string]string{}, inputs: map[string]expr.Source{}}
 	g.when, g.after = f.condition(t), append(slices.Clone(f.after), f.afters(t)...)
 	for i := range g.after { // the call has no node: its tasks wait for every instance
 		g.after[i].All = f.c.each[g.after[i].Task]
 	}
-	for _, p := range t.roles {
-		g.roles[p.inner.Name] = f.roles[p.outer.Name]
+	for _, p := range t.Roles {
+		g.roles[p.Inner.Name] = f.roles[p.Outer.Name]
 	}
 	given := map[string]hclsyntax.Expression{}
-	for _, p := range t.with {
+	for _, p := range t.With {
 		given[p.Name] = p.Value
 	}
-	for _, in := range called.inputs {
-		name := fmt.Sprintf("input %s of %s", in.Name, g.prefix+called.name)
+	for _, in := range called.Inputs {
+		name := fmt.Sprintf("input %s of %s", in.Name, g.prefix+called.Name)
 		switch e := given[in.Name]; {
 		case e != nil:
 			g.inputs[in.Name] = expr.Inline{Expr: f.compile(e), Name: name, Type: in.Type, Default: in.Default}
@@ -321,7 +322,7 @@ func (f *frame) call(t *taskDecl, called *workflowDecl) {
 		}
 	}
 	f.calls[t.Name] = g
-	for _, r := range called.roles {
+	for _, r := range called.Roles {
 		g.needs(r.Role)
 	}
 	g.tasks()
@@ -356,20 +357,20 @@ func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
 func (f *frame) output(kind model.RefKind, path []string) (expr.Source, int) {
 	each := func(task string) bool { return f.c.each[task] }
 	if kind != model.RefAll && len(path) == 3 {
-		for _, o := range f.w.outputs {
+		for _, o := range f.w.Outputs {
 			if o.Name == path[2] {
-				return f.through(kind, expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.Name}), 3
+				return f.through(kind, expr.Inline{Expr: f.compile(o.Value), Name: "output " + f.prefix + o.Name}), 3
 			}
 		}
 	}
 	group, roles := expr.Group{Members: map[string]expr.Source{}}, []string(nil)
-	for _, o := range f.w.outputs {
-		if kind == model.RefAll && len(o.each) == 0 {
+	for _, o := range f.w.Outputs {
+		if kind == model.RefAll && len(o.Each) == 0 {
 			continue
 		}
 		group.Names = append(group.Names, o.Name)
-		group.Members[o.Name] = expr.Inline{Expr: f.compile(o.value), Name: "output " + f.prefix + o.Name}
-		roles = append(roles, f.outer(eachNames(o.each))...)
+		group.Members[o.Name] = expr.Inline{Expr: f.compile(o.Value), Name: "output " + f.prefix + o.Name}
+		roles = append(roles, f.outer(decl.EachNames(o.Each))...)
 	}
 	slices.Sort(group.Names)
 	if kind == model.RefAll {
@@ -390,16 +391,16 @@ func (f *frame) through(kind model.RefKind, s expr.Source) expr.Source {
 func (c *compiler) digest() value.Digest {
 	h := value.NewHasher()
 	h.Text("model/1")
-	for _, name := range sortedKeys(c.src.Packs) {
+	for _, name := range decl.SortedKeys(c.src.Packs) {
 		h.Text(name)
-		h.Digest(c.src.Packs[name].digest)
+		h.Digest(c.src.Packs[name].Digest())
 	}
 	f := c.file
 	h.Text(f.Name)
 	h.Text(f.Workflow)
 	h.Text(f.Storage)
 	f.hashSlots(h)
-	for _, role := range sortedKeys(f.Nodes) {
+	for _, role := range decl.SortedKeys(f.Nodes) {
 		h.Text(role)
 		s := f.Nodes[role]
 		if s.Predicate != nil {
@@ -408,14 +409,38 @@ func (c *compiler) digest() value.Digest {
 		}
 		h.Text(fmt.Sprintf("%q", slices.Sorted(slices.Values(s.Names))))
 	}
-	for _, name := range sortedKeys(c.model.Inputs) {
+	for _, name := range decl.SortedKeys(c.model.Inputs) {
 		h.Text(name)
 		h.Digest(c.model.Inputs[name].Digest())
 	}
-	artifactsDigest(h, c.model.Artifacts)
+	decl.ArtifactsDigest(h, c.model.Artifacts)
 	if c.model.Frozen != (value.Digest{}) {
 		h.Text("frozen")
 		h.Digest(c.model.Frozen)
 	}
 	return h.Sum()
+}
+
+// pinned gives a step the digests that were decided for its artifacts. Steps of packs are never changed.
+func (c *compiler) pinned(s *model.Step) *model.Step {
+	if len(s.Artifacts) == 0 {
+		return s
+	}
+	if p := c.steps[s]; p != nil {
+		return p
+	}
+	p := *s
+	p.Artifacts = slices.Clone(s.Artifacts)
+	for i := range p.Artifacts {
+		a := &p.Artifacts[i]
+		if pin, ok := c.src.Pins[a.PinName()]; ok && (a.Digest == value.Digest{} || a.Digest == pin.Digest) {
+			a.Digest, a.Size = pin.Digest, pin.Size
+		}
+		if !slices.ContainsFunc(c.model.Artifacts, func(b model.Artifact) bool { return b.PinName() == a.PinName() }) {
+			c.model.Artifacts = append(c.model.Artifacts, *a)
+		}
+	}
+	p.Digest = decl.DigestOf(&p)
+	c.steps[s] = &p
+	return &p
 }

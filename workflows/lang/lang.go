@@ -3,10 +3,14 @@
 package lang
 
 import (
+	"io/fs"
+
 	"joist/engine/model"
-	"joist/engine/step"
 	"joist/engine/value"
+	"joist/workflows/lang/archive"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
+	"joist/workflows/lang/read"
 	"joist/workflows/lang/selection"
 )
 
@@ -16,15 +20,36 @@ type Diagnostics = diag.Diagnostics
 // Diagnostic is one of them.
 type Diagnostic = diag.Diagnostic
 
+// Pack is a loaded pack: what stands in it is checked by itself, and not yet against other packs. It is immutable.
+type Pack = decl.Pack
+
 // Catalogue is what steps can call that is not in a pack.
-type Catalogue struct {
-	Calls    []step.Signature // operations of services: `apply { call = "names.put" }`
-	Builtins []step.Signature // actions compiled into the agent: `apply { builtin = "file" }`; Call is the name
+type Catalogue = decl.Catalogue
+
+// Load reads a pack: pack.hcl and the other *.hcl of its folder, and files/**, by path within the pack. It returns nil
+// where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
+// Compile refuses it. What the pack's workflows refer to is the matter of Check.
+func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
+	return decl.Load(files, catalogue)
 }
+
+// ReadFS reads the files of a pack's folder that Load takes.
+func ReadFS(dir fs.FS) (map[string][]byte, error) { return archive.ReadFS(dir) }
+
+// FromArchive gives the files of an archive back, for Load.
+func FromArchive(data []byte) (map[string][]byte, error) { return archive.Files(data) }
+
+// What package read takes bodies apart into.
+type (
+	reader = read.Reader
+	form   = read.Form
+	named  = read.Named
+	pair   = read.Pair
+)
 
 // Source is all that a model is compiled from.
 type Source struct {
-	Packs   map[string]*Pack // by name: those that the cluster file names, and what they require
+	Packs   map[string]*decl.Pack // by name: those that the cluster file names, and what they require
 	Cluster *ClusterFile
 
 	// Pins are the files that were decided on for artifacts, by their PinName. An artifact without one is left open, as is right

@@ -8,13 +8,14 @@ import (
 
 	"joist/engine/model"
 	"joist/engine/value"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
 )
 
 // site is where an expression of a workflow stands.
 type site struct {
-	task   *taskDecl // nil for an output
+	task   *decl.Task // nil for an output
 	output string
 	// condition is the name of a check, which has neither task nor output.
 	condition string
@@ -45,10 +46,10 @@ func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr
 	case !at.step || flows&expr.Paths == 0:
 	case flows&expr.AwayPath != 0:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on, or use the same node's with task.NAME.", "a path would cross nodes: %s takes one of other nodes", at.who())
-	case flows&expr.HerePath != 0 && at.task != nil && len(at.each) == 0 && c.targets[at.task.Name].flow != nil:
+	case flows&expr.HerePath != 0 && at.task != nil && len(at.each) == 0 && c.targets[at.task.Name].Flow != nil:
 		c.bag.Errorf(e.Range(), "A path is a file on one node. Pass its content on.", "a path would cross nodes: %s calls a workflow", at.who())
 	case flows&expr.HerePath != 0 && at.scope != model.Node:
-		c.bag.Errorf(e.Range(), "The step does not run on that node. Write host.NAME for the node that executes, or pass the content on.", "a path would cross nodes: the step of %s is %s-scope", at.who(), scopeName(at.scope))
+		c.bag.Errorf(e.Range(), "The step does not run on that node. Write host.NAME for the node that executes, or pass the content on.", "a path would cross nodes: the step of %s is %s-scope", at.who(), decl.ScopeName(at.scope))
 	}
 	return s
 }
@@ -75,28 +76,28 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 	}
 	switch root {
 	case "input":
-		in := c.w.input(path[1])
+		in := c.w.Input(path[1])
 		if in == nil {
-			return fail(diag.Suggest(path[1], c.w.inputNames()), "no input is called %q", path[1])
+			return fail(diag.Suggest(path[1], c.w.InputNames()), "no input is called %q", path[1])
 		}
 		c.used[in.Name] = true
 		return c.resolveInput(at, in, t), 2
 	case "node":
-		if len(at.each) == 0 && !(at.task != nil && at.task.lost) {
+		if len(at.each) == 0 && !(at.task != nil && at.task.Lost) {
 			return fail("Write each = role.NAME to have one instance for each node, or look at role.NAME.", "%s has no node", at.who())
 		}
-		a, ok := nodeType.Attrs[path[1]]
+		a, ok := decl.NodeType().Attrs[path[1]]
 		if !ok {
-			return fail(diag.Suggest(path[1], sortedKeys(nodeType.Attrs)), "a node has no attribute %q", path[1])
+			return fail(diag.Suggest(path[1], decl.SortedKeys(decl.NodeType().Attrs)), "a node has no attribute %q", path[1])
 		}
 		return expr.Shape{Type: a.Type}, 2
 	case "role":
-		for _, r := range c.w.roles {
+		for _, r := range c.w.Roles {
 			if r.Name == path[1] {
-				return expr.Shape{Type: value.Of(value.Map, nodeType)}, 2
+				return expr.Shape{Type: value.Of(value.Map, decl.NodeType())}, 2
 			}
 		}
-		return fail(diag.Suggest(path[1], c.w.roleNames()), "no role is called %q", path[1])
+		return fail(diag.Suggest(path[1], c.w.RoleNames()), "no role is called %q", path[1])
 	case "task", "all", "host":
 		return c.resolveTask(at, t, path, fail)
 	}
@@ -107,23 +108,23 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 }
 
 // resolveInput gives the shape of an input. One that is given node by node can be asked for on these nodes only.
-func (c *flowCheck) resolveInput(at site, in *inputDecl, t hcl.Traversal) expr.Shape {
-	each := eachNames(in.each)
+func (c *flowCheck) resolveInput(at site, in *decl.Input, t hcl.Traversal) expr.Shape {
+	each := decl.EachNames(in.Each)
 	switch {
-	case len(each) == 0 || at.task != nil && at.task.lost:
+	case len(each) == 0 || at.task != nil && at.task.Lost:
 		return expr.Shape{Type: in.Type}
 	case len(at.each) == 0:
-		c.bag.Errorf(t.SourceRange(), fmt.Sprintf("Write each = %s to have one instance for each node.", roleList(each)), "input %q is given for each node, and %s has no node", in.Name, at.who())
-	case !within(at.each, each):
-		c.bag.Errorf(t.SourceRange(), "Place both on the same roles.", "the nodes of %s and of input %q do not meet: %s against %s", at.who(), in.Name, roleList(at.each), roleList(each))
+		c.bag.Errorf(t.SourceRange(), fmt.Sprintf("Write each = %s to have one instance for each node.", decl.RoleList(each)), "input %q is given for each node, and %s has no node", in.Name, at.who())
+	case !decl.Within(at.each, each):
+		c.bag.Errorf(t.SourceRange(), "Place both on the same roles.", "the nodes of %s and of input %q do not meet: %s against %s", at.who(), in.Name, decl.RoleList(at.each), decl.RoleList(each))
 	}
 	return expr.Shape{Type: in.Type, Path: expr.HerePath}
 }
 
 func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail func(string, string, ...any) (expr.Shape, int)) (expr.Shape, int) {
 	root, name := path[0], path[1]
-	if c.w.task(name) == nil {
-		return fail(diag.Suggest(name, c.w.taskNames()), "no task is called %q", name)
+	if c.w.Task(name) == nil {
+		return fail(diag.Suggest(name, c.w.TaskNames()), "no task is called %q", name)
 	}
 	if c.failed[name] {
 		return expr.Shape{}, len(path)
@@ -136,7 +137,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 		if !at.host {
 			return fail("Only inputs of a cluster-scope script with on = role.NAME can look at the node that executes.", "no node executes %s", at.who())
 		}
-		at.each = []string{at.task.on.Name}
+		at.each = []string{at.task.On.Name}
 	}
 	if root == "all" {
 		return c.gather(name, outputs, fail)
@@ -149,7 +150,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 	}
 	out, ok := outputs[path[2]]
 	if !ok {
-		return fail(diag.Suggest(path[2], sortedKeys(outputs)), "task %q has no output %q", name, path[2])
+		return fail(diag.Suggest(path[2], decl.SortedKeys(outputs)), "task %q has no output %q", name, path[2])
 	}
 	if root == "host" && len(out.each) == 0 {
 		return fail(fmt.Sprintf("Write task.%s.%s.", name, path[2]), "task %q has a single instance, not one for each node", name)
@@ -161,7 +162,7 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 }
 
 func (c *flowCheck) meetsAll(at site, t hcl.Traversal, name string, outputs map[string]result) bool {
-	for _, o := range sortedKeys(outputs) {
+	for _, o := range decl.SortedKeys(outputs) {
 		if !c.meets(at, t.SourceRange(), name, outputs[o].each) {
 			return false
 		}
@@ -205,8 +206,8 @@ func (c *flowCheck) gather(name string, outputs map[string]result, fail func(str
 			each[o] = r
 		}
 	}
-	t := c.w.task(name)
-	if len(each) == 0 && len(t.each) == 0 {
+	t := c.w.Task(name)
+	if len(each) == 0 && len(t.Each) == 0 {
 		return fail(fmt.Sprintf("Write task.%s.", name), "task %q has a single instance, not one for each node", name)
 	}
 	s := whole(each, "all")

@@ -11,6 +11,7 @@ import (
 
 	"joist/engine/model"
 	"joist/engine/value"
+	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
 )
@@ -59,9 +60,9 @@ func (c *ClusterFile) slots(r *reader) {
 }
 
 // fill gives the workflow with its slots filled as the cluster file says: itself, if that says nothing.
-func (c *compiler) fill(w *workflowDecl) *workflowDecl {
+func (c *compiler) fill(w *decl.Workflow) *decl.Workflow {
 	before := c.bag.Count()
-	for _, path := range sortedKeys(c.file.fills) {
+	for _, path := range decl.SortedKeys(c.file.fills) {
 		f := c.file.fills[path]
 		if !c.slotAt(w, f) {
 			continue
@@ -82,29 +83,29 @@ func (c *compiler) fill(w *workflowDecl) *workflowDecl {
 }
 
 // fits checks a workflow whose slots are filled. Only what the filling brought about is wrong with it.
-func (c *compiler) fits(w *workflowDecl) Diagnostics {
+func (c *compiler) fits(w *decl.Workflow) Diagnostics {
 	l := newLinker(c.src.Packs)
 	l.workflow(w)
 	var out Diagnostics
-	for _, name := range sortedKeys(l.bags) {
-		out = append(out, l.bags[name].Done(c.src.Packs[name].prefix()).Errors()...)
+	for _, name := range decl.SortedKeys(l.bags) {
+		out = append(out, l.bags[name].Done(c.src.Packs[name].Prefix()).Errors()...)
 	}
 	return out
 }
 
 // slotAt looks whether there is a slot where the cluster file fills one, and something to fill it with.
-func (c *compiler) slotAt(w *workflowDecl, f *fill) bool {
+func (c *compiler) slotAt(w *decl.Workflow, f *fill) bool {
 	rest := f.Name
 	for more := true; more; {
 		var name string
 		name, rest, more = strings.Cut(rest, ".")
-		t := w.task(name)
-		if t == nil || !more && !t.slot {
-			advice := diag.Suggest(name, w.slotNames())
-			if len(w.slotNames()) == 0 {
+		t := w.Task(name)
+		if t == nil || !more && !t.Slot {
+			advice := diag.Suggest(name, w.SlotNames())
+			if len(w.SlotNames()) == 0 {
 				advice = "It has none."
 			}
-			c.bag.Errorf(f.At, advice, "workflow %s has no slot %q", w.full(), name)
+			c.bag.Errorf(f.At, advice, "workflow %s has no slot %q", w.Full(), name)
 			return false
 		}
 		if !more {
@@ -114,144 +115,118 @@ func (c *compiler) slotAt(w *workflowDecl, f *fill) bool {
 		if other := c.file.fills[strings.TrimSuffix(f.Name, "."+rest)]; other != nil {
 			to = c.find(other, false)
 		}
-		if to.flow == nil {
+		if to.Flow == nil {
 			c.bag.Errorf(f.At, fmt.Sprintf("It runs a step, which has no slots: leave %q out.", rest), "task %q calls no workflow", name)
 			return false
 		}
-		w = to.flow
+		w = to.Flow
 	}
 	to := c.find(f, true)
-	return to.step != nil || to.flow != nil
+	return to.Step != nil || to.Flow != nil
 }
 
 // find gives the step or workflow that fills a slot.
-func (c *compiler) find(f *fill, report bool) callee {
+func (c *compiler) find(f *fill, report bool) decl.Callee {
 	name, what, _ := strings.Cut(f.target, ".")
 	p := c.src.Packs[name]
 	switch {
 	case !report && p == nil:
 	case c.file.Packs[name].Source == "" || p == nil:
-		c.bag.Errorf(f.aim, fmt.Sprintf("Add %s = { source = … } to packs. %s", name, diag.Suggest(name, sortedKeys(c.file.Packs))), "the cluster names no pack %q", name)
-	case p.steps[what] != nil:
-		return callee{step: p.steps[what]}
-	case p.workflows[what] != nil:
-		return callee{flow: p.workflows[what]}
+		c.bag.Errorf(f.aim, fmt.Sprintf("Add %s = { source = … } to packs. %s", name, diag.Suggest(name, decl.SortedKeys(c.file.Packs))), "the cluster names no pack %q", name)
+	case p.StepDecls[what] != nil:
+		return decl.Callee{Step: p.StepDecls[what]}
+	case p.WorkflowDecls[what] != nil:
+		return decl.Callee{Flow: p.WorkflowDecls[what]}
 	case report:
-		c.bag.Errorf(f.aim, diag.Suggest(what, append(sortedKeys(p.steps), sortedKeys(p.workflows)...)), "pack %s has no step or workflow %q", name, what)
+		c.bag.Errorf(f.aim, diag.Suggest(what, append(decl.SortedKeys(p.StepDecls), decl.SortedKeys(p.WorkflowDecls)...)), "pack %s has no step or workflow %q", name, what)
 	}
-	return callee{}
+	return decl.Callee{}
 }
 
 // filled gives a workflow with other tasks where slots are filled, in it or in what it calls.
-func (c *compiler) filled(w *workflowDecl, prefix string, fills map[string]*fill) *workflowDecl {
+func (c *compiler) filled(w *decl.Workflow, prefix string, fills map[string]*fill) *decl.Workflow {
 	out := *w
-	out.tasks = slices.Clone(w.tasks)
-	for i, t := range out.tasks {
+	out.Tasks = slices.Clone(w.Tasks)
+	for i, t := range out.Tasks {
 		if f := fills[prefix+t.Name]; f != nil {
 			t = c.fit(w, t, f)
 		}
-		inside := slices.ContainsFunc(sortedKeys(fills), func(path string) bool { return strings.HasPrefix(path, prefix+t.Name+".") })
-		if to := c.link.callee(w, t); inside && to.flow != nil {
+		inside := slices.ContainsFunc(decl.SortedKeys(fills), func(path string) bool { return strings.HasPrefix(path, prefix+t.Name+".") })
+		if to := c.link.callee(w, t); inside && to.Flow != nil {
 			filled := *t
-			filled.filled = &callee{flow: c.filled(to.flow, prefix+t.Name+".", fills)}
+			filled.Filled = &decl.Callee{Flow: c.filled(to.Flow, prefix+t.Name+".", fills)}
 			t = &filled
 		}
-		out.tasks[i] = t
+		out.Tasks[i] = t
 	}
 	return &out
 }
 
 // fit gives the task that stands in a slot: with what the slot gives and the other takes, on the slot's nodes.
-func (c *compiler) fit(w *workflowDecl, t *taskDecl, f *fill) *taskDecl {
+func (c *compiler) fit(w *decl.Workflow, t *decl.Task, f *fill) *decl.Task {
 	to := c.find(f, false)
 	out := *t
-	out.filled, out.with, out.attrs = &to, nil, maps.Clone(t.attrs)
-	fields := to.inputs()
-	for _, p := range t.with {
+	out.Filled, out.With, out.Attrs = &to, nil, maps.Clone(t.Attrs)
+	fields := to.Inputs()
+	for _, p := range t.With {
 		if _, ok := fields[p.Name]; ok {
-			out.with = append(out.with, p)
+			out.With = append(out.With, p)
 		}
 	}
 	for _, p := range f.with {
 		in, ok := fields[p.Name]
 		switch {
 		case !ok:
-			c.bag.Errorf(p.At, diag.Suggest(p.Name, sortedKeys(fields)), "%s has no input %q", f.target, p.Name)
-		case slices.ContainsFunc(t.with, func(q pair) bool { return q.Name == p.Name }):
+			c.bag.Errorf(p.At, diag.Suggest(p.Name, decl.SortedKeys(fields)), "%s has no input %q", f.target, p.Name)
+		case slices.ContainsFunc(t.With, func(q pair) bool { return q.Name == p.Name }):
 			c.bag.Errorf(p.At, "Leave it out.", "slot %q gives the input %q itself", f.Name, p.Name)
 		default:
 			if _, ok := expr.Constant(c.bag, p.Value, in.Type); ok {
-				out.with = append(out.with, p)
+				out.With = append(out.With, p)
 			}
 		}
 	}
 	drop := func(words ...string) {
 		for _, word := range words {
-			delete(out.attrs, word)
+			delete(out.Attrs, word)
 		}
 	}
-	if to.step != nil {
-		if len(t.roles) == 1 { // it was a workflow on nodes of one role
-			out.each = []named{t.roles[0].outer}
+	if to.Step != nil {
+		if len(t.Roles) == 1 { // it was a workflow on nodes of one role
+			out.Each = []named{t.Roles[0].Outer}
 		}
-		out.roles = nil
+		out.Roles = nil
 		drop("roles")
-		if to.step.Scope != model.Cluster || to.step.Apply.Script == nil {
-			out.on = nil
+		if to.Step.Scope != model.Cluster || to.Step.Apply.Script == nil {
+			out.On = nil
 			drop("on")
 		}
 		return &out
 	}
-	out.each, out.on = nil, nil
+	out.Each, out.On = nil, nil
 	drop("each", "on")
-	out.roles = slices.DeleteFunc(slices.Clone(t.roles), func(p rolePair) bool { return !slices.Contains(to.flow.roleNames(), p.inner.Name) })
-	if len(t.roles) == 0 && len(t.each) == 1 && len(to.flow.roles) == 1 {
-		out.roles = []rolePair{{inner: named{Name: to.flow.roles[0].Name, At: f.aim}, outer: t.each[0]}}
+	out.Roles = slices.DeleteFunc(slices.Clone(t.Roles), func(p decl.RolePair) bool { return !slices.Contains(to.Flow.RoleNames(), p.Inner.Name) })
+	if len(t.Roles) == 0 && len(t.Each) == 1 && len(to.Flow.Roles) == 1 {
+		out.Roles = []decl.RolePair{{Inner: named{Name: to.Flow.Roles[0].Name, At: f.aim}, Outer: t.Each[0]}}
 	}
 	return &out
 }
 
-// inputs gives what a step or a workflow takes.
-func (to callee) inputs() map[string]model.Field {
-	fields := map[string]model.Field{}
-	if to.step != nil {
-		for _, f := range to.step.Inputs {
-			fields[f.Name] = f
-		}
-	}
-	if to.flow != nil {
-		for _, in := range to.flow.inputs {
-			fields[in.Name] = in.Field
-		}
-	}
-	return fields
-}
-
-func (w *workflowDecl) slotNames() []string {
-	var names []string
-	for _, t := range w.tasks {
-		if t.slot {
-			names = append(names, t.Name)
-		}
-	}
-	return names
-}
-
 // callee gives what a task calls, without a word about what is wrong with it.
-func (l *linker) callee(w *workflowDecl, t *taskDecl) callee {
+func (l *linker) callee(w *decl.Workflow, t *decl.Task) decl.Callee {
 	switch {
-	case t.filled != nil:
-		return *t.filled
-	case t.target == nil:
-		return callee{}
+	case t.Filled != nil:
+		return *t.Filled
+	case t.Target == nil:
+		return decl.Callee{}
 	}
-	s, flow := l.target(w, t.target, false)
-	return callee{s, flow}
+	s, flow := l.target(w, t.Target, false)
+	return decl.Callee{Step: s, Flow: flow}
 }
 
 // hashSlots adds what fills the slots.
 func (c *ClusterFile) hashSlots(h value.Hasher) {
-	for _, path := range sortedKeys(c.fills) {
+	for _, path := range decl.SortedKeys(c.fills) {
 		f := c.fills[path]
 		h.Text(path)
 		h.Text(f.target)

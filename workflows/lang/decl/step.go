@@ -1,4 +1,4 @@
-package lang
+package decl
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -19,20 +20,21 @@ import (
 	"joist/workflows/lang/read"
 )
 
-// stepDecl is a step as it stands in a pack.
-type stepDecl struct {
+// Step is a step as it stands in a pack.
+type Step struct {
 	*model.Step
-	pack   *Pack
-	at     hcl.Range
-	broken bool                 // something about it was reported
-	fields map[string]hcl.Range // inputs
+	Pack   *Pack
+	At     hcl.Range
+	Broken bool                 // something about it was reported
+	Fields map[string]hcl.Range // inputs
 	used   map[string]bool      // inputs that a pure body mentions
 	shapes map[string]expr.Shape
 }
 
 var scopes = map[string]model.StepScope{"node": model.Node, "service": model.Service, "cluster": model.Cluster}
 
-func scopeName(s model.StepScope) string {
+// ScopeName gives the word for a scope.
+func ScopeName(s model.StepScope) string {
 	for name, scope := range scopes {
 		if scope == s {
 			return name
@@ -53,15 +55,15 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
-	s := &stepDecl{pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.Name, Archive: d.pack.digest}, at: n.At, fields: map[string]hcl.Range{}, used: map[string]bool{}}
-	d.pack.steps[n.Name] = s
+	s := &Step{Pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.Name, Archive: d.pack.digest}, At: n.At, Fields: map[string]hcl.Range{}, used: map[string]bool{}}
+	d.pack.StepDecls[n.Name] = s
 	s.Doc, s.Once, s.Irreversible = r.Text("doc"), r.Truth("once"), r.Text("irreversible")
 	scoped := false
 	if e := r.Need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {
 		word := r.Text("scope")
 		s.Scope, scoped = scopes[word]
 		if !scoped {
-			d.bag.Errorf(e.Range(), diag.Suggest(word, sortedKeys(scopes)), "no scope is called %q", word)
+			d.bag.Errorf(e.Range(), diag.Suggest(word, SortedKeys(scopes)), "no scope is called %q", word)
 		}
 	}
 	d.fields(r, s)
@@ -69,17 +71,17 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		d.actions(r, s)
 	}
 	d.needs(r, s)
-	if s.broken = d.bag.Count() > before; !s.broken {
-		s.Digest = digestOf(s.Step)
+	if s.Broken = d.bag.Count() > before; !s.Broken {
+		s.Digest = DigestOf(s.Step)
 	}
 }
 
-func (d *decoder) fields(r *reader, s *stepDecl) {
+func (d *decoder) fields(r *reader, s *Step) {
 	seen := map[string]hcl.Range{}
 	for _, b := range r.Blocks("input", 1) {
 		if f, at, ok := d.input(r.Inner(b), b); ok && read.Unique(d.bag, "inputs", seen, named{Name: f.Name, At: at}) {
 			s.Inputs = append(s.Inputs, f)
-			s.fields[f.Name] = at
+			s.Fields[f.Name] = at
 			if f.Type.Holds(value.Path) && s.Scope == model.Service {
 				d.bag.Errorf(at, "A path is a file on a node. Give the service the content, or make the step node-scope.", "a service takes the path %q", f.Name)
 			}
@@ -96,7 +98,7 @@ func (d *decoder) fields(r *reader, s *stepDecl) {
 		}
 		s.Outputs = append(s.Outputs, model.Field{Name: n.Name, Type: t, Doc: inner.Text("doc")})
 		if t.Holds(value.Path) && s.Scope != model.Node {
-			d.bag.Errorf(n.At, "Only a node-scope step knows a node's files: make the step node-scope.", "a %s-scope step yields the path %q", scopeName(s.Scope), n.Name)
+			d.bag.Errorf(n.At, "Only a node-scope step knows a node's files: make the step node-scope.", "a %s-scope step yields the path %q", ScopeName(s.Scope), n.Name)
 		}
 	}
 }
@@ -128,7 +130,7 @@ func (d *decoder) input(r *reader, b *hclsyntax.Block, more ...string) (model.Fi
 }
 
 // actions reads apply, verify and remove, and checks that they suit the step's scope.
-func (d *decoder) actions(r *reader, s *stepDecl) {
+func (d *decoder) actions(r *reader, s *Step) {
 	apply := r.Block("apply")
 	if apply == nil {
 		d.bag.Errorf(r.At, "Write apply { … }: what the step does.", "%s has no apply", r.What)
@@ -165,7 +167,7 @@ func (d *decoder) actions(r *reader, s *stepDecl) {
 	if pure {
 		for _, f := range s.Inputs {
 			if !s.used[f.Name] {
-				d.bag.Warnf(s.fields[f.Name], "Use it or remove it.", "input %q is not used", f.Name)
+				d.bag.Warnf(s.Fields[f.Name], "Use it or remove it.", "input %q is not used", f.Name)
 			}
 		}
 	}
@@ -178,7 +180,7 @@ var allowed = map[model.StepScope]map[string][]string{
 	model.Cluster: {"apply": {"script", "outputs", "when"}, "verify": {"script"}, "remove": {"script"}},
 }
 
-func (d *decoder) action(r *reader, s *stepDecl, a *model.Action, timeout time.Duration) {
+func (d *decoder) action(r *reader, s *Step, a *model.Action, timeout time.Duration) {
 	kinds := []string{"script", "builtin", "call", "outputs", "when"}
 	r.Expect(form{Attrs: append([]string{"files", "timeout", "attempts", "backoff"}, kinds...)})
 	a.Timeout, a.Backoff = r.Duration("timeout", timeout), r.Duration("backoff", 5*time.Second)
@@ -194,7 +196,7 @@ func (d *decoder) action(r *reader, s *stepDecl, a *model.Action, timeout time.D
 		d.bag.Errorf(r.Attr(given[1]).Range(), "Keep one of them.", "%s has both %s and %s", r.What, given[0], given[1])
 		return
 	case !slices.Contains(suits, given[0]):
-		d.bag.Errorf(r.Attr(given[0]).Range(), how, "%s of a %s-scope step cannot be %s", r.What, scopeName(s.Scope), given[0])
+		d.bag.Errorf(r.Attr(given[0]).Range(), how, "%s of a %s-scope step cannot be %s", r.What, ScopeName(s.Scope), given[0])
 		return
 	}
 	if e := r.Attr("files"); e != nil && given[0] != "script" {
@@ -250,7 +252,7 @@ func (d *decoder) script(r *reader) *model.Script {
 	}
 	s.Files = map[string][]byte{}
 	for _, x := range read.List(e) {
-		name, ok := constantText(d.bag, x)
+		name, ok := ConstantText(d.bag, x)
 		if !ok {
 			continue
 		}
@@ -271,10 +273,10 @@ func (d *decoder) file(e hclsyntax.Expression, name string) ([]byte, bool) {
 	if name == "" {
 		return nil, false
 	}
-	body, ok := d.pack.files[name]
+	body, ok := d.pack.Files[name]
 	if !ok {
 		var known []string
-		for f := range d.pack.files {
+		for f := range d.pack.Files {
 			if len(f) > 6 && f[:6] == "files/" {
 				known = append(known, f)
 			}
@@ -284,7 +286,8 @@ func (d *decoder) file(e hclsyntax.Expression, name string) ([]byte, bool) {
 	return body, ok
 }
 
-func constantText(bag *diag.Bag, e hclsyntax.Expression) (string, bool) {
+// ConstantText evaluates an expression that is a text and refers to nothing.
+func ConstantText(bag *diag.Bag, e hclsyntax.Expression) (string, bool) {
 	v, ok := expr.Constant(bag, e, value.Type{Kind: value.String})
 	if !ok {
 		return "", false
@@ -293,7 +296,7 @@ func constantText(bag *diag.Bag, e hclsyntax.Expression) (string, bool) {
 }
 
 // outputs reads the expressions of a pure step.
-func (d *decoder) outputs(r *reader, s *stepDecl, a *model.Action) {
+func (d *decoder) outputs(r *reader, s *Step, a *model.Action) {
 	a.Outputs = map[string]model.Argument{}
 	s.shapes = map[string]expr.Shape{}
 	declared := map[string]value.Type{}
@@ -303,7 +306,7 @@ func (d *decoder) outputs(r *reader, s *stepDecl, a *model.Action) {
 	for _, p := range r.Pairs("outputs") {
 		t, ok := declared[p.Name]
 		if !ok {
-			d.bag.Errorf(p.At, diag.Suggest(p.Name, sortedKeys(declared))+" Outputs are declared as output \"name\" { type = … }.", "no output is called %q", p.Name)
+			d.bag.Errorf(p.At, diag.Suggest(p.Name, SortedKeys(declared))+" Outputs are declared as output \"name\" { type = … }.", "no output is called %q", p.Name)
 			continue
 		}
 		a.Outputs[p.Name] = d.body(s, p.Value, p.Name, t)
@@ -316,7 +319,7 @@ func (d *decoder) outputs(r *reader, s *stepDecl, a *model.Action) {
 }
 
 // body compiles an expression inside a step: it sees the step's inputs and nothing else.
-func (d *decoder) body(s *stepDecl, e hclsyntax.Expression, name string, want value.Type) model.Argument {
+func (d *decoder) body(s *Step, e hclsyntax.Expression, name string, want value.Type) model.Argument {
 	fields := map[string]model.Field{}
 	for _, f := range s.Inputs {
 		fields[f.Name] = f
@@ -332,7 +335,7 @@ func (d *decoder) body(s *stepDecl, e hclsyntax.Expression, name string, want va
 		f, ok := fields[path[1]]
 		if !ok {
 			good = false
-			d.bag.Errorf(t.SourceRange(), diag.Suggest(path[1], sortedKeys(fields)), "no input is called %q", path[1])
+			d.bag.Errorf(t.SourceRange(), diag.Suggest(path[1], SortedKeys(fields)), "no input is called %q", path[1])
 		}
 		s.used[path[1]] = true
 		return expr.Shape{Type: f.Type, Path: expr.HerePath}, 2
@@ -347,7 +350,7 @@ func (d *decoder) body(s *stepDecl, e hclsyntax.Expression, name string, want va
 }
 
 // signature checks a call against what offers it.
-func (d *decoder) signature(r *reader, s *stepDecl, kind, name string, offered []step.Signature) {
+func (d *decoder) signature(r *reader, s *Step, kind, name string, offered []step.Signature) {
 	if name == "" {
 		return
 	}
@@ -364,28 +367,28 @@ func (d *decoder) signature(r *reader, s *stepDecl, kind, name string, offered [
 	d.bag.Errorf(at, diag.Suggest(name, known), "no %s is called %q", what, name)
 }
 
-func (d *decoder) matches(at hcl.Range, s *stepDecl, sig step.Signature) {
+func (d *decoder) matches(at hcl.Range, s *Step, sig step.Signature) {
 	declared := map[string]bool{}
 	for _, f := range s.Inputs {
 		declared[f.Name] = true
 		text, ok := sig.Inputs[f.Name]
 		if !ok {
-			d.bag.Errorf(s.fields[f.Name], diag.Suggest(f.Name, sortedKeys(sig.Inputs)), "%s takes no input %q", sig.Call, f.Name)
+			d.bag.Errorf(s.Fields[f.Name], diag.Suggest(f.Name, SortedKeys(sig.Inputs)), "%s takes no input %q", sig.Call, f.Name)
 			continue
 		}
 		want, err := expr.TypeOf(text)
 		if err != nil {
-			d.bag.Errorf(s.fields[f.Name], "This is an error in joist itself.", "%s: %s", sig.Call, err)
+			d.bag.Errorf(s.Fields[f.Name], "This is an error in joist itself.", "%s: %s", sig.Call, err)
 			continue
 		}
 		if why, ok := expr.Fits(f.Type, want); !ok {
-			d.bag.Errorf(s.fields[f.Name], fmt.Sprintf("Declare it as %s.", want), "%s takes another input %q: %s", sig.Call, f.Name, why)
+			d.bag.Errorf(s.Fields[f.Name], fmt.Sprintf("Declare it as %s.", want), "%s takes another input %q: %s", sig.Call, f.Name, why)
 		}
 		if f.Optional && !slices.Contains(sig.Optional, f.Name) {
-			d.bag.Errorf(s.fields[f.Name], "Make it required, or give it a default.", "%s needs the input %q, which is optional here", sig.Call, f.Name)
+			d.bag.Errorf(s.Fields[f.Name], "Make it required, or give it a default.", "%s needs the input %q, which is optional here", sig.Call, f.Name)
 		}
 	}
-	for _, name := range sortedKeys(sig.Inputs) {
+	for _, name := range SortedKeys(sig.Inputs) {
 		if !declared[name] && !slices.Contains(sig.Optional, name) {
 			d.bag.Errorf(at, fmt.Sprintf("Declare input %q { type = %s }.", name, sig.Inputs[name]), "%s needs the input %q", sig.Call, name)
 		}
@@ -393,7 +396,7 @@ func (d *decoder) matches(at hcl.Range, s *stepDecl, sig step.Signature) {
 	for _, f := range s.Outputs {
 		text, ok := sig.Outputs[f.Name]
 		if !ok {
-			d.bag.Errorf(at, diag.Suggest(f.Name, sortedKeys(sig.Outputs)), "%s yields no output %q", sig.Call, f.Name)
+			d.bag.Errorf(at, diag.Suggest(f.Name, SortedKeys(sig.Outputs)), "%s yields no output %q", sig.Call, f.Name)
 			continue
 		}
 		if have, err := expr.TypeOf(text); err == nil {
@@ -404,12 +407,12 @@ func (d *decoder) matches(at hcl.Range, s *stepDecl, sig step.Signature) {
 	}
 }
 
-// digestOf is the step digest: what apply can see, and nothing else.
-func digestOf(s *model.Step) value.Digest {
+// DigestOf is the step digest: what apply can see, and nothing else.
+func DigestOf(s *model.Step) value.Digest {
 	h := value.NewHasher()
-	h.Text("step/1/" + scopeName(s.Scope))
+	h.Text("step/1/" + ScopeName(s.Scope))
 	for _, fields := range [][]model.Field{s.Inputs, s.Outputs} {
-		sorted := slices.SortedFunc(slices.Values(fields), func(a, b model.Field) int { return compare(a.Name, b.Name) })
+		sorted := slices.SortedFunc(slices.Values(fields), func(a, b model.Field) int { return strings.Compare(a.Name, b.Name) })
 		h.Text(fmt.Sprint(len(sorted)))
 		for _, f := range sorted {
 			h.Text(f.Name)
@@ -438,6 +441,6 @@ func digestOf(s *model.Step) value.Digest {
 		h.Text("builtin " + a.Builtin)
 		h.Text("call " + a.Call)
 	}
-	artifactsDigest(h, s.Artifacts)
+	ArtifactsDigest(h, s.Artifacts)
 	return h.Sum()
 }

@@ -1,10 +1,11 @@
-package lang
+package decl
 
 import (
 	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -73,7 +74,7 @@ func (d *decoder) artifact(b *hclsyntax.Block, seen map[string]hcl.Range) {
 }
 
 // needs reads the artifacts that a step names.
-func (d *decoder) needs(r *reader, s *stepDecl) {
+func (d *decoder) needs(r *reader, s *Step) {
 	e := r.Attr("artifacts")
 	if e == nil {
 		return
@@ -88,45 +89,21 @@ func (d *decoder) needs(r *reader, s *stepDecl) {
 		}
 		a, ok := d.pack.artifacts[path[0]]
 		if !ok {
-			d.bag.Errorf(x.Range(), diag.Suggest(path[0], sortedKeys(d.pack.artifacts)), "the pack has no artifact %q", path[0])
+			d.bag.Errorf(x.Range(), diag.Suggest(path[0], SortedKeys(d.pack.artifacts)), "the pack has no artifact %q", path[0])
 			continue
 		}
 		if read.Unique(d.bag, "artifacts of the step", seen, read.Named{Name: a.Name, At: x.Range()}) {
 			s.Artifacts = append(s.Artifacts, a)
 		}
 	}
-	slices.SortFunc(s.Artifacts, func(a, b model.Artifact) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(s.Artifacts, func(a, b model.Artifact) int { return strings.Compare(a.Name, b.Name) })
 	if s.Apply.Script == nil && (s.Apply.Builtin != "" || s.Apply.Call != "" || s.Pure()) {
 		d.bag.Errorf(e.Range(), "Leave them out, or let apply be a script.", "only a script sees artifacts")
 	}
 }
 
-// pinned gives a step the digests that were decided for its artifacts. Steps of packs are never changed.
-func (c *compiler) pinned(s *model.Step) *model.Step {
-	if len(s.Artifacts) == 0 {
-		return s
-	}
-	if p := c.steps[s]; p != nil {
-		return p
-	}
-	p := *s
-	p.Artifacts = slices.Clone(s.Artifacts)
-	for i := range p.Artifacts {
-		a := &p.Artifacts[i]
-		if pin, ok := c.src.Pins[a.PinName()]; ok && (a.Digest == value.Digest{} || a.Digest == pin.Digest) {
-			a.Digest, a.Size = pin.Digest, pin.Size
-		}
-		if !slices.ContainsFunc(c.model.Artifacts, func(b model.Artifact) bool { return b.PinName() == a.PinName() }) {
-			c.model.Artifacts = append(c.model.Artifacts, *a)
-		}
-	}
-	p.Digest = digestOf(&p)
-	c.steps[s] = &p
-	return &p
-}
-
-// artifactsDigest adds to a digest of a step what its scripts find.
-func artifactsDigest(h value.Hasher, list []model.Artifact) {
+// ArtifactsDigest adds to a digest of a step what its scripts find.
+func ArtifactsDigest(h value.Hasher, list []model.Artifact) {
 	if len(list) == 0 {
 		return
 	}

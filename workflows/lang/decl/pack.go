@@ -1,7 +1,6 @@
-package lang
+package decl
 
 import (
-	"io/fs"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -9,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"joist/engine/model"
+	"joist/engine/step"
 	"joist/engine/value"
 	"joist/workflows/lang/archive"
 	"joist/workflows/lang/diag"
@@ -29,21 +29,23 @@ type Pack struct {
 	// they are called. Load makes it the pack's name and a slash.
 	Folder string
 
-	files     map[string][]byte
-	broken    bool
+	Files    map[string][]byte    // by path within the pack
+	Broken   bool                 // errors were reported when it was loaded
+	At       hcl.Range            // of the pack's name
+	Required map[string]hcl.Range // where a requirement stands, by pack name
+
+	StepDecls     map[string]*Step
+	WorkflowDecls map[string]*Workflow
+	Workflows     []*Workflow // as in the source
+
 	digest    value.Digest
-	at        hcl.Range
-	required  map[string]hcl.Range
-	steps     map[string]*stepDecl
 	artifacts map[string]model.Artifact
-	workflows map[string]*workflowDecl
-	order     []*workflowDecl // as in the source
 }
 
 // Steps lists the pack's steps by name.
 func (p *Pack) Steps() map[string]*model.Step {
-	out := make(map[string]*model.Step, len(p.steps))
-	for name, s := range p.steps {
+	out := make(map[string]*model.Step, len(p.StepDecls))
+	for name, s := range p.StepDecls {
 		out[name] = s.Step
 	}
 	return out
@@ -55,21 +57,21 @@ func (p *Pack) Digest() value.Digest { return p.digest }
 // Load reads a pack: pack.hcl and the other *.hcl of its folder, and files/**, by path within the pack. It returns nil
 // where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
 // Compile refuses it. What the pack's workflows refer to is the matter of Check.
-func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
-	p := &Pack{files: map[string][]byte{}, steps: map[string]*stepDecl{}, workflows: map[string]*workflowDecl{}, artifacts: map[string]model.Artifact{}, required: map[string]hcl.Range{}}
+func Load(files map[string][]byte, catalogue Catalogue) (*Pack, diag.Diagnostics) {
+	p := &Pack{Files: map[string][]byte{}, StepDecls: map[string]*Step{}, WorkflowDecls: map[string]*Workflow{}, artifacts: map[string]model.Artifact{}, Required: map[string]hcl.Range{}}
 	sources, total := map[string][]byte{}, 0
-	for _, name := range sortedKeys(files) {
+	for _, name := range SortedKeys(files) {
 		if !archive.Belongs(name) {
 			continue
 		}
-		p.files[name] = files[name]
+		p.Files[name] = files[name]
 		total += len(files[name])
 		if strings.HasSuffix(name, ".hcl") && !strings.HasPrefix(name, "files/") {
 			sources[name] = files[name]
 		}
 	}
 	bag := diag.NewBag(sources)
-	if len(p.files) > archive.MaxFiles || total > archive.MaxSize {
+	if len(p.Files) > archive.MaxFiles || total > archive.MaxSize {
 		bag.Errorf(hcl.Range{}, "Fetch large files as artifacts instead.", "the pack is too large: at most %d files and %d MiB", archive.MaxFiles, archive.MaxSize>>20)
 		return nil, bag.Done("")
 	}
@@ -77,7 +79,7 @@ func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
 		bag.Errorf(hcl.Range{}, `Write pack.hcl with pack "name" { version = "0.1.0"  summary = "…" }, in several lines.`, "there is no pack.hcl")
 	}
 	var bodies []*hclsyntax.Body
-	for _, name := range sortedKeys(sources) {
+	for _, name := range SortedKeys(sources) {
 		if body, ok := diag.Parse(bag, name, sources[name]); ok {
 			bodies = append(bodies, body)
 		}
@@ -88,14 +90,15 @@ func Load(files map[string][]byte, catalogue Catalogue) (*Pack, Diagnostics) {
 	d := &decoder{bag: bag, pack: p, catalogue: catalogue, files: map[string]bool{}}
 	d.pack.digest = value.Sum(p.Archive())
 	d.bodies(bodies)
-	p.broken = bag.HasErrors()
+	p.Broken = bag.HasErrors()
 	if p.Name == "" {
 		return nil, bag.Done("")
 	}
 	return p, bag.Done("")
 }
 
-func (p *Pack) prefix() string { return p.Folder }
+// Prefix is what diagnostics put before file names.
+func (p *Pack) Prefix() string { return p.Folder }
 
 // decoder fills a pack in from its sources.
 type decoder struct {
@@ -144,7 +147,7 @@ func (d *decoder) packBlock(b *hclsyntax.Block) {
 	r.Expect(form{Attrs: []string{"version", "summary", "requires", "trust"}})
 	n, _ := r.Word(b)
 	p := d.pack
-	p.Name, p.Folder, p.at, p.Requires, p.Trust = n.Name, n.Name+"/", n.At, map[string]string{}, model.Approved
+	p.Name, p.Folder, p.At, p.Requires, p.Trust = n.Name, n.Name+"/", n.At, map[string]string{}, model.Approved
 	if e := r.Need("version", `Write version = "0.1.0".`); e != nil {
 		p.Version = r.Text("version")
 		if _, err := semver.StrictNewVersion(p.Version); err != nil && p.Version != "" {
@@ -160,22 +163,22 @@ func (d *decoder) packBlock(b *hclsyntax.Block) {
 		}
 	}
 	for _, req := range r.Pairs("requires") {
-		v, ok := constantText(d.bag, req.Value)
+		v, ok := ConstantText(d.bag, req.Value)
 		if !ok {
 			continue
 		}
 		if _, err := semver.NewConstraint(v); err != nil {
 			d.bag.Errorf(req.Value.Range(), `Write a constraint such as ">= 0.1.0" or "~> 1.2".`, "%q is not a constraint on versions", v)
 		}
-		p.Requires[req.Name], p.required[req.Name] = v, req.At
+		p.Requires[req.Name], p.Required[req.Name] = v, req.At
 	}
 }
 
 // Archive is the deterministic archive of the pack's files: a tar file of regular files in the order of their names.
-func (p *Pack) Archive() []byte { return archive.Pack(p.files) }
+func (p *Pack) Archive() []byte { return archive.Pack(p.Files) }
 
-// ReadFS reads the files of a pack's folder that Load takes.
-func ReadFS(dir fs.FS) (map[string][]byte, error) { return archive.ReadFS(dir) }
-
-// FromArchive gives the files of an archive back, for Load.
-func FromArchive(data []byte) (map[string][]byte, error) { return archive.Files(data) }
+// Catalogue is what steps can call that is not in a pack.
+type Catalogue struct {
+	Calls    []step.Signature // operations of services: `apply { call = "names.put" }`
+	Builtins []step.Signature // actions compiled into the agent: `apply { builtin = "file" }`; Call is the name
+}
