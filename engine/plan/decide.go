@@ -354,7 +354,7 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 			return Cause{Kind: history.Offline, Of: history.Target{Node: n.Name}}
 		}
 	}
-	if c.pool != nil && c.pool.count == 0 {
+	if c.pool != nil && c.pool.Count() == 0 {
 		return noExecutor(c.task.On)
 	}
 	if node < 0 && c.task.On != "" && !slices.ContainsFunc(p.roleNodes(c.task.On), func(i int) bool { return p.state.Nodes[i].Alive() }) {

@@ -7,36 +7,33 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/pool"
 )
 
-// pool is the nodes of a role that may execute cluster-scope scripts with certain `host.` references: of the goal for
-// applies, of any goal since the node was claimed for removals. It is kept up to date node by node.
-type pool struct {
+// executors are the nodes of a role that may execute cluster-scope scripts with certain `host.` references: of the goal for
+// applies, of any goal since the node was claimed for removals. They are kept up to date node by node.
+type executors struct {
+	pool.Pool
 	role    string
 	hosts   []string // tasks whose instance on the node has to be in place
 	removal bool
-	members []int   // node indexes, sorted by name
-	place   []int32 // by node index: position in members + 1
-	able    []bool
-	born    []uint64 // of members that are left: when their incarnation was first seen; otherwise 0
-	count   int      // how many are able
-	oldest  uint64   // least of born, 0 if none is left
-	staying uint64   // least of born of those that play the role in the goal, 0 for none
 	users   []*column
 	waiting map[history.Target]*removal
 }
 
-func (p *Planner) poolOf(role string, hosts []string) *pool { return p.findPool("run", role, hosts) }
+func (p *Planner) poolOf(role string, hosts []string) *executors {
+	return p.findPool("run", role, hosts)
+}
 
-func (p *Planner) removalPool(role string, hosts []string) *pool {
+func (p *Planner) removalPool(role string, hosts []string) *executors {
 	return p.findPool("remove", role, hosts)
 }
 
-func (p *Planner) findPool(use, role string, hosts []string) *pool {
+func (p *Planner) findPool(use, role string, hosts []string) *executors {
 	key := use + " " + role + " " + strings.Join(hosts, " ")
 	o := p.pools[key]
 	if o == nil {
-		o = &pool{role: role, hosts: hosts, removal: use == "remove", waiting: map[history.Target]*removal{}}
+		o = &executors{role: role, hosts: hosts, removal: use == "remove", waiting: map[history.Target]*removal{}}
 		p.pools[key] = o
 		p.fill(o)
 		for _, host := range hosts {
@@ -51,35 +48,32 @@ func (p *Planner) findPool(use, role string, hosts []string) *pool {
 }
 
 // fill takes the pool's members anew.
-func (p *Planner) fill(o *pool) {
+func (p *Planner) fill(o *executors) {
+	members := p.roleNodes(o.role)
 	if o.removal {
-		o.members = o.members[:0]
+		members = nil
 		for i, n := range p.state.Nodes {
 			if _, played := slices.BinarySearch(n.Played, o.role); played {
-				o.members = append(o.members, i)
+				members = append(members, i)
 			}
 		}
-		slices.SortFunc(o.members, func(a, b int) int { return strings.Compare(p.state.Nodes[a].Name, p.state.Nodes[b].Name) })
-	} else {
-		o.members = p.roleNodes(o.role)
+		slices.SortFunc(members, func(a, b int) int { return strings.Compare(p.state.Nodes[a].Name, p.state.Nodes[b].Name) })
 	}
-	o.place = make([]int32, len(p.state.Nodes))
-	o.able, o.born, o.count = make([]bool, len(o.members)), make([]uint64, len(o.members)), 0
-	for k, node := range o.members {
-		o.place[node] = int32(k + 1)
-		if o.able[k] = p.able(o, node); o.able[k] {
-			o.count++
-		}
-		o.born[k] = p.bornAt(o, node)
+	o.Fill(members, len(p.state.Nodes), p.looker(o))
+}
+
+// looker gives how a node is looked at for executors.
+func (p *Planner) looker(o *executors) func(node int) pool.Look {
+	return func(node int) pool.Look {
+		return pool.Look{Able: p.able(o, node), Born: p.bornAt(o, node), Plays: p.plays(node, o.role)}
 	}
-	p.findOldest(o)
 }
 
 func (p *Planner) rebuildPools() {
 	for _, o := range p.pools {
-		before := o.count
+		before := o.Count()
 		p.fill(o)
-		if (before == 0) != (o.count == 0) {
+		if (before == 0) != (o.Count() == 0) {
 			for _, c := range o.users {
 				c.taint()
 			}
@@ -90,7 +84,7 @@ func (p *Planner) rebuildPools() {
 // bornAt gives when the incarnation of a node was first seen that is left to execute: it plays the role, or is leaving,
 // and had what it needs for that. One that has yet to get it has come after what is to be removed, even if the end of
 // that was noticed later.
-func (p *Planner) bornAt(o *pool, node int) uint64 {
+func (p *Planner) bornAt(o *executors, node int) uint64 {
 	n := p.state.Nodes[node]
 	if !n.Alive() {
 		return 0
@@ -108,43 +102,9 @@ func (p *Planner) bornAt(o *pool, node int) uint64 {
 	return n.Born
 }
 
-func (p *Planner) findOldest(o *pool) {
-	o.oldest, o.staying = 0, 0
-	for k, born := range o.born {
-		if born == 0 {
-			continue
-		}
-		if o.oldest == 0 || born < o.oldest {
-			o.oldest = born
-		}
-		if (o.staying == 0 || born < o.staying) && p.plays(o.members[k], o.role) {
-			o.staying = born
-		}
-	}
-}
-
 // examine looks at one node of the pool again, and wakes what depends on the change.
-func (p *Planner) examine(o *pool, node int) {
-	if node < 0 || node >= len(o.place) || o.place[node] == 0 {
-		return
-	}
-	k := int(o.place[node] - 1)
-	before, oldest, staying := o.count, o.oldest, o.staying
-	able := p.able(o, node)
-	changed := able != o.able[k]
-	if changed {
-		o.able[k] = able
-		if able {
-			o.count++
-		} else {
-			o.count--
-		}
-	}
-	if born := p.bornAt(o, node); born != o.born[k] {
-		o.born[k] = born
-		p.findOldest(o)
-	}
-	crossed := (before == 0) != (o.count == 0) || oldest != o.oldest || staying != o.staying
+func (p *Planner) examine(o *executors, node int) {
+	changed, crossed := o.Examine(node, p.looker(o))
 	if crossed {
 		for _, c := range o.users {
 			c.taint()
@@ -161,7 +121,7 @@ func (p *Planner) examine(o *pool, node int) {
 }
 
 // able reports whether a node could execute a script of the pool now.
-func (p *Planner) able(o *pool, node int) bool {
+func (p *Planner) able(o *executors, node int) bool {
 	n := p.state.Nodes[node]
 	if !n.Alive() || !n.Online || !model.Suffices(n.Level, p.model.Trust) {
 		return false
@@ -218,10 +178,10 @@ func (p *Planner) touchHost(task string, node int) {
 func (p *Planner) Executor(t history.Target, attempt int) (string, Cause) {
 	c := p.byName[t.Task]
 	node := p.nodeOf(t)
-	if i := c.pool.choose(node, attempt, func(i int) bool { return i != node }); i >= 0 {
+	if i := c.pool.Choose(node, attempt, func(i int) bool { return i != node }); i >= 0 {
 		return p.state.Nodes[i].Name, Cause{}
 	}
-	if i := c.pool.choose(node, attempt, func(int) bool { return true }); i >= 0 {
+	if i := c.pool.Choose(node, attempt, func(int) bool { return true }); i >= 0 {
 		return p.state.Nodes[i].Name, Cause{}
 	}
 	return "", noExecutor(c.task.On)
@@ -229,22 +189,4 @@ func (p *Planner) Executor(t history.Target, attempt int) (string, Cause) {
 
 func noExecutor(role string) Cause {
 	return Cause{Kind: history.Executor, Text: fmt.Sprintf("no node of role %s can execute it now", role)}
-}
-
-// choose gives a node index that is able and fits, beginning behind the target's own place; -1 if there is none.
-func (o *pool) choose(target, attempt int, fits func(node int) bool) int {
-	if o.count == 0 {
-		return -1
-	}
-	start := attempt - 1
-	if target >= 0 && target < len(o.place) {
-		start += int(o.place[target])
-	}
-	for i := range o.members {
-		k := (start + i) % len(o.members)
-		if o.able[k] && fits(o.members[k]) {
-			return o.members[k]
-		}
-	}
-	return -1
 }

@@ -26,10 +26,10 @@ type Planner struct {
 	known    map[model.Ref]value.Value
 	fixed    map[string]value.Digest // digests of the top workflow's inputs
 	above    map[string][]string     // by task, the single tasks with `on` that it depends on
-	pools    map[string]*pool        // of executors
-	fresh    []history.Target        // became ready since last asked
-	done     []history.Target        // came to be as the goal wants it since last asked
-	counts   counts                  // of the goal's instances
+	pools    map[string]*executors
+	fresh    []history.Target // became ready since last asked
+	done     []history.Target // came to be as the goal wants it since last asked
+	counts   counts           // of the goal's instances
 	remove   removals
 	presence presence
 	again    bool // something was marked while removals were decided
@@ -66,8 +66,8 @@ type column struct {
 	gather                 gathered
 	last                   int // position of the instance that came to be in place last, found at lastGeneration
 	lastAt, lastGeneration uint64
-	hosts                  []*pool
-	pool                   *pool // of executors, for a cluster-scope script
+	hosts                  []*executors
+	pool                   *executors // of executors, for a cluster-scope script
 }
 
 type edge struct {
@@ -136,7 +136,7 @@ func New(state *history.State, models func(goal int) *model.Model) *Planner {
 	p := &Planner{
 		state: state, models: models, model: &model.Model{}, now: state.Now,
 		byName: map[string]*column{}, roles: map[string]*role{}, known: map[model.Ref]value.Value{}, fixed: map[string]value.Digest{},
-		above: map[string][]string{}, pools: map[string]*pool{}, counts: counts{waits: map[history.CauseKind]int{}},
+		above: map[string][]string{}, pools: map[string]*executors{}, counts: counts{waits: map[history.CauseKind]int{}},
 	}
 	p.remove.init()
 	goal := state.Goal()

@@ -160,11 +160,6 @@ func (p *Planner) aside(r *removal) bool {
 	return way
 }
 
-// less takes what one instance counts out of a tally.
-func (n tally) less(one tally) tally {
-	return tally{n.leaving - one.leaving, n.held - one.held, n.unsettled - one.unsettled}
-}
-
 // comingOut finds something that an instance depends on and that is about to make way: whoever is in place stays so, and
 // nobody starts with it.
 func (p *Planner) comingOut(c *column, node int) (history.Target, bool) {

@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/uses"
 	"joist/engine/step"
 	"joist/engine/value"
 )
@@ -26,8 +27,8 @@ type Removal struct {
 // removal is a Removal with what the planner needs to keep it up to date.
 type removal struct {
 	Removal
-	pool   *pool  // of executors; nil unless a cluster-scope script removes it
-	end    uint64 // event that ended its target; forever if that has not ended
+	pool   *executors // of executors; nil unless a cluster-scope script removes it
+	end    uint64     // event that ended its target; forever if that has not ended
 	marked bool
 	strand bool // no node that stays in its `on` role was alive when its target ended
 	aside  bool // to go only while something else runs that it makes way for
@@ -47,46 +48,15 @@ type removals struct {
 	dirty  []*removal
 	fresh  []history.Target
 	waits  map[history.CauseKind]int
-	uses   map[string][]use    // by task: what may use it, in the model of any goal that matters
-	used   map[string][]string // by task: what it may use
-	tally  map[user]*tally
-	marks  map[history.Target]mark
-	hosts  map[string][]*pool // by task that the goal does not have
-	strand map[string]int     // by task: removals that only leaving nodes can execute
-}
-
-// user is a task in a model: what its instances use follows from the model they were started with.
-type user struct {
-	model value.Digest
-	task  string
-}
-
-// use is an edge, seen from the task that is used.
-type use struct {
-	by   user
-	edge model.Edge
-	once bool
-}
-
-// tally counts the instances of a user that are to go, those of them that wait for nothing but readers, and those that
-// stay and have not succeeded for this goal.
-type tally struct{ leaving, held, unsettled int }
-
-func (n tally) zeros() [3]bool {
-	return [3]bool{n.leaving == 0, n.leaving == n.held, n.unsettled == 0}
-}
-
-// mark is how an instance is counted.
-type mark struct {
-	leaving, held, unsettled bool
-	started, stood           value.Digest // models of the last start, and of the success before it
+	book   uses.Book               // who uses whom
+	hosts  map[string][]*executors // by task that the goal does not have
+	strand map[string]int          // by task: removals that only leaving nodes can execute
 }
 
 func (r *removals) init() {
 	*r = removals{
 		all: map[history.Target]*removal{}, byTask: map[string]map[history.Target]*removal{}, byNode: map[string]map[history.Target]*removal{},
-		waits: map[history.CauseKind]int{}, uses: map[string][]use{}, used: map[string][]string{}, tally: map[user]*tally{},
-		marks: map[history.Target]mark{}, hosts: map[string][]*pool{}, strand: map[string]int{},
+		waits: map[history.CauseKind]int{}, book: uses.New(), hosts: map[string][]*executors{}, strand: map[string]int{},
 	}
 }
 
@@ -100,14 +70,14 @@ func (p *Planner) buildRemovals() {
 		}
 	}
 	for _, c := range p.tasks {
-		c.hosts = slices.DeleteFunc(c.hosts, func(o *pool) bool { return o.removal })
+		c.hosts = slices.DeleteFunc(c.hosts, func(o *executors) bool { return o.removal })
 	}
 	seen := map[value.Digest]bool{}
 	for i := range p.state.Goals {
 		digest := p.state.Goals[i].Model
 		if m := p.models(i); m != nil && !seen[digest] {
 			seen[digest] = true
-			p.learn(digest, m)
+			p.remove.book.Learn(digest, m)
 		}
 	}
 	p.buildPresence()
@@ -121,38 +91,26 @@ func (p *Planner) buildRemovals() {
 	}
 }
 
-func (p *Planner) learn(digest value.Digest, m *model.Model) {
-	for i := range m.Tasks {
-		t := &m.Tasks[i]
-		for _, e := range t.Edges() {
-			p.remove.uses[e.Task] = append(p.remove.uses[e.Task], use{by: user{digest, t.Name}, edge: e, once: t.Step.Once})
-			if !slices.Contains(p.remove.used[t.Name], e.Task) {
-				p.remove.used[t.Name] = append(p.remove.used[t.Name], e.Task)
-			}
-		}
-	}
-}
-
 // account takes in what was decided about an instance: whether it is to go, and whether it may still use what is to go.
 func (p *Planner) account(task string, node int, cell *Cell) {
 	row := p.state.Columns[task].Row(node)
 	live := row != nil && row.Phase != history.Absent
 	gone := live && (cell == nil || cell.Verdict == Absent || cell.Verdict == Replace)
-	if !live && len(p.remove.marks) == 0 && len(p.remove.all) == 0 {
+	if !live && p.remove.book.Empty() && len(p.remove.all) == 0 {
 		return
 	}
 	t := p.target(task, node)
-	var m mark
+	var m uses.Mark
 	if gone || live && !cell.Settled() {
 		aside := cell != nil && cell.aside
 		leaving := gone && !aside || p.ending(task, node, row)
-		m = mark{leaving: leaving, unsettled: !leaving, started: p.state.Goals[row.Goal].Model}
-		m.held = leaving && gone && p.remove.marks[t].held
+		m = uses.Mark{Leaving: leaving, Unsettled: !leaving, Started: p.state.Goals[row.Goal].Model}
+		m.Held = leaving && gone && p.remove.book.Mark(t).Held
 		if row.Phase == history.Dirty {
-			m.stood = p.state.Goals[row.Stood].Model
+			m.Stood = p.state.Goals[row.Stood].Model
 		}
 		if aside && cell.Settled() { // it comes back as it was
-			m = mark{}
+			m = uses.Mark{}
 		}
 	}
 	p.remark(t, m)
@@ -187,19 +145,12 @@ func (p *Planner) ending(task string, node int, row *history.Row) bool {
 }
 
 // remark counts an instance differently, and looks again at the removals that this may let go on.
-func (p *Planner) remark(t history.Target, m mark) {
-	old := p.remove.marks[t]
-	if old == m {
+func (p *Planner) remark(t history.Target, m uses.Mark) {
+	changed, crossed := p.remove.book.Remark(t, m)
+	if !changed {
 		return
 	}
-	crossed := p.remove.count(t.Task, old, -1)
-	crossed = p.remove.count(t.Task, m, +1) || crossed
-	if m == (mark{}) {
-		delete(p.remove.marks, t)
-	} else {
-		p.remove.marks[t] = m
-	}
-	for _, up := range p.remove.used[t.Task] {
+	for _, up := range p.remove.book.Used(t.Task) {
 		if crossed || p.makesWay(t.Task, up) { // there each removal counts without its own node's
 			for _, r := range p.remove.byTask[up] {
 				p.remove.mark(r)
@@ -208,37 +159,6 @@ func (p *Planner) remark(t history.Target, m mark) {
 			p.remove.mark(r)
 		}
 	}
-}
-
-// count changes the tallies of an instance. It reports whether one of them began or ceased to be zero.
-func (r *removals) count(task string, m mark, by int) bool {
-	crossed := false
-	one := func(digest value.Digest) {
-		u := user{digest, task}
-		n := r.tally[u]
-		if n == nil {
-			n = &tally{}
-			r.tally[u] = n
-		}
-		before := *n
-		if m.leaving {
-			n.leaving += by
-		}
-		if m.held {
-			n.held += by
-		}
-		if m.unsettled {
-			n.unsettled += by
-		}
-		crossed = crossed || before.zeros() != n.zeros()
-	}
-	if m.leaving || m.unsettled {
-		one(m.started)
-		if m.stood != m.started && m.stood != (value.Digest{}) {
-			one(m.stood)
-		}
-	}
-	return crossed
 }
 
 func (r *removals) mark(x *removal) {
@@ -286,7 +206,7 @@ func (r *removals) stranded(x *removal, strand bool) {
 	} else {
 		r.strand[x.Target.Task]--
 	}
-	for _, up := range r.used[x.Target.Task] {
+	for _, up := range r.book.Used(x.Target.Task) {
 		for _, y := range r.byTask[up] {
 			r.mark(y)
 		}
@@ -424,7 +344,7 @@ func (p *Planner) locate(r *removal, row *history.Row) {
 			r.end = max(r.end, p.state.Node(node).EndOf(incarnation))
 		}
 	}
-	p.remove.stranded(r, r.end != forever && (r.pool.staying == 0 || r.pool.staying > r.end))
+	p.remove.stranded(r, r.end != forever && (r.pool.Staying() == 0 || r.pool.Staying() > r.end))
 }
 
 // discharge says why the effect is gone by itself, if it is.
@@ -450,7 +370,7 @@ func (p *Planner) discharge(r *removal, row *history.Row) string {
 			return "the root it wrote to ended with the boot"
 		}
 	case model.Cluster:
-		if r.pool.oldest == 0 || r.pool.oldest > r.end {
+		if r.pool.Oldest() == 0 || r.pool.Oldest() > r.end {
 			return "no incarnation of role " + r.Task.On + " is left that was alive at its end: what it acted on is gone"
 		}
 	}
@@ -465,30 +385,27 @@ func (p *Planner) consumer(r *removal, row *history.Row) Cause {
 	var first Cause
 	readers := true
 	ended = ended || p.cleared(r.Target, r.Target.Task, p.nodeOf(r.Target))
-	for _, u := range p.remove.uses[r.Target.Task] {
-		if u.edge.Host && (r.Replaced || p.offers(r.Target.Task) && p.remove.strand[u.by.task] == 0) {
+	for _, u := range p.remove.book.Of(r.Target.Task) {
+		if u.Edge.Host && (r.Replaced || p.offers(r.Target.Task) && p.remove.strand[u.By.Task] == 0) {
 			continue
 		}
-		y := history.Target{Task: u.by.task}
-		var n tally
-		own := r.Discharge == "" && p.makesWay(u.by.task, r.Target.Task) // waited for at the very last
-		if r.Node != "" && (r.Replaced || !u.edge.All && !u.edge.Host) {
+		y := history.Target{Task: u.By.Task}
+		var n uses.Tally
+		own := r.Discharge == "" && p.makesWay(u.By.Task, r.Target.Task) // waited for at the very last
+		if r.Node != "" && (r.Replaced || !u.Edge.All && !u.Edge.Host) {
 			if own {
 				continue
 			}
 			y.Node = r.Node
-			n = p.remove.marks[y].as(u.by.model)
-		} else if t := p.remove.tally[u.by]; t != nil {
-			n = *t
-			if own {
-				n = n.less(p.remove.marks[history.Target{Task: u.by.task, Node: r.Node}].as(u.by.model))
-			}
+			n = p.remove.book.Mark(y).As(u.By.Model)
+		} else if n = p.remove.book.Tally(u.By); own {
+			n = n.Less(p.remove.book.Mark(history.Target{Task: u.By.Task, Node: r.Node}).As(u.By.Model))
 		}
 		if r.Replaced || p.aside(r) { // readers may need what is applied here again
-			n.leaving -= n.held
+			n.Leaving -= n.Held
 		}
-		if n.leaving > 0 || n.unsettled > 0 && !u.edge.Order && !u.edge.Host && !r.Replaced && !p.aside(r) && !ended && !u.once {
-			readers = readers && (n.leaving == 0 || n.leaving == n.held)
+		if n.Leaving > 0 || n.Unsettled > 0 && !u.Edge.Order && !u.Edge.Host && !r.Replaced && !p.aside(r) && !ended && !u.Once {
+			readers = readers && (n.Leaving == 0 || n.Leaving == n.Held)
 			if first.Kind == history.Same {
 				first = Cause{Kind: history.Consumer, Of: y}
 			}
@@ -497,27 +414,10 @@ func (p *Planner) consumer(r *removal, row *history.Row) Cause {
 	if r.aside {
 		return first
 	}
-	m := p.remove.marks[r.Target]
-	m.held = readers && first.Kind != history.Same
+	m := p.remove.book.Mark(r.Target)
+	m.Held = readers && first.Kind != history.Same
 	p.remark(r.Target, m)
 	return first
-}
-
-// as gives how one instance counts as a user with a model.
-func (m mark) as(digest value.Digest) tally {
-	var n tally
-	if m.started == digest || m.stood == digest {
-		if m.leaving {
-			n.leaving = 1
-		}
-		if m.held {
-			n.held = 1
-		}
-		if m.unsettled {
-			n.unsettled = 1
-		}
-	}
-	return n
 }
 
 // offers reports whether the goal has any instance of a task: one that a removal with a `host.` reference can turn to.
@@ -570,8 +470,8 @@ func (p *Planner) removalExecutor(r *removal, attempt int) int {
 	node := p.nodeOf(r.Target)
 	old := func(i int) bool { return p.state.Nodes[i].Born <= r.end }
 	kept := func(i int) bool { return i != node && old(i) && p.plays(i, r.Task.On) }
-	if i := r.pool.choose(node, attempt, kept); i >= 0 {
+	if i := r.pool.Choose(node, attempt, kept); i >= 0 {
 		return i
 	}
-	return r.pool.choose(node, attempt, old)
+	return r.pool.Choose(node, attempt, old)
 }

@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/sight"
 	"joist/engine/value"
 )
 
@@ -142,43 +143,17 @@ func (p *Planner) refreshGather(c *column) {
 	c.gather = gathered{generation: c.agg.generation, ready: true, digest: h.Sum()}
 }
 
-var nodeType = value.Type{Kind: value.Object, Attrs: map[string]value.Attr{
-	model.NodeName: {Type: value.Type{Kind: value.String}}, model.NodeAddress: {Type: value.Type{Kind: value.Address}},
-	model.NodeIncarnation: {Type: value.Type{Kind: value.String}}, model.NodeBoot: {Type: value.Type{Kind: value.String}},
-	model.NodeFacts: {Type: value.Type{}}, model.NodeStorage: {Type: value.Type{Kind: value.String}},
-}}
-
-// NodeType is the type of `node` and of the elements of `role.R`.
-func NodeType() value.Type { return nodeType }
-
 func (p *Planner) nodeValue(i int) value.Value {
 	if i < 0 {
-		return value.Unknown(nodeType)
+		return value.Unknown(sight.NodeType())
 	}
 	n := p.state.Nodes[i]
 	key := model.Ref{Kind: model.RefNode, Name: n.Name}
-	if v, ok := p.known[key]; ok {
-		return v
+	v, ok := p.known[key]
+	if !ok {
+		v = sight.Node(n, p.model.Storage)
+		p.known[key] = v
 	}
-	text := func(s string) value.Value {
-		if s == "" {
-			return value.Unknown(value.Type{Kind: value.String})
-		}
-		return value.Text(s)
-	}
-	attrs := map[string]value.Value{
-		model.NodeName: text(n.Name), model.NodeAddress: text(n.Address), model.NodeIncarnation: text(""), model.NodeBoot: text(""), model.NodeFacts: {},
-		model.NodeStorage: value.Text(p.model.Storage),
-	}
-	if n.Alive() {
-		attrs[model.NodeIncarnation], attrs[model.NodeBoot] = text(n.Incarnation), text(n.Boot)
-	}
-	var facts value.Value
-	if n.Facts != nil && facts.UnmarshalJSON(n.Facts) == nil {
-		attrs[model.NodeFacts] = facts
-	}
-	v := value.Dict(attrs)
-	p.known[key] = v
 	return v
 }
 
@@ -191,7 +166,7 @@ func (p *Planner) roleValue(role string) value.Value {
 	for _, i := range p.roleNodes(role) {
 		m[p.state.Nodes[i].Name] = p.nodeValue(i)
 	}
-	v := value.Gather(nodeType, m)
+	v := value.Gather(sight.NodeType(), m)
 	p.known[key] = v
 	return v
 }
@@ -230,41 +205,17 @@ func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
 			p.refreshGather(up)
 			h.Digest(up.gather.digest)
 		case model.RefNode:
-			p.hashNode(h, p.state.Nodes[node], r.Attr)
+			sight.Hash(h, p.state.Nodes[node], p.model.Storage, r.Attr)
 		case model.RefRole:
 			nodes := p.roleNodes(r.Name)
 			h.Text(strconv.Itoa(len(nodes))) // where one role ends, the next may begin
 			for _, i := range nodes {
-				p.hashNode(h, p.state.Nodes[i], "")
+				sight.Hash(h, p.state.Nodes[i], p.model.Storage, "")
 			}
 		case model.RefInput:
 			h.Digest(p.inputDigest(r.Name))
 		}
 	}
-}
-
-// hashNode adds an attribute of a node, or with none all of them.
-func (p *Planner) hashNode(h value.Hasher, n *history.Node, attr string) {
-	whole := attr == ""
-	if whole || attr == model.NodeName {
-		h.Text(n.Name)
-	}
-	if whole || attr == model.NodeAddress {
-		h.Text(n.Address)
-	}
-	if whole || attr == model.NodeIncarnation {
-		h.Text(n.Incarnation)
-	}
-	if whole || attr == model.NodeBoot {
-		h.Text(n.Boot)
-	}
-	if whole || attr == model.NodeFacts {
-		h.Bytes(n.Facts)
-	}
-	if whole || attr == model.NodeStorage {
-		h.Text(p.model.Storage)
-	}
-	h.Text(strconv.FormatBool(n.Alive()))
 }
 
 func (p *Planner) inputDigest(name string) value.Digest {

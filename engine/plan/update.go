@@ -188,7 +188,7 @@ func (p *Planner) Retarget() bool {
 		return false
 	}
 	m := p.models(len(p.state.Goals) - 1)
-	if m == nil || !alike(p.model, m) {
+	if m == nil || !model.Alike(p.model, m) {
 		return false
 	}
 	p.swap(m)
@@ -217,6 +217,14 @@ func (p *Planner) Retarget() bool {
 	p.rebuildPools()
 	p.buildRemovals()
 	return true
+}
+
+// swap takes a model that is alike in place of the one planned with: its steps are what is run from now on.
+func (p *Planner) swap(m *model.Model) {
+	p.model = m
+	for i, c := range p.tasks {
+		c.task = &m.Tasks[i]
+	}
 }
 
 // reaim gives a task the instances of the new goal, and keeps the decisions about those that it had.

@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"fmt"
-
 	"joist/engine/history"
 )
 
@@ -77,59 +75,8 @@ func readsIn(c *column, input, task string) bool {
 	return false
 }
 
-// Link is one link of the chain that explains an instance.
-type Link struct {
-	Of   history.Target `json:"of,omitzero"`
-	Says string         `json:"says"`
-	Seq  uint64         `json:"seq,omitempty"` // event of the journal that it rests on
-}
-
-// Why explains an instance: what is decided about it now, why it last ran, and what brought that about, link by link
-// down to a fact that nobody decided: a goal that a person set, or a node that came up.
-func (p *Planner) Why(t history.Target) []Link {
-	var chain []Link
-	if cell := p.Cell(t); cell != nil {
-		chain = append(chain, Link{Of: t, Says: cell.says()})
-	}
-	seen := map[history.Target]bool{}
-	for !seen[t] {
-		seen[t] = true
-		row := p.state.Row(t)
-		if row == nil || row.Started == 0 {
-			break
-		}
-		chain = append(chain, Link{Of: t, Seq: row.Started, Says: "last started because " + row.Cause.Because()})
-		if row.Cause.Of.Task == "" || row.Cause.Of == t {
-			return append(chain, p.fact(t, row))
-		}
-		t = row.Cause.Of
-	}
-	return append(chain, p.fact(t, p.state.Row(t)))
-}
-
-// fact is where a chain ends: the goal, or the node's incarnation if that came after the goal.
-func (p *Planner) fact(t history.Target, row *history.Row) Link {
-	if n := p.state.Node(t.Node); n != nil && n.Up > p.goalAt(row) {
-		return Link{Seq: n.Up, Says: fmt.Sprintf("node %s came up with incarnation %s", n.Name, n.Incarnation)}
-	}
-	g := p.state.Goal()
-	if row != nil && row.Started > 0 && row.Goal >= 0 && row.Goal < len(p.state.Goals) {
-		g = &p.state.Goals[row.Goal]
-	}
-	if g == nil {
-		return Link{Says: "no goal has been set"}
-	}
-	return Link{Seq: g.Seq, Says: fmt.Sprintf("%s set goal %s", g.By, g.Model.Short())}
-}
-
-func (p *Planner) goalAt(row *history.Row) uint64 {
-	if row == nil || row.Goal < 0 || row.Goal >= len(p.state.Goals) {
-		return p.state.GoalSeq
-	}
-	return p.state.Goals[row.Goal].Seq
-}
-
-func (c *Cell) says() string {
+// Says gives the decision as a phrase.
+func (c *Cell) Says() string {
 	s := "is " + c.Verdict.String()
 	if c.Cause.Kind != history.Same {
 		s += ": " + c.Cause.Because()

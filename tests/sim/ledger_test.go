@@ -9,7 +9,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
-	"joist/engine/plan"
+	"joist/engine/plan/sight"
 	"joist/engine/step"
 	"joist/engine/value"
 )
@@ -785,7 +785,7 @@ func (s lscope) Lookup(r model.Ref) value.Value {
 		for _, name := range l.goal().Roles[r.Name] {
 			m[name] = s.nodeValue(name)
 		}
-		return value.Gather(plan.NodeType(), m)
+		return value.Gather(sight.NodeType(), m)
 	case model.RefTask:
 		task := l.model().Task(r.Name)
 		t := target{Task: r.Name}

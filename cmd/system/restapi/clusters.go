@@ -226,7 +226,7 @@ func (a *apiClusters) Outputs(ctx context.Context, name string) (*v1.Outputs, er
 	out := &v1.Outputs{Cluster: name, Values: map[string]json.RawMessage{}}
 	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
 		secret := secretOutputs(p.Model())
-		for name, v := range p.Yield() {
+		for name, v := range outlook.Yield(p) {
 			data, err := v.MarshalJSON()
 			if err != nil { // not wholly known yet
 				data = []byte("null")
@@ -284,7 +284,7 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 		if p.Cell(t) == nil && s.Row(t) == nil {
 			return
 		}
-		for _, l := range p.Why(t) {
+		for _, l := range outlook.Why(p, t) {
 			link := v1.Link{Says: l.Says, Seq: l.Seq}
 			if row := s.Row(l.Of); row != nil && row.Phase == history.InPlace && l.Seq == row.Started {
 				link.Begun, link.Done = row.Begun.UTC(), row.Done.UTC()

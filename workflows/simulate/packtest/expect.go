@@ -171,7 +171,7 @@ func (t *trial) outputs() {
 	if !ok {
 		return
 	}
-	yield := t.sim.Plan().Yield()
+	yield := outlook.Yield(t.sim.Plan())
 	for _, p := range e.pairs {
 		v, ok := yield[p.name]
 		if !ok {

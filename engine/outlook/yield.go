@@ -1,23 +1,25 @@
-package plan
+package outlook
 
 import (
 	"slices"
 
 	"joist/engine/model"
+	"joist/engine/plan"
 	"joist/engine/value"
 )
 
 // Yield gives what the workflow yields as things stand, by output: a value, or for one with roles a map from node name
 // to value. What is not known yet, or cannot be evaluated, is unknown.
-func (p *Planner) Yield() map[string]value.Value {
+func Yield(p *plan.Planner) map[string]value.Value {
 	yield := map[string]value.Value{}
-	if p.goal.Seq == 0 || p.goal.Destroy {
+	goal := p.State().Goal()
+	if goal == nil || goal.Destroy {
 		return yield
 	}
-	for i := range p.model.Outputs {
-		o := &p.model.Outputs[i]
+	for i := range p.Model().Outputs {
+		o := &p.Model().Outputs[i]
 		if len(o.Each) == 0 {
-			yield[o.Name] = p.yieldOf(&o.Argument, -1)
+			yield[o.Name] = yieldOf(p, &o.Argument, "")
 			continue
 		}
 		var nodes []string
@@ -27,15 +29,15 @@ func (p *Planner) Yield() map[string]value.Value {
 		slices.Sort(nodes)
 		values := map[string]value.Value{}
 		for _, name := range slices.Compact(nodes) {
-			values[name] = p.yieldOf(&o.Argument, p.state.Index(name))
+			values[name] = yieldOf(p, &o.Argument, name)
 		}
 		yield[o.Name] = value.Dict(values)
 	}
 	return yield
 }
 
-func (p *Planner) yieldOf(a *model.Argument, node int) value.Value {
-	v, err := a.Expr.Eval(scope{p: p, node: node})
+func yieldOf(p *plan.Planner, a *model.Argument, node string) value.Value {
+	v, err := p.OfNode(a, node)
 	if err != nil {
 		return value.Value{}
 	}

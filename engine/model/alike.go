@@ -1,16 +1,15 @@
-package plan
+package model
 
 import (
 	"reflect"
 	"slices"
 
-	"joist/engine/model"
 	"joist/engine/value"
 )
 
-// alike reports whether planning with one model or the other makes no difference. Models that differ in what their
+// Alike reports whether planning with one model or the other makes no difference. Models that differ in what their
 // digests cover beside, such as the names of nodes in the cluster file or the text of documentation, are alike.
-func alike(a, b *model.Model) bool {
+func Alike(a, b *Model) bool {
 	if a == b {
 		return true
 	}
@@ -30,30 +29,22 @@ func alikeInputs(a, b map[string]value.Value) bool {
 	return true
 }
 
-func alikeTasks(a, b model.Task) bool {
+func alikeTasks(a, b Task) bool {
 	return a.Name == b.Name && a.On == b.On && slices.Equal(a.Each, b.Each) && slices.Equal(a.After, b.After) && slices.Equal(a.Except, b.Except) &&
 		(a.When == nil) == (b.When == nil) && (a.When == nil || alikeArguments(*a.When, *b.When)) &&
 		slices.EqualFunc(a.With, b.With, alikeArguments) && alikeSteps(a.Step, b.Step)
 }
 
-func alikeArguments(a, b model.Argument) bool {
+func alikeArguments(a, b Argument) bool {
 	return a.Name == b.Name && a.Digest == b.Digest && a.Shared == b.Shared && slices.Equal(a.Refs, b.Refs)
 }
 
-func alikeSteps(a, b *model.Step) bool {
+func alikeSteps(a, b *Step) bool {
 	return a.Name == b.Name && a.Scope == b.Scope && a.Once == b.Once && a.Digest == b.Digest && a.Pure() == b.Pure() &&
 		slices.EqualFunc(a.Inputs, b.Inputs, alikeFields) && slices.EqualFunc(a.Outputs, b.Outputs, alikeFields)
 }
 
-func alikeFields(a, b model.Field) bool {
+func alikeFields(a, b Field) bool {
 	return a.Name == b.Name && a.Optional == b.Optional && a.Type.Equal(b.Type) && (a.Default == nil) == (b.Default == nil) &&
 		(a.Default == nil || a.Default.Equal(*b.Default))
-}
-
-// swap takes a model that is alike in place of the one planned with: its steps are what is run from now on.
-func (p *Planner) swap(m *model.Model) {
-	p.model = m
-	for i, c := range p.tasks {
-		c.task = &m.Tasks[i]
-	}
 }

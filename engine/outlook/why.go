@@ -1,0 +1,61 @@
+package outlook
+
+import (
+	"fmt"
+
+	"joist/engine/history"
+	"joist/engine/plan"
+)
+
+// Link is one link of the chain that explains an instance.
+type Link struct {
+	Of   history.Target `json:"of,omitzero"`
+	Says string         `json:"says"`
+	Seq  uint64         `json:"seq,omitempty"` // event of the journal that it rests on
+}
+
+// Why explains an instance: what is decided about it now, why it last ran, and what brought that about, link by link
+// down to a fact that nobody decided: a goal that a person set, or a node that came up.
+func Why(p *plan.Planner, t history.Target) []Link {
+	s := p.State()
+	var chain []Link
+	if cell := p.Cell(t); cell != nil {
+		chain = append(chain, Link{Of: t, Says: cell.Says()})
+	}
+	seen := map[history.Target]bool{}
+	for !seen[t] {
+		seen[t] = true
+		row := s.Row(t)
+		if row == nil || row.Started == 0 {
+			break
+		}
+		chain = append(chain, Link{Of: t, Seq: row.Started, Says: "last started because " + row.Cause.Because()})
+		if row.Cause.Of.Task == "" || row.Cause.Of == t {
+			return append(chain, fact(s, t, row))
+		}
+		t = row.Cause.Of
+	}
+	return append(chain, fact(s, t, s.Row(t)))
+}
+
+// fact is where a chain ends: the goal, or the node's incarnation if that came after the goal.
+func fact(s *history.State, t history.Target, row *history.Row) Link {
+	if n := s.Node(t.Node); n != nil && n.Up > goalAt(s, row) {
+		return Link{Seq: n.Up, Says: fmt.Sprintf("node %s came up with incarnation %s", n.Name, n.Incarnation)}
+	}
+	g := s.Goal()
+	if row != nil && row.Started > 0 && row.Goal >= 0 && row.Goal < len(s.Goals) {
+		g = &s.Goals[row.Goal]
+	}
+	if g == nil {
+		return Link{Says: "no goal has been set"}
+	}
+	return Link{Seq: g.Seq, Says: fmt.Sprintf("%s set goal %s", g.By, g.Model.Short())}
+}
+
+func goalAt(s *history.State, row *history.Row) uint64 {
+	if row == nil || row.Goal < 0 || row.Goal >= len(s.Goals) {
+		return s.GoalSeq
+	}
+	return s.Goals[row.Goal].Seq
+}
