@@ -10,6 +10,11 @@ wanted() {
 	echo "$end"
 }
 others() { sed "/^$begin\$/,/^$end\$/d" "$hosts"; }
+# Several tasks write to the file of one node, each a section, and may do so at the same time.
+if [ "$JOIST_ACTION" != verify ]; then
+	exec 9</etc
+	flock 9
+fi
 case $JOIST_ACTION in
 apply)
 	{ others; wanted; } >"$hosts.joist"
