@@ -127,8 +127,8 @@ func Open(ctx context.Context, cfg Config) (*Clusters, error) {
 }
 
 // Start takes up every cluster that has a journal; their effects begin at once, so that everything they need must be
-// there. A cluster that cannot be taken up does not keep the others from it: Get says why. Machines that a crash left
-// claimed without a goal are given back.
+// there. A cluster that cannot be taken up does not keep the others from it: Get says why. What a crash left without a goal
+// is no cluster, and machines that it left claimed are given back.
 func (c *Clusters) Start(ctx context.Context) error {
 	infos, err := c.cfg.Drive.Store.List(ctx)
 	if err != nil {
@@ -148,7 +148,7 @@ func (c *Clusters) Start(ctx context.Context) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		unlock := c.lock(name)
-		err := c.reconcile(ctx, name)
+		err := errors.Join(c.forget(ctx, name), c.reconcile(ctx, name))
 		unlock()
 		if err != nil {
 			c.log.Warn("cannot give back machines that a cluster claimed and never used", "cluster", name, "error", err)
@@ -193,6 +193,23 @@ func (c *Clusters) open(ctx context.Context, name string) (*drive.Cluster, error
 	delete(c.broken, name)
 	c.loops[name] = loop
 	return loop, nil
+}
+
+// forget lets go of the loop of a cluster that was never given a goal, since what was to be its first could not be planned
+// or written: that is no cluster, and none that a person could destroy. The caller holds the cluster's lock.
+func (c *Clusters) forget(ctx context.Context, name string) error {
+	loop, err := c.Get(name)
+	if err != nil || loop.Err() != nil {
+		return nil
+	}
+	if g, err := goalOf(ctx, loop); err != nil || g != nil {
+		return err
+	}
+	c.mu.Lock()
+	delete(c.loops, name)
+	c.mu.Unlock()
+	loop.Close()
+	return nil
 }
 
 // have gives the loop of a cluster that has a journal, taken up again if it ended; nil for a cluster that has none.
@@ -354,7 +371,11 @@ func (c *Clusters) apply(ctx context.Context, s Source, by string, want *Planned
 	g, err := c.claimAndPursue(ctx, claiming{compiled, before, want}, history.Goal{Source: source, By: by})
 	// Machines claimed for a goal that did not come to be, and machines that an earlier crash left over, are given back;
 	// if that fails, the next start does it.
-	err = errors.Join(err, c.reconcile(context.WithoutCancel(ctx), name))
+	if after := context.WithoutCancel(ctx); err != nil {
+		err = errors.Join(err, c.forget(after, name), c.reconcile(after, name))
+	} else {
+		err = c.reconcile(after, name)
+	}
 	if err != nil {
 		return nil, err
 	}

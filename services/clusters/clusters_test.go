@@ -381,6 +381,41 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// TestNeverBegun: what the engine died over before its first goal was written is no cluster afterwards: nobody sees it, its
+// machines are free, and one of that name can be declared.
+func TestNeverBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.owner["n1"] = "ghost"
+		loop, err := w.open(t.Context(), "ghost")
+		if err == nil {
+			seen, _ := w.Seen("n1")
+			err = loop.Seen(t.Context(), seen)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		w.start()
+		if w.owners() != "map[n1: n2: n3:]" || len(w.Names()) != 0 {
+			t.Errorf("%s, clusters %v", w.owners(), w.Names())
+		}
+		if err := w.Destroy(t.Context(), "ghost", "ada"); err == nil || err.Error() != `there is no cluster "ghost"` {
+			t.Error(err)
+		}
+		w.apply("ghost: n1")
+		w.expect("apply ghost/s[n1]")
+		if err := w.Destroy(t.Context(), "ghost", "ada"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if w.outcome("ghost") != "destroyed" || w.owners() != "map[n1: n2: n3:]" {
+			t.Errorf("outcome %s, %s", w.outcome("ghost"), w.owners())
+		}
+		w.Close()
+	})
+}
+
 // TestLeavingStaysClaimed: a machine that the goal has no more is the cluster's until its effects are gone, also over a
 // restart of the engine.
 func TestLeavingStaysClaimed(t *testing.T) {

@@ -27,7 +27,7 @@ func Constant(bag *diag.Bag, e hclsyntax.Expression, want value.Type) (value.Val
 	if bag.Count() > before {
 		return value.Value{}, false
 	}
-	v, _ := e.Value(c.ctx)
+	v, _ := c.value(e)
 	if v.IsNull() && want.Kind != value.Any {
 		bag.Errorf(e.Range(), "Write a value.", "the value is null")
 		return value.Value{}, false

@@ -34,6 +34,7 @@ type Resolve func(t hcl.Traversal) (src Source, used int)
 // Expr is a compiled expression. It is immutable and implements model.Expr.
 type Expr struct {
 	syntax   hclsyntax.Expression
+	limited  hclsyntax.Expression // the same, charging for what it goes through
 	names    names[Source]
 	refs     []model.Ref
 	digest   value.Digest
@@ -57,6 +58,7 @@ func Compile(syntax hclsyntax.Expression, resolve Resolve) *Expr {
 	h := value.NewHasher()
 	(&digester{h: h, names: &e.names}).expression(e.syntax)
 	e.digest = h.Sum()
+	e.limited = limit(e.syntax, false)
 	if t, ok := e.syntax.(*hclsyntax.ScopeTraversalExpr); ok {
 		if src, used, ok := e.names.find(t.Traversal); ok {
 			e.source, e.direct = src, t.Traversal[used:]
@@ -121,7 +123,7 @@ func (e *Expr) eval(s model.Scope) (cty.Value, error) {
 		}
 		ctx.Variables = vars
 	}
-	v, diags := e.syntax.Value(ctx)
+	v, diags := bounded(e.limited, ctx, maxElements)
 	return v, placed(diags)
 }
 

@@ -41,7 +41,7 @@ func Functions() []string { return slices.Sorted(maps.Keys(table)) }
 
 // lengthFunc counts characters of strings as well as elements.
 var lengthFunc = function.New(&function.Spec{
-	Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true}},
+	Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType, AllowDynamicType: true, AllowMarked: true}}, // there are no marks: nothing need be looked for
 	Type: func(args []cty.Value) (cty.Type, error) {
 		t := args[0].Type()
 		if t == cty.String || t == cty.DynamicPseudoType || t.IsCollectionType() || t.IsTupleType() || t.IsObjectType() {

@@ -92,7 +92,7 @@ func Check(env Env, e hclsyntax.Expression, want value.Type) Shape {
 		env.Bag.Errorf(e.Range(), "Pass it on whole: expressions cannot look inside a secret.", "an expression is made of a secret")
 	}
 	c.evaluate(e)
-	if v, diags := e.Value(c.ctx); !diags.HasErrors() && env.Bag.Count() == before {
+	if v, diags := c.value(e); !diags.HasErrors() && env.Bag.Count() == before {
 		if _, err := want.Check(value.FromCty(v)); err != nil {
 			env.Bag.Errorf(e.Range(), "The value must be "+Article(want)+".", "%s", err)
 		}
@@ -113,9 +113,14 @@ func unknown(t value.Type) cty.Value {
 	return cty.UnknownVal(t.Cty().WithoutOptionalAttributesDeep())
 }
 
+// value evaluates an expression with what is known so far.
+func (c *checker) value(e hclsyntax.Expression) (cty.Value, hcl.Diagnostics) {
+	return bounded(limit(e, false), c.ctx, maxChecked)
+}
+
 // evaluate lets HCL look at the expression with typed unknowns: operators, functions, and conditions.
 func (c *checker) evaluate(e hclsyntax.Expression) {
-	_, diags := e.Value(c.ctx)
+	_, diags := c.value(e)
 	for _, d := range diags {
 		if c.own > 0 && d.Summary == "Unsupported attribute" {
 			continue

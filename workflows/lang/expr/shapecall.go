@@ -52,7 +52,7 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Shape {
 		return first
 	}
 	result := value.Type{}
-	if v, diags := x.Value(c.ctx); !diags.HasErrors() {
+	if v, diags := c.value(x); !diags.HasErrors() {
 		result = typeOf(v.Type())
 	}
 	return Shape{Type: result, Made: flows}
