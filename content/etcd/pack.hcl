@@ -75,13 +75,13 @@ step "member" {
 
   apply {
     script   = "files/member.sh"
-    timeout  = "2m"
+    timeout  = "5m"
     attempts = 3
     backoff  = "5s"
   }
   verify {
     script  = "files/healthy.sh"
-    timeout = "30s"
+    timeout = "2m"
   }
   remove { script = "files/stop-and-erase.sh" }
 }

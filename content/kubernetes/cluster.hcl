@@ -397,7 +397,7 @@ workflow "cluster" {
         subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: kube-apiserver-kubelet-client }]
       YAML
     }
-    after = [all.apiserver]
+    after = [any.apiserver]
   }
   task "dns" {
     step = manifest
@@ -480,7 +480,7 @@ workflow "cluster" {
               volumes: [{ name: config, configMap: { name: coredns, items: [{ key: Corefile, path: Corefile }] } }]
       YAML
     }
-    after = [all.apiserver]
+    after = [any.apiserver]
   }
   task "member" {
     step = member
@@ -493,7 +493,7 @@ workflow "cluster" {
       key      = host.steps.key
       identity = host.steps.certificate
     }
-    after = [task.kubelet, task.proxy, task.network, all.apiserver]
+    after = [task.kubelet, task.proxy, task.network, any.apiserver]
   }
   // Pods leave before what they run on changes, and come back when it is in place again.
   task "in_service" {
@@ -559,11 +559,12 @@ workflow "cluster" {
     max_in_flight = 1
     founding      = "together"
   }
+  // One after the other from the beginning: the first apiserver fills the empty etcd, and those that do the same at the same
+  // time get in its way; on slow machines they run into their own time limits.
   rollout "control" {
     tasks         = [task.apiserver, task.controllers]
     max_in_flight = 1
     stop_after    = 1
-    founding      = "together"
   }
   rollout "workers" {
     tasks         = [task.runtime, task.kubelet, task.proxy]

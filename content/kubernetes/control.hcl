@@ -74,7 +74,7 @@ step "apiserver" {
   verify {
     script  = "files/apiserver.sh"
     files   = ["files/lib.sh", "files/audit-policy.yaml"]
-    timeout = "1m"
+    timeout = "2m"
   }
   remove {
     script = "files/apiserver.sh"
@@ -103,7 +103,7 @@ step "controllers" {
   verify {
     script  = "files/controllers.sh"
     files   = ["files/lib.sh"]
-    timeout = "30s"
+    timeout = "2m"
   }
   remove {
     script = "files/controllers.sh"
@@ -157,7 +157,7 @@ step "member" {
   apply {
     script   = "files/member.sh"
     files    = ["files/kubectl.sh"]
-    timeout  = "5m"
+    timeout  = "6m"
     attempts = 20
     backoff  = "3s"
   }

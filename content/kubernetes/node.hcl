@@ -6,11 +6,11 @@ step "host" {
 
   apply {
     script  = "files/host.sh"
-    timeout = "1m"
+    timeout = "2m"
   }
   verify {
     script  = "files/host.sh"
-    timeout = "1m"
+    timeout = "2m"
   }
   remove { script = "files/host.sh" }
 }
@@ -48,13 +48,13 @@ step "endpoint" {
   apply {
     script   = "files/endpoint.sh"
     files    = ["files/lib.sh"]
-    timeout  = "1m"
+    timeout  = "5m"
     attempts = 3
   }
   verify {
     script  = "files/endpoint.sh"
     files   = ["files/lib.sh"]
-    timeout = "30s"
+    timeout = "2m"
   }
   remove {
     script = "files/endpoint.sh"
@@ -83,7 +83,7 @@ step "containerd" {
   verify {
     script  = "files/containerd.sh"
     files   = ["files/lib.sh"]
-    timeout = "1m"
+    timeout = "2m"
   }
   remove {
     script = "files/containerd.sh"
@@ -179,7 +179,7 @@ step "kubelet" {
   verify {
     script  = "files/kubelet.sh"
     files   = ["files/lib.sh"]
-    timeout = "30s"
+    timeout = "2m"
   }
   remove {
     script = "files/kubelet.sh"
@@ -208,7 +208,7 @@ step "proxy" {
   verify {
     script  = "files/proxy.sh"
     files   = ["files/lib.sh"]
-    timeout = "30s"
+    timeout = "2m"
   }
   remove {
     script = "files/proxy.sh"

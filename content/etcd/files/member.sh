@@ -43,7 +43,7 @@ ExecStart=$programs/etcd --name $name --data-dir /var/lib/etcd/data \\
   --heartbeat-interval 300 --election-timeout 3000
 Restart=always
 RestartSec=2
-TimeoutStartSec=100
+TimeoutStartSec=270
 LimitNOFILE=65536
 
 [Install]

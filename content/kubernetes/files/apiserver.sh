@@ -91,8 +91,12 @@ ProtectHome=yes
 [Install]
 WantedBy=multi-user.target
 END
-until curl -sf --cacert "$serving_id/ca.pem" https://127.0.0.1:6443/readyz >ready; do
-	systemctl is-active --quiet joist-apiserver || { journalctl -n 30 -o cat -u joist-apiserver >&2; exit 1; }
+# One that gives up while etcd is slow is started again by systemd; one that does so again and again never will be ready.
+until curl -sf --max-time 20 --cacert "$serving_id/ca.pem" https://127.0.0.1:6443/readyz >ready; do
+	if systemctl is-failed --quiet joist-apiserver || [ "$(systemctl show joist-apiserver -p NRestarts --value)" -gt 3 ]; then
+		journalctl -n 30 -o cat -u joist-apiserver >&2
+		exit 1
+	fi
 	sleep 1
 done
 echo "{\"url\": \"https://$address:6443\"}" >"$JOIST_OUTPUTS"

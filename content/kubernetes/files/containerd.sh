@@ -34,11 +34,21 @@ program=$(command -v "$runtime") || { echo "the node image has no $runtime" >&2;
 bundle=$(readlink -f artifacts/containerd)
 images=$(readlink -f artifacts/images)/images
 config=/etc/containerd/config.toml
-# crun of Debian 12 knows version 1.0 of the runtime specification only. What is left out, containerd sets itself.
-base=
+# crun of Debian 12 refuses every version of the runtime specification but 1.0, and containerd writes a newer one.
 if [ "$runtime" = crun ]; then
-	"$bundle/bin/ctr" oci spec | jq '.ociVersion = "1.0.2" | del(.process.rlimits, .linux.seccomp, .process.apparmorProfile)' | put 0644 /etc/containerd/base.json
-	base='base_runtime_spec = "/etc/containerd/base.json"'
+	program=/etc/containerd/crun
+	put 0755 "$program" <<'END'
+#!/bin/sh
+set -eu
+last=
+for arg; do
+	case $last in
+	--bundle | -b) sed -i 's/"ociVersion":"[^"]*"/"ociVersion":"1.0.2"/' "$arg/config.json" ;;
+	esac
+	last=$arg
+done
+exec /usr/bin/crun "$@"
+END
 fi
 put 0644 "$config" <<END
 version = 3
@@ -58,7 +68,6 @@ state = "/run/containerd"
     default_runtime_name = "default"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.default]
       runtime_type = "io.containerd.runc.v2"
-      $base
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.default.options]
         BinaryName = "$program"
         SystemdCgroup = false

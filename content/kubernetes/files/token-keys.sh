@@ -31,7 +31,7 @@ if ! cmp -s wanted "$file"; then
 	put 0644 "$file" <wanted
 	if systemctl is-active --quiet joist-apiserver; then
 		systemctl restart joist-apiserver
-		until curl -sf --cacert /etc/kubernetes/identities/kube-apiserver/ca.pem https://127.0.0.1:6443/readyz >ready; do sleep 1; done
+		until curl -sf --max-time 20 --cacert /etc/kubernetes/identities/kube-apiserver/ca.pem https://127.0.0.1:6443/readyz >ready; do sleep 1; done
 	fi
 fi
 echo "{\"file\": \"$file\"}" >"$JOIST_OUTPUTS"
