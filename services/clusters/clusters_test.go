@@ -416,6 +416,18 @@ func TestNeverBegun(t *testing.T) {
 	})
 }
 
+func TestRepeated(t *testing.T) {
+	const kept = `{"name": "n1.demo.lab", "size": 3, "key": {"secret": "a handle"}}`
+	for said, want := range map[string]bool{
+		``: true, `{}`: true, kept: true, `{"name": "N1.demo.lab", "size": 3.0, "key": "in clear"}`: true,
+		`{"name": "n2.demo.lab"}`: false, `{"name": "n1.demo.lab", "more": 1}`: false,
+	} {
+		if got := repeated(json.RawMessage(said), json.RawMessage(kept)); got != want {
+			t.Errorf("%s repeats %s: %t", said, kept, got)
+		}
+	}
+}
+
 // TestLeavingStaysClaimed: a machine that the goal has no more is the cluster's until its effects are gone, also over a
 // restart of the engine.
 func TestLeavingStaysClaimed(t *testing.T) {
@@ -482,6 +494,10 @@ func TestResults(t *testing.T) {
 		first, again, other := result(i, "n1", o.ID), result(i, "n1", o.ID), result(i, "n2", o.ID)
 		if !first || !again || other {
 			t.Error("the node's own result, the same once more, or another's afterwards")
+		}
+		altered, err := w.Result(t.Context(), i, "n1", run.Report{ID: o.ID, Outputs: json.RawMessage(`{"path": "/etc/shadow"}`)})
+		if err != nil || altered {
+			t.Errorf("the node's own result with other outputs: taken %t, %v", altered, err)
 		}
 		w.Close()
 	})

@@ -2,7 +2,9 @@ package clusters
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"joist/engine/addr"
@@ -49,33 +51,71 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 		}
 		return true, loop.Report(ctx, t, r)
 	}
-	return c.gave(ctx, i, node, r.ID)
+	return c.gave(ctx, i, node, r)
 }
 
-// gave looks up in the journal whether the event with a number gave an instance's attempt to a node: an agent repeats a
-// result until it hears that it arrived.
-func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, seq uint64) (bool, error) {
-	if seq == 0 {
+// repeats is how many events after an attempt's start are searched for its end, when a result comes that nobody waits for.
+const repeats = 20_000
+
+// gave looks up in the journal whether the event with the report's number gave an instance's attempt to a node: an agent
+// repeats a result until it hears that it arrived. What it repeats is what it said; outputs other than those that the
+// attempt yielded were never asked for.
+func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said run.Report) (bool, error) {
+	if said.ID == 0 {
 		return false, nil
 	}
 	given := false
+	target := history.Target{Task: i.Task, Node: i.Node}
+	var started history.Started
 	found := errors.New("found")
-	err := c.cfg.Drive.Store.Read(ctx, drive.JournalOf(i.Cluster), seq-1, func(r journal.Record) error {
-		if r.Seq != seq {
-			return found
-		}
+	err := c.cfg.Drive.Store.Read(ctx, drive.JournalOf(i.Cluster), said.ID-1, func(r journal.Record) error {
 		e, err := history.Decode(r)
-		if err != nil {
+		switch {
+		case r.Seq < said.ID || r.Seq > said.ID+repeats || !given && r.Seq > said.ID:
+			return found
+		case err != nil:
 			return err
+		case r.Seq == said.ID:
+			var ok bool
+			started, ok = e.(history.Started)
+			given = ok && started.Target == target && started.Agent == node
+			return nil
 		}
-		s, ok := e.(history.Started)
-		given = ok && s.Target == history.Target{Task: i.Task, Node: i.Node} && s.Agent == node
-		return found
+		switch e := e.(type) {
+		case history.Succeeded:
+			if e.Target == target && e.Action == started.Action && e.Attempt == started.Attempt {
+				given = said.Error != "" || len(e.Outputs) == 0 || repeated(said.Outputs, e.Outputs)
+				return found
+			}
+		case history.Failed:
+			if e.Target == target && e.Action == started.Action && e.Attempt == started.Attempt {
+				return found
+			}
+		}
+		return nil
 	})
 	if errors.Is(err, found) {
 		err = nil
 	}
 	return given, err
+}
+
+// repeated reports whether what a node says can be what was journalled, which has its canonical form: only what is plain text
+// on both sides is compared, and not by case.
+func repeated(said, kept json.RawMessage) bool {
+	var a, b map[string]any
+	if len(said) == 0 || json.Unmarshal(said, &a) != nil || json.Unmarshal(kept, &b) != nil {
+		return true
+	}
+	for name, v := range a {
+		was, known := b[name]
+		text, plain := v.(string)
+		other, also := was.(string)
+		if !known || plain && also && !strings.EqualFold(text, other) {
+			return false
+		}
+	}
+	return true
 }
 
 // reconcile gives back the machines that a cluster has claimed and that are nodes neither of its goal nor of what it is
