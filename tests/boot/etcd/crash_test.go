@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"joist/tests/boot/lab"
 )
 
 // TestCrashes converges two clusters at the same time on one engine, which is killed three times meanwhile, and cuts one
@@ -15,33 +17,33 @@ func TestCrashes(t *testing.T) {
 	l := newLab(t, 4)
 	kill := func(when string) {
 		t.Helper()
-		l.end("engine", syscall.SIGKILL)
-		t.Logf("%s: the engine is killed, load %s", when, load())
-		l.up(4)
+		l.End("engine", syscall.SIGKILL)
+		t.Logf("%s: the engine is killed, load %s", when, lab.Load())
+		l.Up(rack(4))
 	}
-	l.must("apply", "--no-wait", l.file("red", "proof.etcd", 2, ""))
-	l.must("apply", "--no-wait", l.file("blue", "proof.plain", 2, ""))
+	l.Must("apply", "--no-wait", l.file("red", "proof.etcd", 2, ""))
+	l.Must("apply", "--no-wait", l.file("blue", "proof.plain", 2, ""))
 
-	l.await("an enrolment", patience, func(e *event) bool { return e.Kind == "enrolment" && e.fact.Kind == "accepted" })
+	l.Await("an enrolment", lab.Patience, func(e *lab.Event) bool { return e.Kind == "enrolment" && e.Fact.Kind == "accepted" })
 	kill("in the middle of booting")
 
-	l.await("the first mark on a node", patience, is("red", "started", "one"))
+	l.Await("the first mark on a node", lab.Patience, lab.Is("red", "started", "one"))
 	kill("in the middle of steps")
 
-	cut := l.await("the second mark", patience, is("blue", "started", "two"))
-	l.end("vm-"+cut.Node, syscall.SIGKILL)
+	cut := l.Await("the second mark", lab.Patience, lab.Is("blue", "started", "two"))
+	l.End("vm-"+cut.Node, syscall.SIGKILL)
 	t.Logf("%s is cut from power", cut.Node)
 
-	l.await("a member's start", patience, is("red", "started", "etcd.member"))
+	l.Await("a member's start", lab.Patience, lab.Is("red", "started", "etcd.member"))
 	kill("in the middle of founding")
 
-	l.pursue("converged", "watch", "red")
-	l.pursue("converged", "watch", "blue")
-	l.unchanged("red")
-	l.unchanged("blue")
-	red, blue := l.status("red"), l.status("blue")
+	l.Pursue("converged", "watch", "red")
+	l.Pursue("converged", "watch", "blue")
+	l.Unchanged("red")
+	l.Unchanged("blue")
+	red, blue := l.Status("red"), l.Status("blue")
 
-	again := l.await("a new incarnation of "+cut.Node, time.Minute, func(e *event) bool {
+	again := l.Await("a new incarnation of "+cut.Node, time.Minute, func(e *lab.Event) bool {
 		return e.Journal == "cluster/blue" && e.Kind == "node.seen" && e.Node == cut.Node && e.Online && e.Incarnation != "" && e.Incarnation != cut.Incarnation
 	})
 	for _, m := range blue.Members {
@@ -56,20 +58,15 @@ func TestCrashes(t *testing.T) {
 	l.foreign(pki)
 
 	// Whatever was killed, taking the lab down leaves nothing: the cleanup looks.
-	l.end("engine", syscall.SIGKILL)
-	l.end("vm-"+red.Members[0].Name, syscall.SIGKILL)
-}
-
-// is tells the events of a kind about a task.
-func is(cluster, kind, task string) func(*event) bool {
-	return func(e *event) bool { return e.Journal == "cluster/"+cluster && e.Kind == kind && e.Task == task }
+	l.End("engine", syscall.SIGKILL)
+	l.End("vm-"+red.Members[0].Name, syscall.SIGKILL)
 }
 
 // apart wants two clusters without a machine, an address or a name in common.
-func (l *lab) apart(a, b cluster) {
+func (l own) apart(a, b lab.Cluster) {
 	l.Helper()
 	seen := map[string]string{}
-	for i, c := range []cluster{a, b} {
+	for i, c := range []lab.Cluster{a, b} {
 		if len(c.Members) != 2 {
 			l.Errorf("members: %+v", c.Members)
 		}
@@ -92,12 +89,12 @@ func (l *lab) apart(a, b cluster) {
 
 // once wants that nothing that was done was done again, as the journal says and, past engine and agent, the nodes. A
 // machine that lost its memory does it all again, once.
-func (l *lab) once(cluster string, members []member, ticks string) {
+func (l own) once(cluster string, members []lab.Member, ticks string) {
 	l.Helper()
-	l.last(cluster)
+	l.Last(cluster)
 	done := map[string]bool{}
 	lives := map[string]string{} // incarnation by node
-	l.each(func(e *event) {
+	l.Each(func(e *lab.Event) {
 		if e.Journal != "cluster/"+cluster {
 			return
 		}
@@ -114,24 +111,24 @@ func (l *lab) once(cluster string, members []member, ticks string) {
 				}
 			}
 		case e.Action == "remove":
-		case e.Kind == "started" && done[e.instance()]:
-			l.Errorf("%s: %s was done and is started again (event %d)", cluster, e.instance(), e.Seq)
+		case e.Kind == "started" && done[e.Instance()]:
+			l.Errorf("%s: %s was done and is started again (event %d)", cluster, e.Instance(), e.Seq)
 		case e.Kind == "succeeded":
-			done[e.instance()] = true
+			done[e.Instance()] = true
 		}
 	})
 	for _, m := range members {
-		if got := l.probe(m.Address, "ticks"); got != ticks {
+		if got := l.Probe(m.Address, "ticks"); got != ticks {
 			l.Errorf("%s: what ran on %s:\n%s\nwant each once:\n%s", cluster, m.Name, got, ticks)
 		}
 	}
 }
 
 // foreign wants that a certificate of one cluster opens nothing of another.
-func (l *lab) foreign(pki string) {
+func (l own) foreign(pki string) {
 	l.Helper()
 	other := pki + "-blue"
-	l.must("cert", "--cluster", "blue", "--dir", other)
+	l.Must("cert", "--cluster", "blue", "--dir", other)
 	out, err := l.etcdctl(pki, append(withKey(other), "--endpoints=https://etcd.red.lab:2379", "get", "greeting")...)
 	if err == nil {
 		l.Errorf("red serves a client of blue: %s", out)

@@ -11,56 +11,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"joist/tests/boot/lab"
 )
-
-// member is a node as status shows it.
-type member struct {
-	Name, Address, Incarnation, Level string
-	Online                            bool
-}
-
-type cluster struct {
-	Outcome string
-	Members []member
-	Digests map[string]string
-	States  map[string]int
-}
-
-func (l *lab) status(name string) cluster {
-	l.Helper()
-	var c cluster
-	l.json(&c, "status", name)
-	return c
-}
-
-// unchanged wants a plan in which nothing is to be done, and tells how long that took.
-func (l *lab) unchanged(cluster string) {
-	l.Helper()
-	begun := time.Now()
-	var p struct {
-		Changes bool
-		Counts  map[string]int
-	}
-	l.json(&p, "plan", "--cluster", cluster)
-	took := time.Since(begun)
-	l.Logf("plan: %v in %s", p.Counts, took)
-	if p.Changes {
-		l.Errorf("a plan after converging has changes:\n%s", l.must("plan", "--cluster", cluster))
-	}
-	if took > 5*time.Second {
-		l.Errorf("the plan took %s", took)
-	}
-}
 
 // TestFirstPath is the life of one cluster: founded by three machines of two kinds of firmware, used, left alone by its
 // engine, grown, shrunk with a machine that is dead, changed and changed back, destroyed.
 func TestFirstPath(t *testing.T) {
 	l := newLab(t, 3)
 	file := l.file("demo", "proof.etcd", 3, "")
-	l.pursue("converged", "apply", file)
-	l.sameHost("during")
-	l.unchanged("demo")
-	founded := l.status("demo")
+	l.Pursue("converged", "apply", file)
+	l.SameHost("during")
+	l.Unchanged("demo")
+	founded := l.Status("demo")
 	pki := l.clients("demo", founded.Members)
 	l.names("demo", founded.Members)
 	l.explained("demo")
@@ -74,21 +37,21 @@ func TestFirstPath(t *testing.T) {
 	}
 	l.takenBack("demo")
 
-	l.pursue("destroyed", "destroy", "demo", "--yes")
-	l.free("demo", 5)
+	l.Pursue("destroyed", "destroy", "demo", "--yes")
+	l.Free("demo", 5)
 }
 
 // etcdctl runs etcd's client in the lab, with the operator's certificate in dir, or with none.
-func (l *lab) etcdctl(dir string, args ...string) (string, error) {
+func (l own) etcdctl(dir string, args ...string) (string, error) {
 	argv := []string{"env", "ETCDCTL_API=3", "etcdctl", "--dial-timeout=5s", "--command-timeout=20s", "--cacert=" + filepath.Join(dir, "ca.pem")}
-	return l.inside(append(argv, args...)...)
+	return l.Inside(append(argv, args...)...)
 }
 
 func withKey(dir string) []string {
 	return []string{"--cert=" + filepath.Join(dir, "cert.pem"), "--key=" + filepath.Join(dir, "key.pem")}
 }
 
-func (l *lab) mustEtcdctl(dir string, args ...string) string {
+func (l own) mustEtcdctl(dir string, args ...string) string {
 	l.Helper()
 	out, err := l.etcdctl(dir, append(withKey(dir), args...)...)
 	if err != nil {
@@ -98,10 +61,10 @@ func (l *lab) mustEtcdctl(dir string, args ...string) string {
 }
 
 // clients uses the cluster as a client outside of it, through the balancer and directly, and without a certificate.
-func (l *lab) clients(name string, members []member) (pki string) {
+func (l own) clients(name string, members []lab.Member) (pki string) {
 	l.Helper()
-	pki = filepath.Join(l.data, "..", name+"-pki")
-	l.must("cert", "--cluster", name, "--dir", pki)
+	pki = filepath.Join(l.Data, "..", name+"-pki")
+	l.Must("cert", "--cluster", name, "--dir", pki)
 	front := fmt.Sprintf("https://etcd.%s.lab:2379", name)
 	l.healthy(pki, front, len(members))
 	l.mustEtcdctl(pki, "--endpoints="+front, "put", "greeting", "hello")
@@ -124,7 +87,7 @@ func (l *lab) clients(name string, members []member) (pki string) {
 }
 
 // healthy wants exactly n members, all of them voters that answer.
-func (l *lab) healthy(pki, endpoint string, n int) {
+func (l own) healthy(pki, endpoint string, n int) {
 	l.Helper()
 	var health []struct {
 		Endpoint string
@@ -146,24 +109,24 @@ func (l *lab) healthy(pki, endpoint string, n int) {
 }
 
 // names asks joist's name server, forward and reverse.
-func (l *lab) names(cluster string, members []member) {
+func (l own) names(cluster string, members []lab.Member) {
 	l.Helper()
 	for _, m := range members {
 		fqdn := m.Name + "." + cluster + ".lab"
-		if out := l.mustInside("dig", "@10.77.0.1", "+short", fqdn); out != m.Address {
+		if out := l.MustInside("dig", "@10.77.0.1", "+short", fqdn); out != m.Address {
 			l.Errorf("%s is %q, want %s", fqdn, out, m.Address)
 		}
-		if out := l.mustInside("dig", "@10.77.0.1", "+short", "-x", m.Address); out != fqdn+"." {
+		if out := l.MustInside("dig", "@10.77.0.1", "+short", "-x", m.Address); out != fqdn+"." {
 			l.Errorf("%s is %q, want %s", m.Address, out, fqdn)
 		}
 	}
 }
 
 // explained wants of every instance a chain of causes that ends in an event of the journal.
-func (l *lab) explained(cluster string) {
+func (l own) explained(cluster string) {
 	l.Helper()
 	var p struct{ Items []struct{ Instance string } }
-	l.json(&p, "plan", "--cluster", cluster)
+	l.JSON(&p, "plan", "--cluster", cluster)
 	if len(p.Items) < 30 {
 		l.Errorf("only %d instances", len(p.Items))
 	}
@@ -174,7 +137,7 @@ func (l *lab) explained(cluster string) {
 				Seq  uint64
 			}
 		}
-		l.json(&why, "why", cluster+"/"+it.Instance)
+		l.JSON(&why, "why", cluster+"/"+it.Instance)
 		if n := len(why.Chain); n == 0 || why.Chain[n-1].Seq == 0 || why.Chain[n-1].Says == "" {
 			l.Errorf("why %s ends without a fact: %+v", it.Instance, why.Chain)
 		}
@@ -182,15 +145,15 @@ func (l *lab) explained(cluster string) {
 }
 
 // alone stops the engine: the cluster serves, a member that dies comes back, and the engine finds nothing to do again.
-func (l *lab) alone(cluster string, members []member, pki string) {
+func (l own) alone(cluster string, members []lab.Member, pki string) {
 	l.Helper()
-	mark := l.last(cluster)
+	mark := l.Last(cluster)
 	pid := l.etcd(members[0].Address)["MainPID"]
-	l.end("engine", syscall.SIGTERM)
-	get := func(m member) (string, error) {
+	l.End("engine", syscall.SIGTERM)
+	get := func(m lab.Member) (string, error) {
 		// Without the engine there is nobody to ask for names outside the cluster.
 		fqdn := m.Name + "." + cluster + ".lab"
-		return l.inside("curl", "-sS", "--max-time", "20", "--resolve", fqdn+":2379:"+m.Address, "--cacert", filepath.Join(pki, "ca.pem"),
+		return l.Inside("curl", "-sS", "--max-time", "20", "--resolve", fqdn+":2379:"+m.Address, "--cacert", filepath.Join(pki, "ca.pem"),
 			"--cert", filepath.Join(pki, "cert.pem"), "--key", filepath.Join(pki, "key.pem"), "https://"+fqdn+":2379/health")
 	}
 	for _, m := range members {
@@ -198,7 +161,7 @@ func (l *lab) alone(cluster string, members []member, pki string) {
 			l.Errorf("%s without the engine: %v %s", m.Name, err, out)
 		}
 	}
-	if out := l.probe(members[0].Address, "kill"); !strings.Contains(out, "killed") {
+	if out := l.Probe(members[0].Address, "kill"); !strings.Contains(out, "killed") {
 		l.Fatalf("the member's process was not killed: %s", out)
 	}
 	deadline := time.Now().Add(2 * time.Minute)
@@ -215,19 +178,19 @@ func (l *lab) alone(cluster string, members []member, pki string) {
 	if now := l.etcd(members[0].Address)["MainPID"]; now == pid || now == "0" {
 		l.Errorf("the member's process was %s and is %s", pid, now)
 	}
-	l.up(3)
-	l.unchanged(cluster)
-	l.last(cluster)
-	if again := l.starts(cluster, mark); len(again) > 0 {
+	l.Up(rack(3))
+	l.Unchanged(cluster)
+	l.Last(cluster)
+	if again := l.Starts(cluster, mark); len(again) > 0 {
 		l.Errorf("run again after the engine was started again: %v", again)
 	}
 }
 
 // etcd gives what systemd says of the member's service.
-func (l *lab) etcd(address string) map[string]string {
+func (l own) etcd(address string) map[string]string {
 	l.Helper()
 	all := map[string]string{}
-	for _, line := range strings.Split(l.probe(address, "etcd"), "\n") {
+	for _, line := range strings.Split(l.Probe(address, "etcd"), "\n") {
 		if name, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			all[name] = v
 		}
@@ -236,22 +199,22 @@ func (l *lab) etcd(address string) map[string]string {
 }
 
 // founders gives each founder's process and what ran on it, as the nodes themselves say.
-func (l *lab) founders(members []member) map[string]string {
+func (l own) founders(members []lab.Member) map[string]string {
 	l.Helper()
 	all := map[string]string{}
 	for _, m := range members {
-		all[m.Name] = l.etcd(m.Address)["MainPID"] + " " + l.probe(m.Address, "ticks")
+		all[m.Name] = l.etcd(m.Address)["MainPID"] + " " + l.Probe(m.Address, "ticks")
 	}
 	return all
 }
 
-func (l *lab) grow(cluster string, was cluster, pki string) {
+func (l own) grow(cluster string, was lab.Cluster, pki string) {
 	l.Helper()
-	mark := l.last(cluster)
-	l.up(5)
-	l.pursue("converged", "apply", l.file(cluster, "proof.etcd", 5, ""))
-	l.unchanged(cluster)
-	now := l.status(cluster)
+	mark := l.Last(cluster)
+	l.Up(rack(5))
+	l.Pursue("converged", "apply", l.file(cluster, "proof.etcd", 5, ""))
+	l.Unchanged(cluster)
+	now := l.Status(cluster)
 	l.healthy(pki, "https://etcd."+cluster+".lab:2379", 5)
 	l.names(cluster, now.Members)
 	for _, m := range was.Members {
@@ -259,10 +222,10 @@ func (l *lab) grow(cluster string, was cluster, pki string) {
 			l.Errorf("%+v is another node now: %+v", m, now.Members)
 		}
 	}
-	l.last(cluster)
+	l.Last(cluster)
 	// The names of all members are in each one's /etc/hosts; nothing else of a founder depends on who else there is.
 	onFounder := regexp.MustCompile(`^etcd\.hosts\[n[123]\]$`)
-	for instance := range l.starts(cluster, mark) {
+	for instance := range l.Starts(cluster, mark) {
 		if !strings.HasSuffix(instance, "[n4]") && !strings.HasSuffix(instance, "[n5]") && !onFounder.MatchString(instance) {
 			l.Errorf("%s ran because the cluster grew", instance)
 		}
@@ -270,50 +233,50 @@ func (l *lab) grow(cluster string, was cluster, pki string) {
 }
 
 // shrink takes back what grow added, after one of the two machines has died.
-func (l *lab) shrink(cluster string, was cluster, pki string) {
+func (l own) shrink(cluster string, was lab.Cluster, pki string) {
 	l.Helper()
-	mark := l.last(cluster)
-	leaving := l.status(cluster).Members[3:]
-	l.end("vm-"+leaving[0].Name, syscall.SIGKILL)
-	l.pursue("converged", "apply", l.file(cluster, "proof.etcd", 3, ""))
-	l.unchanged(cluster)
+	mark := l.Last(cluster)
+	leaving := l.Status(cluster).Members[3:]
+	l.End("vm-"+leaving[0].Name, syscall.SIGKILL)
+	l.Pursue("converged", "apply", l.file(cluster, "proof.etcd", 3, ""))
+	l.Unchanged(cluster)
 	l.healthy(pki, "https://etcd."+cluster+".lab:2379", 3)
-	now := l.status(cluster)
+	now := l.Status(cluster)
 	if !maps.Equal(was.Digests, now.Digests) || len(now.Digests) != 3 {
 		l.Errorf("services have the digests %v, and had %v", now.Digests, was.Digests)
 	}
-	l.last(cluster)
-	removed := l.starts(cluster, mark)
+	l.Last(cluster)
+	removed := l.Starts(cluster, mark)
 	for _, m := range leaving {
 		for _, task := range []string{"etcd.name", "etcd.cert", "etcd.backend", "etcd.seat"} {
 			if removed["-"+task+"["+m.Name+"]"] == 0 {
 				l.Errorf("%s[%s] was not removed: %v", task, m.Name, removed)
 			}
 		}
-		if out := l.mustInside("dig", "@10.77.0.1", "+short", m.Name+"."+cluster+".lab"); out != "" {
+		if out := l.MustInside("dig", "@10.77.0.1", "+short", m.Name+"."+cluster+".lab"); out != "" {
 			l.Errorf("%s still has the address %s", m.Name, out)
 		}
-		if out := l.mustInside("dig", "@10.77.0.1", "+short", "-x", m.Address); out != "" {
+		if out := l.MustInside("dig", "@10.77.0.1", "+short", "-x", m.Address); out != "" {
 			l.Errorf("%s still has the name %s", m.Address, out)
 		}
 	}
-	l.free("", 2)
+	l.Free("", 2)
 }
 
 // takenBack changes an input so that a step fails half-way, and takes that back: what was started runs again, the rest
 // does not.
-func (l *lab) takenBack(cluster string) {
+func (l own) takenBack(cluster string) {
 	l.Helper()
-	good := l.last(cluster)
-	o := l.pursue("stopped", "apply", l.file(cluster, "proof.etcd", 3, `, motto = "bad idea"`))
+	good := l.Last(cluster)
+	o := l.Pursue("stopped", "apply", l.file(cluster, "proof.etcd", 3, `, motto = "bad idea"`))
 	if len(o.Failed) == 0 || !strings.Contains(o.Failed[0].Error, "the motto bad idea is refused") {
 		l.Errorf("what failed: %+v", o.Failed)
 	}
-	bad := l.last(cluster)
-	begun := l.starts(cluster, good)
-	l.pursue("converged", "apply", l.file(cluster, "proof.etcd", 3, ""))
-	l.last(cluster)
-	again := l.starts(cluster, bad)
+	bad := l.Last(cluster)
+	begun := l.Starts(cluster, good)
+	l.Pursue("converged", "apply", l.file(cluster, "proof.etcd", 3, ""))
+	l.Last(cluster)
+	again := l.Starts(cluster, bad)
 	if !slices.Equal(slices.Sorted(maps.Keys(begun)), slices.Sorted(maps.Keys(again))) {
 		l.Errorf("started with the bad motto %v, and with the good one again %v", begun, again)
 	}
@@ -324,33 +287,9 @@ func (l *lab) takenBack(cluster string) {
 			}
 		}
 	}
-	for _, m := range l.status(cluster).Members {
-		if out := l.probe(m.Address, "ticks"); !strings.HasSuffix(out, "note good\nlast good\nnote bad idea\nnote good") {
+	for _, m := range l.Status(cluster).Members {
+		if out := l.Probe(m.Address, "ticks"); !strings.HasSuffix(out, "note good\nlast good\nnote bad idea\nnote good") {
 			l.Errorf("what ran on %s:\n%s", m.Name, out)
 		}
-	}
-}
-
-// free wants n machines that are off and nobody's, and, if a cluster is named, services without anything of it.
-func (l *lab) free(cluster string, n int) {
-	l.Helper()
-	var list []struct{ Name, Cluster, Power string }
-	l.json(&list, "node", "list")
-	free := 0
-	for _, m := range list {
-		var one struct{ Power string }
-		l.json(&one, "node", "show", m.Name)
-		if m.Cluster == "" && one.Power == "off" {
-			free++
-		}
-	}
-	if free != n {
-		l.Errorf("%d machines are off and free, want %d: %+v", free, n, list)
-	}
-	if cluster == "" {
-		return
-	}
-	if d := l.status(cluster).Digests; len(d) > 0 {
-		l.Errorf("services have entries of a cluster that is destroyed: %v", d)
 	}
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+rm -f "$(jq -r .file "$JOIST_INPUTS")"
