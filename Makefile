@@ -10,7 +10,7 @@ UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim|ar
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot vet lint fmt fuzz soak bench demo demo-etcd demo-down lock clean
+.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot test-kubernetes test-kubernetes-ci vet lint fmt fuzz soak bench demo demo-etcd demo-down lock clean
 
 all: build
 
@@ -43,9 +43,18 @@ test-unit: ## rules of the source, units and scripts with the race detector, sim
 test-interop: ## real clients and servers, in network namespaces
 	go test -race -count=1 -p 1 -timeout 10m ./tests/interop/...
 
+# Kubernetes has targets of its own: it has to be compiled, and takes its time.
+KUBERNETES = go test -count=1 -v -timeout 4h ./tests/boot/kubernetes
+
+test-kubernetes: deps artifacts ## Kubernetes on virtual machines: everything in docs/kubernetes-tests.md, within two hours
+	$(KUBERNETES)
+
+test-kubernetes-ci: deps artifacts ## of these, one cluster from power-on, and what must hold of it
+	$(KUBERNETES) -run 'TestCluster$$'
+
 # Two packages at a time: the longest waits for machines and clocks as often as for the processor.
 test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware, and the first path on them
-	go test -count=1 -p 2 -timeout 40m ./tests/boot/...
+	go test -count=1 -p 2 -timeout 40m $(shell go list ./tests/boot/... | grep -v /kubernetes)
 
 $(CURDIR)/build/test-kernel/vmlinuz:
 	tests/demo/kernel.sh $(@D)
