@@ -32,7 +32,7 @@ step "token_keys" {
   apply {
     script   = "files/token-keys.sh"
     files    = ["files/lib.sh"]
-    timeout  = "5m"
+    timeout  = "10m"
     attempts = 3
   }
   remove {

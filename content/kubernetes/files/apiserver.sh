@@ -69,6 +69,7 @@ ExecStart=$bin/kube-apiserver \\
   --authentication-config=$dir/authentication.yaml \\
   --client-ca-file=$serving_id/ca.pem --tls-cert-file=$serving_id/cert.pem --tls-private-key-file=$cred/serving.pem --tls-min-version=VersionTLS12 \\
   --etcd-servers=$etcd --etcd-cafile=$etcd_id/ca.pem --etcd-certfile=$etcd_id/cert.pem --etcd-keyfile=$cred/etcd.pem \\
+  --etcd-healthcheck-timeout=10s --etcd-readycheck-timeout=10s \\
   --encryption-provider-config=$cred/encryption.yaml \\
   --kubelet-certificate-authority=$kubelet_id/ca.pem --kubelet-client-certificate=$kubelet_id/cert.pem --kubelet-client-key=$cred/kubelet.pem \\
   --kubelet-preferred-address-types=InternalIP,Hostname \\
@@ -83,6 +84,8 @@ ExecStart=$bin/kube-apiserver \\
 Restart=always
 RestartSec=2
 TimeoutStartSec=8min
+# What is asked ends within seconds; watches would be waited for for a minute, and their clients come back elsewhere.
+TimeoutStopSec=20s
 LimitNOFILE=65536
 NoNewPrivileges=yes
 ProtectSystem=full

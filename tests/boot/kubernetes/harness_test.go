@@ -220,7 +220,7 @@ func (l *own) verdicts(file string) map[string]string {
 // api asks the engine's own API.
 func (l *own) api(path string) []byte {
 	l.Helper()
-	out, err := exec.Command("curl", "-sSf", "--max-time", "60", "--unix-socket", l.Socket, "http://joist"+path).Output()
+	out, err := exec.Command("curl", "-g", "-sSf", "--max-time", "60", "--unix-socket", l.Socket, "http://joist"+path).Output()
 	if err != nil {
 		l.Fatalf("GET %s: %v\n%s", path, err, out)
 	}

@@ -32,18 +32,17 @@ func TestLife(t *testing.T) {
 	g := goal{control: []string{"n1"}, worker: []string{"n2", "n3"}, storage: "disk"}
 	l.first("bring-up with kills", func(l *own) { l.killed(g) })
 	l.sub("nothing twice", (*own).onlyOnce)
-	l.sub("liar", (*own).liar)
 	l.sub("secrecy", (*own).secrecy)
-	g.control = []string{"n1", "n5", "n6"}
-	l.sub("three control members", func(l *own) { l.three(g) })
-	l.sub("a power cut", (*own).cut)
-	l.sub("left alone", (*own).alone)
 	g.more, g.smoke = allSlots, true
 	l.sub("another runtime and network", func(l *own) { l.slots(g) })
 	g.worker, g.more, g.sourceless = []string{"n2", "n3", "n4"}, allSlots+"\n  frozen = \"winter\"", true
 	l.sub("a worker more from a frozen set", func(l *own) { l.grow(g) })
 	g.worker = []string{"n2", "n3"}
 	l.sub("a worker less", func(l *own) { l.shrink(g, "n4") })
+	l.sub("left alone", (*own).alone)
+	g.control = []string{"n1", "n5", "n6"}
+	l.sub("three control members", func(l *own) { l.three(g) })
+	l.sub("a power cut", (*own).cut)
 	g.control = []string{"n1"}
 	l.sub("one control member", func(l *own) { l.one(g) })
 	l.sub("redeploy", (*own).redeploy)

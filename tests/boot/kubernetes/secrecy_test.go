@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,7 +142,7 @@ func (l *own) secrecy() {
 	}
 	all := l.instances()
 	for _, instance := range all {
-		look("GET instance "+instance, l.api("/v1/clusters/demo/instances/"+instance)) // with its outputs and its log
+		look("GET instance "+instance, l.api("/v1/clusters/demo/instances/"+url.PathEscape(instance))) // with its outputs and its log
 	}
 	l.Logf("looked for %d secrets in %d forms, in %d places with %d bytes", len(s), forms, places, size)
 }
@@ -150,13 +151,15 @@ func (l *own) secrecy() {
 func (l *own) fromNodes(s secrets) {
 	l.Helper()
 	for _, m := range l.Status("demo").Members {
-		files := strings.Fields(l.on(m.Name, `grep -rlE --exclude-dir=artifacts --exclude-dir=bundles --exclude-dir=upper --exclude-dir=pods --include="*.pem" --include="*.key" -e "-----BEGIN [A-Z ]*PRIVATE KEY-----" /run/joist /run/credentials /etc/kubernetes /etc/joist-etcd /var/lib/joist /var/lib/kubelet 2>/dev/null`))
+		const find = `grep -rlE --exclude-dir=artifacts --exclude-dir=bundles --exclude-dir=upper --exclude-dir=pods --include="*.pem" --include="*.key"` +
+			` -e "-----BEGIN [A-Z ]*PRIVATE KEY-----" /run/joist /run/credentials /etc/kubernetes /etc/joist-etcd /var/lib/joist /var/lib/kubelet 2>/dev/null`
 		n := 0
-		for _, file := range files {
-			n += s.keys(m.Name+" "+file, []byte(l.on(m.Name, "cat "+file)))
+		for _, text := range strings.Split(l.on(m.Name, "for f in $("+find+"); do echo FILE $f; cat $f; done"), "FILE ") {
+			file, key, _ := strings.Cut(text, "\n")
+			n += s.keys(m.Name+" "+file, []byte(key))
 		}
 		if n < 4 {
-			l.Errorf("only %d private keys on %s: %q", n, m.Name, files)
+			l.Errorf("only %d private keys on %s", n, m.Name)
 		}
 		for i, token := range strings.Fields(l.on(m.Name, `find /var/lib/kubelet/pods -path "*/token" -type l -exec cat {} \; -exec echo \; 2>/dev/null`)) {
 			_, signature, _ := cutLast(token, ".")
