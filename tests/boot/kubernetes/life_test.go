@@ -33,8 +33,9 @@ func TestLife(t *testing.T) {
 	l.first("bring-up with kills", func(l *own) { l.killed(g) })
 	l.sub("nothing twice", (*own).onlyOnce)
 	l.sub("secrecy", (*own).secrecy)
-	g.more, g.smoke = allSlots, true
+	g.more = allSlots
 	l.sub("another runtime and network", func(l *own) { l.slots(g) })
+	g.smoke = true
 	g.worker, g.more, g.sourceless = []string{"n2", "n3", "n4"}, allSlots+"\n  frozen = \"winter\"", true
 	l.sub("a worker more from a frozen set", func(l *own) { l.grow(g) })
 	g.worker = []string{"n2", "n3"}
@@ -168,7 +169,9 @@ func (l *own) grow(g goal) {
 // slots changes the container runtime, one worker after the other, and the pods' network on the running cluster, and has it
 // try itself.
 func (l *own) slots(g goal) {
-	l.change(g, `kube\.(runtime|in_service)\[n[23]\]|kube\.network\[n[12356]\]|kube\.smoke`)
+	l.change(g, `kube\.(runtime|in_service)\[n[23]\]|kube\.network\[n[12356]\]`)
+	g.smoke = true // afterwards: nodes leave service for the change
+	l.change(g, `kube\.smoke`)
 	l.smokeSaid()
 	for _, name := range g.worker {
 		if out := l.on(name, "grep BinaryName /etc/containerd/config.toml; systemctl is-active containerd kubelet"); !strings.Contains(out, "crun") || strings.Count(out, "active") != 2 {
