@@ -125,15 +125,31 @@ func (l *Lab) Up(m Machines) {
 }
 
 // Sourceless takes everything from the engine that clusters could be made of but for what frozen sets hold: the mirror's
-// catalogue, the boot sets, and where those came from. The engine is stopped for it, and starts again.
+// entries, the boot sets, and where those came from. The engine is stopped for it, and starts again.
 func (l *Lab) Sourceless() {
 	l.Helper()
 	l.End("engine", syscall.SIGTERM)
+	catalogue := filepath.Join(l.Data, "mirror", "catalogue.json")
+	raw, err := os.ReadFile(catalogue)
+	var all map[string]json.RawMessage
+	if err == nil {
+		err = json.Unmarshal(raw, &all)
+	}
+	if err != nil || len(all["entries"]) < 100 {
+		l.Fatalf("the mirror's catalogue: %v %s", err, raw)
+	}
+	all["entries"] = json.RawMessage("[]")
+	if raw, err = json.Marshal(all); err == nil {
+		err = os.WriteFile(catalogue, raw, 0o600)
+	}
+	if err != nil {
+		l.Fatal(err)
+	}
 	paths, err := filepath.Glob(filepath.Join(l.Data, "bootsets", "*.json"))
 	if err != nil || len(paths) == 0 {
 		l.Fatalf("no boot set is registered: %v", err)
 	}
-	for _, path := range append(paths, filepath.Join(l.Data, "mirror", "catalogue.json")) {
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil {
 			l.Fatal(err)
 		}
