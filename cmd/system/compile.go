@@ -56,7 +56,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 			return nil, fmt.Errorf("the frozen set %s has no artifact %s: it was made of another workflow; leave frozen out, or freeze again", file.Frozen, a.PinName())
 		}
 	}
-	out := &clusters.Compiled{Model: m, Source: &s, Choose: map[string]clusters.Selection{}, Warnings: diags.Text()}
+	out := &clusters.Compiled{Model: m, Source: &s, Choose: map[string]clusters.Selection{}, Warnings: diags.Text(), Refuse: file.Refuse}
 	for role, sel := range file.Nodes {
 		chosen := clusters.Selection{Names: sel.Names, Count: sel.Count}
 		if sel.Predicate != nil {

@@ -5,22 +5,28 @@ pack "kubernetes" {
   trust    = "vouched"
 }
 
+// Versions go up one minor version at a time, and never back; a kubelet may be three behind the apiserver (Kubernetes'
+// version skew policy, etcd's upgrade guides).
 artifact "etcd" {
   version = "3.6.8"
   kind    = "bundle"
   licence = "Apache-2.0"
+  steps   = 1
 }
 
 artifact "kubernetes-control" {
   version = "1.36.3"
   kind    = "bundle"
   licence = "Apache-2.0"
+  steps   = 1
 }
 
 artifact "kubernetes-node" {
   version = "1.36.3"
   kind    = "bundle"
   licence = "Apache-2.0"
+  follows = "kubernetes-control"
+  behind  = 3
 }
 
 artifact "containerd" {

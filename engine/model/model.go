@@ -183,6 +183,7 @@ type Artifact struct {
 	Kind    ArtifactKind
 	Licence string // SPDX expression
 	URL     string // where it was published; empty if it has to be brought by hand
+	Lag     Lag    // how far its version may be from others'
 
 	// Digest is the SHA-256 of its content, Size its length in bytes. A pack may leave either open: zero until the model is
 	// compiled for an engine that has the file.

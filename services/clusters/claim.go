@@ -50,12 +50,12 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 		names := slices.Clone(sel.Names)
 		var err error
 		if sel.Match != nil {
-			names, err = match(m.Cluster, role.Name, sel, preference(m.Cluster, role.Name, before, machines), taken)
+			names, err = match(m.Cluster, role, sel, preference(m.Cluster, role.Name, before, machines), taken)
 		} else {
 			err = available(m.Cluster, role.Name, names, machines)
 		}
 		if err != nil {
-			return nil, err
+			return nil, compiled.about(role.Name, err)
 		}
 		for _, name := range names {
 			taken[name] = true
@@ -63,13 +63,14 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 		slices.Sort(names)
 		names = slices.Compact(names)
 		if len(names) < role.Min || role.Max > 0 && len(names) > role.Max {
-			return nil, fmt.Errorf("role %s of cluster %s has %s; its workflow wants at least %d%s", role.Name, m.Cluster, count(len(names), "node"), role.Min, atMost(role.Max))
+			return nil, compiled.about(role.Name,
+				fmt.Errorf("role %s of cluster %s has %s; its workflow wants at least %d%s", role.Name, m.Cluster, count(len(names), "node"), role.Min, atMost(role.Max)))
 		}
 		if len(names) > 0 {
 			roles[role.Name] = names
 		}
 	}
-	return roles, nil
+	return roles, compiled.roomy(roles, machines)
 }
 
 // available checks that machines named for a role exist and belong to nobody else.
@@ -142,7 +143,7 @@ func preference(cluster, role string, before *history.Goal, machines []Candidate
 // mostReasons bounds how many machines an error names.
 const mostReasons = 10
 
-func match(cluster, role string, sel Selection, machines []Candidate, taken map[string]bool) ([]string, error) {
+func match(cluster string, role model.Role, sel Selection, machines []Candidate, taken map[string]bool) ([]string, error) {
 	var names, refused []string
 	for _, m := range machines {
 		if len(names) == sel.Count {
@@ -159,7 +160,10 @@ func match(cluster, role string, sel Selection, machines []Candidate, taken map[
 			continue
 		}
 		ok, err := sel.Match(m.Name, m.Facts)
+		has, known := memoryOf(m.Facts)
 		switch {
+		case err == nil && ok && known && has < role.Memory:
+			refused = append(refused, fmt.Sprintf("%s has %s of memory, and a %s needs %s", m.Name, gib(has), role.Name, gib(role.Memory)))
 		case err != nil:
 			refused = append(refused, fmt.Sprintf("%s: %v", m.Name, err))
 		case !ok:
@@ -176,7 +180,7 @@ func match(cluster, role string, sel Selection, machines []Candidate, taken map[
 		if len(refused) > 0 {
 			why = strings.Join(refused, "; ")
 		}
-		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role, cluster, len(names), why)
+		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role.Name, cluster, len(names), why)
 	}
 	return names, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,6 +41,10 @@ type Compiled struct {
 	Source   *Source              // with everything decided; nil if there was nothing to decide
 	Choose   map[string]Selection // by role
 	Warnings string               // diagnostics that stop nothing, as text
+
+	// Refuse makes an error about a role or an input of the cluster file, with its place there; both may be empty. Nil for
+	// an error without a place.
+	Refuse func(role, input, advice, summary string) error
 }
 
 // Selection says which machines play a role: those named, or Count that match.
@@ -86,7 +91,8 @@ type Config struct {
 	Drive    drive.Config
 	Compiler Compiler
 	Site     Site
-	Grace    time.Duration // how long nodes may take to come back after a start of the engine; 0 for 1 minute
+	Networks []netip.Prefix // on which machines and the engine's balancer are
+	Grace    time.Duration  // how long nodes may take to come back after a start of the engine; 0 for 1 minute
 }
 
 // Clusters holds the loops. It is safe for concurrent use.
@@ -344,6 +350,9 @@ func (c *Clusters) apply(ctx context.Context, s Source, by string, want *Planned
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.refuse(ctx, loop, compiled); err != nil {
 		return nil, err
 	}
 	var before *history.Goal

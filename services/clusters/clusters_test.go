@@ -133,7 +133,18 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 		st.Scope, st.Apply = model.Node, model.Action{Script: &model.Script{}, Timeout: time.Hour, Attempts: 1}
 		st.Remove = &st.Apply
 	}
-	m := &model.Model{Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}},
+	var artifacts []model.Artifact
+	names = slices.DeleteFunc(names, func(word string) bool {
+		version, ok := strings.CutPrefix(word, "version=")
+		if ok {
+			artifacts = []model.Artifact{{Name: "tool", Pack: "p", Version: version, Lag: model.Lag{Steps: 1}}}
+		}
+		return ok
+	})
+	if st.Artifacts = artifacts; artifacts != nil {
+		st.Digest = value.Sum([]byte(artifacts[0].Version))
+	}
+	m := &model.Model{Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}},
 		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
 	return &Compiled{Model: m, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
 }

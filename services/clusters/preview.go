@@ -56,6 +56,9 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	if err != nil && !errors.As(err, &unknown) {
 		return nil, err
 	}
+	if err := c.refuse(ctx, loop, compiled); err != nil {
+		return nil, err
+	}
 	return c.preview(ctx, compiled, loop, nil)
 }
 

@@ -133,3 +133,19 @@ func (c *ClusterFile) pack(r *reader, p pair) {
 	}
 	c.Packs[p.Name], c.packs[p.Name] = src, p.At
 }
+
+// Refuse is an error about a role or an input of the cluster, at its place in the file; of neither, about the cluster.
+func (c *ClusterFile) Refuse(role, input, advice, summary string) error {
+	at := c.at
+	if r, ok := c.roles[role]; ok {
+		at = r
+	}
+	for _, p := range c.with {
+		if p.Name == input {
+			at = p.At
+		}
+	}
+	bag := diag.NewBag(map[string][]byte{c.file: c.src})
+	bag.Errorf(at, advice, "%s", summary)
+	return bag.Done("").Err()
+}

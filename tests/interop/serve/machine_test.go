@@ -151,11 +151,17 @@ type enrolment struct {
 
 // asks begins an enrolment in the background.
 func (e *engine) asks(ctx context.Context, mac string, id enrol.BootID, root agent.Pin) *enrolment {
+	return e.asksWith(ctx, mac, id, root, "{}")
+}
+
+// asksWith is asks of a machine with facts.
+func (e *engine) asksWith(ctx context.Context, mac string, id enrol.BootID, root agent.Pin, facts string) *enrolment {
 	n := &enrolment{err: make(chan error, 1), console: &buffer{}}
 	dir := e.t.TempDir()
 	go func() {
 		_, err := agent.Enrol(ctx, agent.EnrolConfig{
 			Dir: dir, URLs: []string{"https://" + address + ":8443"}, Pin: root, Boot: id, Incarnation: "first", MAC: mac, Agent: "test",
+			Facts:   func(context.Context) (json.RawMessage, error) { return json.RawMessage(facts), nil },
 			Console: func(line string) { fmt.Fprintln(n.console, line) },
 			Wait: func(ctx context.Context, _ time.Duration) error {
 				select {

@@ -28,7 +28,7 @@ var (
 // artifact reads an artifact block.
 func (d *decoder) artifact(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	r := (&reader{Bag: d.bag}).Inner(b)
-	r.Expect(form{Attrs: []string{"version", "arch", "kind", "sha256", "size", "licence", "url"}})
+	r.Expect(form{Attrs: []string{"version", "arch", "kind", "sha256", "size", "licence", "url", "follows", "behind", "steps"}})
 	n, ok := r.Word(b)
 	if !ok || !read.Unique(d.bag, "artifacts", seen, n) {
 		return
@@ -70,7 +70,25 @@ func (d *decoder) artifact(b *hclsyntax.Block, seen map[string]hcl.Range) {
 			d.bag.Errorf(e.Range(), "Add the sha256 of what it serves, verified, or leave the url out and let the operator bring the file.", "%s has a url and no sha256", r.What)
 		}
 	}
+	a.Lag = model.Lag{Behind: int(r.Whole("behind", 0, 0)), Steps: int(r.Whole("steps", 1, 0))}
+	if e := r.Attr("follows"); e != nil {
+		a.Lag.Follows = r.Text("follows")
+		d.follows = append(d.follows, read.Named{Name: a.Name, At: e.Range()})
+	}
 	d.pack.artifacts[n.Name] = a
+}
+
+// follow checks the versions of artifacts that follow others.
+func (d *decoder) follow() {
+	for _, n := range d.follows {
+		a := d.pack.artifacts[n.Name]
+		leader, ok := d.pack.artifacts[a.Lag.Follows]
+		if !ok {
+			d.bag.Errorf(n.At, diag.Suggest(a.Lag.Follows, SortedKeys(d.pack.artifacts)), "the pack has no artifact %q", a.Lag.Follows)
+		} else if err := a.FollowError(&leader); err != nil {
+			d.bag.Errorf(n.At, "Change one of the versions.", "%s", err)
+		}
+	}
 }
 
 // needs reads the artifacts that a step names.

@@ -12,6 +12,7 @@ import (
 	"joist/engine/value"
 	"joist/workflows/lang/archive"
 	"joist/workflows/lang/diag"
+	"joist/workflows/lang/read"
 )
 
 // manifest is the file that holds the pack block.
@@ -106,6 +107,7 @@ type decoder struct {
 	pack      *Pack
 	catalogue Catalogue
 	files     map[string]bool // those that an action names
+	follows   []read.Named    // artifacts that follow others, and where they say so
 }
 
 func (d *decoder) bodies(bodies []*hclsyntax.Body) {
@@ -133,6 +135,7 @@ func (d *decoder) bodies(bodies []*hclsyntax.Body) {
 	for _, b := range artifacts {
 		d.artifact(b, seen)
 	}
+	d.follow()
 	seen = map[string]hcl.Range{}
 	for _, b := range steps {
 		d.step(b, seen)

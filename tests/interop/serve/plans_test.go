@@ -1,0 +1,131 @@
+package serve_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// declared is a cluster file of Kubernetes: line 8 has the roles, line 9 the inputs.
+func declared(control, worker, with string) []byte {
+	return fmt.Appendf(nil, `cluster "demo" {
+  workflow = kubernetes.cluster
+  packs = {
+    base       = { source = "builtin" }
+    etcd       = { source = "builtin" }
+    kubernetes = { source = "%s" }
+  }
+  nodes   = { control = %s, worker = %s }
+  with    = { domain = "demo.lab"%s }
+  storage = "memory"
+}
+`, "builtin", control, worker, with)
+}
+
+// TestPlansRefused: what cannot work is refused when it is planned and when it is applied, with the place in the cluster file
+// and what to change; and nothing is claimed.
+func TestPlansRefused(t *testing.T) {
+	dir := t.TempDir()
+	e := start(t, filepath.Join(t.TempDir(), "data"))
+	e.push()
+	for _, a := range []struct{ name, version string }{
+		{"etcd", "3.6.8"}, {"kubernetes-control", "1.36.3"}, {"kubernetes-node", "1.36.3"}, {"containerd", "2.2.9"}, {"images", "1"},
+	} {
+		file := filepath.Join(dir, a.name)
+		writeFile(t, file, []byte("not a real "+a.name))
+		e.want(0, "", "mirror", "add", file, "--kind", "bundle", "--name", a.name, "--version", a.version, "--licence", "Apache-2.0")
+	}
+	// Two machines that said how much memory they have, one that has not.
+	for i, memory := range []string{"4294967296", "1073741824"} {
+		mac := fmt.Sprintf("52:54:00:99:00:0%d", i+1)
+		id, root := e.boots(mac, fmt.Sprintf("00000000-0000-4000-8000-00000000000%d", i+1))
+		machine := e.asksWith(t.Context(), mac, id, root, `{"memory":`+memory+`}`)
+		name, fingerprint := fmt.Sprintf("m-52540099000%d", i+1), ""
+		e.eventually("its key waits", func() bool {
+			for _, m := range e.status().Machines {
+				if m.Name == name {
+					fingerprint = m.Fingerprint
+				}
+			}
+			return fingerprint != ""
+		})
+		e.want(0, "is approved", "node", "approve", name, fingerprint)
+		must(t, <-machine.err)
+	}
+	const large, small, silent = "m-525400990001", "m-525400990002", "m-525400990003"
+	e.boots("52:54:00:99:00:03", "00000000-0000-4000-8000-000000000003")
+	e.eventually("their facts are known", func() bool {
+		return strings.Contains(e.want(0, "", "node", "show", large), "4294967296") && strings.Contains(e.want(0, "", "node", "show", small), "1073741824")
+	})
+	list := func(names ...string) string { return `["` + strings.Join(names, `", "`) + `"]` }
+	file := filepath.Join(dir, "demo.hcl")
+	for name, c := range map[string]struct {
+		file []byte
+		says []string
+	}{
+		"even members": {declared(list(large, silent), list(small), ""),
+			[]string{"demo.hcl:8:", "An even number of control-plane members (2)", "give control 1, 3, 5 or 7 machines"}},
+		"a role without nodes": {declared(list(large), "[]", ""),
+			[]string{"demo.hcl:8:", `role "worker" of workflow kubernetes.cluster has too few nodes: 0`, "Give it at least 1."}},
+		"a role left out": {[]byte(strings.Replace(string(declared(list(large), "[]", "")), ", worker = []", "", 1)),
+			[]string{"demo.hcl:1:", `role "worker" of workflow kubernetes.cluster has too few nodes: 0`, "Give it at least 1."}},
+		"too little memory, named": {declared(list(large), list(small), ""),
+			[]string{"demo.hcl:8:", "machine " + small + " has 1.00 GiB of memory, and needs 1.68 GiB as worker", "Give it more memory, or choose another machine."}},
+		"too little memory, in two roles": {declared(list(large), list(large), ""),
+			[]string{"demo.hcl:8:", "machine " + large + " has 4.00 GiB of memory, and needs 4.10 GiB as control and worker"}},
+		"too little memory, selected": {declared(list(large), "select(facts.memory > 0, 1)", ""),
+			[]string{"demo.hcl:8:", "cannot find 1 machine for role worker", small + " has 1.00 GiB of memory, and a worker needs 1.68 GiB"}},
+		"overlapping networks": {declared(list(large), list(silent), `, pod_cidr = "10.32.128.0/17"`),
+			[]string{"demo.hcl:9:", "service_cidr (10.32.0.0/16) and pod_cidr (10.32.128.0/17) overlap: change one of them."}},
+		"pods on the machines' network": {declared(list(large), list(silent), `, pod_cidr = "10.99.0.0/16"`),
+			[]string{"demo.hcl:9:", "pod_cidr (10.99.0.0/16) overlaps with 10.99.0.0/24, the network of the machines and of the cluster's endpoint", "Choose one that has no address of 10.99.0.0/24."}},
+		"Services on the machines' network": {declared(list(large), list(silent), `, service_cidr = "10.96.0.0/12"`),
+			[]string{"demo.hcl:9:", "service_cidr (10.96.0.0/12) overlaps with 10.99.0.0/24"}},
+		"an endpoint that cluster DNS hides": {declared(list(large), list(silent), `, cluster_domain = "demo.lab"`),
+			[]string{"demo.hcl:9:", "domain (demo.lab) lies in cluster_domain (demo.lab)", "Change one of them."}},
+		"a machine that is not there": {declared(list(large), list("nobody"), ""),
+			[]string{"demo.hcl:8:", "cannot give nobody to role worker of cluster demo: there is no machine of that name"}},
+	} {
+		writeFile(t, file, c.file)
+		for _, verb := range []string{"plan", "apply"} {
+			said := e.want(1, c.says[0], verb, file)
+			for _, want := range c.says {
+				if !strings.Contains(said, want) {
+					t.Errorf("%s, %s: want %q\n%s", name, verb, want, said)
+				}
+			}
+		}
+	}
+	// A pack whose kubelet is newer than its apiserver, or four minor versions behind it.
+	for version, says := range map[string]string{
+		"1.37.0": "artifact node 1.37.0 is newer than control 1.36.3, which it follows",
+		"1.32.9": "artifact node 1.32.9 is too old for control 1.36.3: it may be 3 minor versions behind",
+	} {
+		writeFile(t, filepath.Join(dir, "p/pack.hcl"), []byte(strings.Replace(suppliedPack, "artifact \"tool\"", fmt.Sprintf(`artifact "control" {
+  version = "1.36.3"
+  licence = "MIT"
+  steps   = 1
+}
+
+artifact "node" {
+  version = "%s"
+  licence = "MIT"
+  follows = "control"
+  behind  = 3
+}
+
+artifact "tool"`, version), 1)))
+		writeFile(t, filepath.Join(dir, "p/files/use.sh"), []byte("#!/bin/sh\n"))
+		writeFile(t, filepath.Join(dir, "skew.hcl"), clusterFile(""))
+		if said := e.want(1, says, "plan", filepath.Join(dir, "skew.hcl")); !strings.Contains(said, "pack.hcl:15:") || !strings.Contains(said, "Change one of the versions.") {
+			t.Errorf("%s", said)
+		}
+	}
+	if s := e.status(); len(s.Clusters) != 0 {
+		t.Errorf("a refused cluster is there: %v", s.Clusters)
+	}
+	// What is left works: a machine that has said nothing yet may have enough.
+	writeFile(t, file, declared(list(large), list(silent), ""))
+	e.want(0, "", "plan", file)
+}
