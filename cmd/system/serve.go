@@ -37,6 +37,7 @@ func (s *System) Serve(ctx context.Context, version string, socket net.Listener)
 		func(ctx context.Context) error { return s.gateway.Serve(ctx, s.gate) },
 		func(ctx context.Context) error { return web.Serve(ctx, socket) },
 		func(ctx context.Context) error { s.Clusters.Settle(ctx); return nil },
+		func(ctx context.Context) error { s.Clusters.Expire(ctx); return nil },
 		func(ctx context.Context) error { return s.watchRivals(ctx, s.probeRivals) },
 		s.awaitFailure,
 	} {

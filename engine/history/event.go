@@ -27,6 +27,7 @@ type Goal struct {
 	Destroy bool                `json:"destroy,omitempty"` // nothing is wanted any more
 	By      string              `json:"by"`
 	Reason  string              `json:"reason,omitempty"` // what a person said who had it tried again
+	Expires time.Time           `json:"expires,omitzero"` // when the cluster is to be destroyed; zero for never
 	Seq     uint64              `json:"-"`                // of the event, once it is folded
 	Changed bool                `json:"changed"`          // a person changed pack, input or cluster file: opened breakers close
 }

@@ -15,10 +15,11 @@ type Link struct {
 }
 
 // Why explains an instance: what is decided about it now, why it last ran, and what brought that about, link by link
-// down to a fact that nobody decided: a goal that a person set, or a node that came up.
-func Why(p *plan.Planner, t history.Target) []Link {
+// down to a fact that nobody decided: a goal that a person set, or a node that came up. An attempt that only repeats one that
+// failed was brought about by what the first one was: firsts has that, as far as it is known. Retried names the targets of
+// links for which it is wanted.
+func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Cause) (chain []Link, retried []history.Target) {
 	s := p.State()
-	var chain []Link
 	if cell := p.Cell(t); cell != nil {
 		chain = append(chain, Link{Of: t, Says: cell.Says()})
 	}
@@ -29,13 +30,21 @@ func Why(p *plan.Planner, t history.Target) []Link {
 		if row == nil || row.Started == 0 {
 			break
 		}
-		chain = append(chain, Link{Of: t, Seq: row.Started, Says: "last started because " + row.Cause.Because()})
-		if row.Cause.Of.Task == "" || row.Cause.Of == t {
-			return append(chain, fact(s, t, row))
+		cause, says := row.Cause, "last started because "+row.Cause.Because()
+		if cause.Kind == history.Interrupted {
+			retried = append(retried, t)
+			if first, ok := firsts[t]; ok {
+				cause = first
+				says += ", and at first because " + first.Because()
+			}
 		}
-		t = row.Cause.Of
+		chain = append(chain, Link{Of: t, Seq: row.Started, Says: says})
+		if cause.Of.Task == "" || cause.Of == t {
+			return append(chain, fact(s, t, row)), retried
+		}
+		t = cause.Of
 	}
-	return append(chain, fact(s, t, s.Row(t)))
+	return append(chain, fact(s, t, s.Row(t))), retried
 }
 
 // fact is where a chain ends: the goal, or the node's incarnation if that came after the goal.

@@ -91,6 +91,8 @@ type Config struct {
 	Drive    drive.Config
 	Compiler Compiler
 	Site     Site
+	// Forget destroys the secrets of a cluster that is destroyed. It may be called again. Nil where none are kept.
+	Forget   func(cluster string) error
 	Networks []netip.Prefix // on which machines and the engine's balancer are
 	Grace    time.Duration  // how long nodes may take to come back after a start of the engine; 0 for 1 minute
 }
@@ -336,11 +338,12 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // Apply returns. The same declaration again means "try again". After an error nothing has changed but what the journal
 // of the goal before says.
 func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, error) {
-	return c.apply(ctx, s, by, nil)
+	return c.apply(ctx, s, history.Goal{By: by}, nil)
 }
 
-// apply is Apply of exactly what was planned; nil for whatever there is to do.
-func (c *Clusters) apply(ctx context.Context, s Source, by string, want *Planned) (*Accepted, error) {
+// apply is Apply of exactly what was planned; nil for whatever there is to do. Of the goal it is given who asks, and until when
+// the cluster is wanted.
+func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want *Planned) (*Accepted, error) {
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err
@@ -373,11 +376,10 @@ func (c *Clusters) apply(ctx context.Context, s Source, by string, want *Planned
 	if compiled.Source != nil {
 		s = *compiled.Source
 	}
-	source, err := c.archive(ctx, s)
-	if err != nil {
+	if goal.Source, err = c.archive(ctx, s); err != nil {
 		return nil, err
 	}
-	g, err := c.claimAndPursue(ctx, claiming{compiled, before, want}, history.Goal{Source: source, By: by})
+	g, err := c.claimAndPursue(ctx, claiming{compiled, before, want}, goal)
 	// Machines claimed for a goal that did not come to be, and machines that an earlier crash left over, are given back;
 	// if that fails, the next start does it.
 	if after := context.WithoutCancel(ctx); err != nil {
@@ -492,5 +494,5 @@ func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
 	if g == nil {
 		return fmt.Errorf("cannot destroy cluster %s: it was never given a goal", name)
 	}
-	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true})
+	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true, Expires: g.Expires})
 }

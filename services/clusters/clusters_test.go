@@ -119,6 +119,7 @@ type world struct {
 	calls  []string
 	orders []drive.Order
 	fail   error // of service calls
+	forgot []string
 }
 
 func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
@@ -225,7 +226,13 @@ func newWorld(t *testing.T) *world {
 func (w *world) start() {
 	w.t.Helper()
 	var err error
-	w.Clusters, err = Open(w.t.Context(), Config{Compiler: w, Site: w, Drive: drive.Config{
+	forget := func(cluster string) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.forgot = append(w.forgot, cluster)
+		return nil
+	}
+	w.Clusters, err = Open(w.t.Context(), Config{Compiler: w, Site: w, Forget: forget, Drive: drive.Config{
 		Holder: "test", Store: w.store, Blobs: w.store, Services: map[string]step.Handler{"x.put": w}, Nodes: w, Site: site{w}, Log: slog.New(slog.DiscardHandler),
 	}})
 	if err != nil {

@@ -295,7 +295,7 @@ func nodeList(names []string) string {
 // ApplyPlan is Apply of exactly what was planned: a *ChangedError says what is different now, and then nothing has
 // changed.
 func (c *Clusters) ApplyPlan(ctx context.Context, s Source, want Planned, by string) (*Accepted, error) {
-	return c.apply(ctx, s, by, &want)
+	return c.apply(ctx, s, history.Goal{By: by}, &want)
 }
 
 // mostTries bounds how often a plan is compared again because something happened meanwhile.

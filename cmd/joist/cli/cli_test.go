@@ -83,6 +83,27 @@ func (e *engine) file(text string) string {
 	return path
 }
 
+// TestPathAfterFailure: the way does not end where something was tried again, and says how long that took.
+func TestPathAfterFailure(t *testing.T) {
+	e := newEngine(t)
+	e.set(func() { e.fail["member[n1]"] = "no luck" })
+	e.want(cli.Stopped, []string{"no luck"}, "apply", e.file(demo))
+	e.set(func() { delete(e.fail, "member[n1]") })
+	e.want(cli.OK, []string{"converged"}, "retry", "demo")
+	e.want(cli.OK, []string{"name[n1]", "member[n1]", "until attempt 2)", "in all"}, "path", "demo")
+	e.want(cli.OK, []string{"and at first because", "name[n1]", "set goal"}, "why", "demo/member[n1]")
+	var way []struct {
+		Instance string  `json:"instance"`
+		Attempts int     `json:"attempts"`
+		Failed   float64 `json:"failed_seconds"`
+		Took     float64 `json:"took_seconds"`
+	}
+	must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "path", "demo", "-o", "json")), &way))
+	if n := len(way); n < 2 || way[n-1].Attempts != 2 || way[n-1].Failed <= 0 || way[n-1].Failed > way[n-1].Took || way[n-2].Attempts != 0 {
+		t.Errorf("%+v", way)
+	}
+}
+
 // TestWholeLife goes the whole way on real SQLite: plan, apply, converge, plan unchanged, why, force, destroy.
 func TestWholeLife(t *testing.T) {
 	e := newEngine(t)

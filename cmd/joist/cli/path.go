@@ -17,6 +17,8 @@ type stretch struct {
 	Begun    time.Time `json:"begun"`
 	Waited   float64   `json:"waited_seconds"` // from when the one before it was in place
 	Took     float64   `json:"took_seconds"`
+	Attempts int       `json:"attempts,omitempty"`       // if there was more than one
+	Failed   float64   `json:"failed_seconds,omitempty"` // of Took, until the attempt began that went well
 }
 
 func (a *app) pathCommand() *cobra.Command {
@@ -49,10 +51,10 @@ one before it, and how long it took. Whatever else ran at the same time made no 
 				a.printf("nothing of cluster %s is in place yet\n", name)
 				return nil
 			}
-			rows := [][]string{{"AT", "WAITED", "TOOK", "STEP"}}
+			rows := [][]string{{"AT", "WAITED", "TOOK", "STEP", ""}}
 			end := time.Time{}
 			for _, s := range way {
-				rows = append(rows, []string{seconds(s.Begun.Sub(from).Seconds()), seconds(s.Waited), seconds(s.Took), s.Instance})
+				rows = append(rows, []string{seconds(s.Begun.Sub(from).Seconds()), seconds(s.Waited), seconds(s.Took), s.Instance, s.failed()})
 				end = s.Begun.Add(time.Duration(s.Took * float64(time.Second)))
 			}
 			layout.Table(a.Out, rows)
@@ -62,13 +64,26 @@ one before it, and how long it took. Whatever else ran at the same time made no 
 	}
 }
 
+// failed says how much of a stretch went into attempts that failed.
+func (s stretch) failed() string {
+	if s.Attempts < 2 {
+		return ""
+	}
+	return fmt.Sprintf("(%s until attempt %d)", seconds(s.Failed), s.Attempts)
+}
+
 func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }
 
 // stretches turns a chain of causes, latest first, into the way from the fact where it ends, and that fact's time.
 func stretches(w *v1.Why) (from time.Time, way []stretch) {
 	for _, l := range w.Chain {
 		if !l.Done.IsZero() {
-			way = append(way, stretch{Instance: l.Instance, Begun: l.Begun, Took: l.Done.Sub(l.Begun).Seconds()})
+			s := stretch{Instance: l.Instance, Begun: l.Begun}
+			if l.Attempts > 1 {
+				s.Begun, s.Attempts, s.Failed = l.Tried, l.Attempts, l.Begun.Sub(l.Tried).Seconds()
+			}
+			s.Took = l.Done.Sub(s.Begun).Seconds()
+			way = append(way, s)
 		}
 	}
 	slices.Reverse(way)

@@ -4,10 +4,20 @@ import (
 	"context"
 	"joist/cmd/joist/layout"
 
+	"github.com/spf13/cobra"
+
+	"joist/cmd/joist/ci"
 	"joist/cmd/joist/progress"
 	"joist/cmd/joist/redeploy"
 	"joist/services/api/client"
 )
+
+// ciCommand is joist ci.
+func (a *app) ciCommand() *cobra.Command {
+	return ci.Command(group, ci.Program{
+		Program: a.wiping(), Source: a.source, Now: a.Now, Exit: func(code int, err error) error { return &ExitError{code, err} },
+	})
+}
 
 // wiping is this program as the commands that wipe see it.
 func (a *app) wiping() redeploy.Program {

@@ -23,9 +23,14 @@ type apiChanges struct{ *apiClusters }
 func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, error) {
 	var done *clusters.Accepted
 	var err error
-	if in.Plan != nil {
+	switch life := time.Duration(in.TTL * float64(time.Second)); {
+	case in.Plan != nil && in.TTL != 0, in.TTL < 0, in.TTL > longestLife.Seconds():
+		err = api.Fail(v1.Malformed, fmt.Errorf("a time of %.0f s does not fit", in.TTL), fmt.Sprintf("give a cluster file, and at most %s", longestLife))
+	case in.Plan != nil:
 		done, err = a.applyPlan(ctx, in)
-	} else {
+	case in.TTL > 0:
+		done, err = a.Clusters.ApplyFor(ctx, sourceOf(in.Source), in.By, life)
+	default:
 		done, err = a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
 	}
 	if err != nil {
@@ -37,6 +42,9 @@ func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, erro
 	}
 	return out, err
 }
+
+// longestLife bounds the time after which a cluster is destroyed by itself.
+const longestLife = 30 * 24 * time.Hour
 
 // accepted says which goal a cluster has now.
 func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, error) {
@@ -119,7 +127,7 @@ func retry(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
 	var again *history.Goal
 	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
 		if g := s.Goal(); g != nil {
-			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason}
+			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason, Expires: g.Expires}
 		}
 	}); err != nil {
 		return err

@@ -95,7 +95,7 @@ func fillGoal(c *v1.Cluster, s *history.State) {
 	if c.Outcome == "" {
 		c.Outcome = "converging"
 	}
-	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: maps.Clone(g.Roles), Destroy: g.Destroy}
+	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: maps.Clone(g.Roles), Destroy: g.Destroy, Expires: g.Expires}
 }
 
 func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, error) {
@@ -275,7 +275,9 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 	}
 	t, why := targetOf(instance), &v1.Why{Instance: instance}
 	seqs := map[uint64]bool{}
-	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+	var retried []history.Target
+	var tries map[history.Target]try
+	look := func(s *history.State, p *plan.Planner) {
 		if instance == "" {
 			if t = lastInPlace(s, p); t.Task != "" {
 				why.Instance = t.String()
@@ -284,10 +286,16 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 		if p.Cell(t) == nil && s.Row(t) == nil {
 			return
 		}
-		for _, l := range outlook.Why(p, t) {
+		var links []outlook.Link
+		links, retried = outlook.Why(p, t, firstsOf(tries))
+		why.Chain, seqs = nil, map[uint64]bool{}
+		for _, l := range links {
 			link := v1.Link{Says: l.Says, Seq: l.Seq}
 			if row := s.Row(l.Of); row != nil && row.Phase == history.InPlace && l.Seq == row.Started {
 				link.Begun, link.Done = row.Begun.UTC(), row.Done.UTC()
+				if first, ok := tries[l.Of]; ok && row.Cause.Kind == history.Interrupted {
+					link.Tried, link.Attempts = first.at.UTC(), first.attempts
+				}
 			}
 			if l.Of != (history.Target{}) {
 				link.Instance = l.Of.String()
@@ -295,8 +303,17 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 			seqs[l.Seq] = l.Seq > 0
 			why.Chain = append(why.Chain, link)
 		}
-	}); err != nil {
+	}
+	if err := loop.Look(ctx, look); err != nil {
 		return nil, err
+	}
+	if len(retried) > 0 { // why they were tried at first is told by the journal alone
+		if tries, err = a.tries(ctx, name); err == nil {
+			err = loop.Look(ctx, look)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if why.Chain == nil && instance == "" {
 		return why, nil // nothing is in place yet

@@ -45,6 +45,7 @@ type Goal struct {
 	At      time.Time           `json:"at,omitzero"`
 	Roles   map[string][]string `json:"roles,omitempty"` // node names by role
 	Destroy bool                `json:"destroy,omitempty"`
+	Expires time.Time           `json:"expires,omitzero"` // when the cluster is destroyed by itself
 }
 
 // Breaker is a rollout that has stopped.
@@ -126,8 +127,9 @@ type Source struct {
 // Apply asks to make a declaration the goal: POST /v1/clusters.
 type Apply struct {
 	Source
-	By   string `json:"by,omitempty"`   // who asks; empty for the user at the other end of the socket
-	Plan *Plan  `json:"plan,omitempty"` // what was planned: exactly that is done, or the answer is 409 and says what changed
+	By   string  `json:"by,omitempty"`          // who asks; empty for the user at the other end of the socket
+	TTL  float64 `json:"ttl_seconds,omitempty"` // after which the cluster is destroyed by itself; 0 for never
+	Plan *Plan   `json:"plan,omitempty"`        // what was planned: exactly that is done, or the answer is 409 and says what changed
 }
 
 // Accepted says what became of a change.
@@ -205,6 +207,9 @@ type Link struct {
 
 	Begun time.Time `json:"begun,omitzero"` // of a start that came to a success since
 	Done  time.Time `json:"done,omitzero"`
+
+	Tried    time.Time `json:"tried,omitzero"`     // when the first attempt began, if others had failed before that start
+	Attempts int       `json:"attempts,omitempty"` // with that start
 }
 
 // Instance is the history of one instance.

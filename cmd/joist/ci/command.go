@@ -1,0 +1,111 @@
+// Package ci has joist ci run: a cluster that is made to be tried, and taken away again whatever happens.
+package ci
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"joist/cmd/joist/redeploy"
+	v1 "joist/services/api/v1"
+	"joist/workflows/format"
+)
+
+// Program is what the command needs of the program that it is part of; all of it is required.
+type Program struct {
+	redeploy.Program
+	// Source reads a cluster file and the packs that it names.
+	Source func(file string) (*v1.Source, error)
+	Now    func() time.Time
+	// Exit ends the program with a code; a nil error says that all was said.
+	Exit func(code int, err error) error
+}
+
+// The codes by which the program ends.
+const (
+	exitFailed      = 1
+	exitStopped     = 4
+	exitInterrupted = 130
+)
+
+// options is what joist ci run was told.
+type options struct {
+	name, junit   string
+	ttl, teardown time.Duration
+	with          []string
+	checks        []string
+	plain         bool
+}
+
+// leastTTL is the shortest time that a cluster may live.
+const leastTTL = time.Second
+
+// Command is joist ci; group makes a command out of others.
+func Command(group func(use, short string, commands ...*cobra.Command) *cobra.Command, p Program) *cobra.Command {
+	o := options{ttl: 30 * time.Minute, teardown: 15 * time.Minute}
+	run := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Make a cluster, try it, and take it away whatever happens",
+		Long: `run makes the cluster of a cluster file under a name of its own, waits until it has converged, does its checks again one by one, and
+destroys it: also if something failed, and if it is interrupted. If it is killed, or loses the engine, the engine destroys the cluster
+by itself when its time, --ttl, is over. Several may run at the same time, each with another --name and with other names in DNS
+(--with domain=…).
+
+A task that tries the cluster, such as smoke of the Kubernetes pack (--with smoke=true), is part of it like any other. --check
+INSTANCE runs one once more after the cluster has converged.
+
+Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or something is left; 4 something failed, or the time was over;
+5 the engine cannot be reached; 130 interrupted.`,
+		Example: "  joist ci run demo.hcl --name ci-17 --with domain=ci-17.lab --ttl 30m --junit out.xml\n  joist ci run demo.hcl --name ci-17 --check smoke -o json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.ttl < leastTTL || o.teardown < leastTTL {
+				return p.Usage("--ttl and --teardown are times such as 30m")
+			}
+			s, name, err := p.adapted(args[0], o)
+			if err != nil {
+				return err
+			}
+			return p.run(cmd.Context(), *s, name, o)
+		},
+	}
+	f := run.Flags()
+	f.StringVar(&o.name, "name", "", "the cluster's name (default that of the file)")
+	f.DurationVar(&o.ttl, "ttl", o.ttl, "when the engine destroys the cluster by itself; what is not done by then has failed")
+	f.DurationVar(&o.teardown, "teardown", o.teardown, "how long to wait until it is destroyed")
+	f.StringVar(&o.junit, "junit", "", "write a report in JUnit's form to this file")
+	f.StringArrayVar(&o.with, "with", nil, "an input of the workflow, as KEY=VALUE")
+	f.StringArrayVar(&o.checks, "check", nil, "run an instance once more after the cluster has converged")
+	f.BoolVar(&o.plain, "plain", false, "one line for each thing that happens, also on a terminal")
+	return group("ci", "Clusters for continuous integration", run)
+}
+
+// adapted reads the cluster file, and gives it the run's name and inputs.
+func (p Program) adapted(file string, o options) (*v1.Source, string, error) {
+	with := map[string]string{}
+	for _, w := range o.with {
+		key, value, ok := strings.Cut(w, "=")
+		if !ok {
+			return nil, "", p.Usage("--with %q is not KEY=VALUE", w)
+		}
+		with[key] = value
+	}
+	s, err := p.Source(file)
+	if err != nil {
+		return nil, "", err
+	}
+	out, ds := format.Adapt(s.FileName, s.File, format.Cluster{Name: o.name, With: with})
+	if ds.HasErrors() {
+		return nil, "", ds.Err()
+	}
+	s.File = out
+	name := o.name
+	if name == "" {
+		if name, err = format.ClusterName(s.FileName, s.File); err != nil {
+			return nil, "", fmt.Errorf("cannot tell the cluster's name: %w", err)
+		}
+	}
+	return s, name, nil
+}
