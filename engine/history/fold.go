@@ -242,6 +242,9 @@ func (s *State) foldSeen(e NodeSeen) {
 		if n.Incarnation != "" && !n.Ended {
 			n.end(s.Seq, "replaced by a new incarnation")
 		}
+		if was, ok := s.Wiping[e.Node]; ok && was == "" { // its wipe was ordered before it was first seen: this is what is to end
+			s.Wiping[e.Node] = e.Incarnation
+		}
 		n.Incarnation, n.Ended, n.Born = e.Incarnation, false, s.Seq
 	}
 	if n.Ended && e.Incarnation != "" && e.Boot != "" && e.Boot != n.Boot { // held for dead, and its disk came back
