@@ -52,8 +52,9 @@ workflow "cluster" {
     memory = 2600000000
   }
   role "worker" {
-    min    = 1
-    memory = 1800000000
+    min      = 1
+    memory   = 1800000000
+    tolerate = "5%"
   }
 
   input "domain" {

@@ -62,6 +62,24 @@ type NodeReleased struct {
 	Node string `json:"node"`
 }
 
+// NodeAside says that the goal is pursued without a node: nothing further is applied there, and what gathers outputs goes on
+// without those that it never had. By is who set it aside; empty if that was the engine, because it failed for good and its
+// roles tolerate that. It is forgiven then: its failures do not count in any rollout.
+type NodeAside struct {
+	Node   string `json:"node"`
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason"`
+	Of     Target `json:"of,omitzero"` // the instance that failed, if the engine set it aside
+}
+
+// NodeReturned is a person's word that a node that was set aside is to be as the goal wants it again. Its failures are
+// forgotten.
+type NodeReturned struct {
+	Node   string `json:"node"`
+	By     string `json:"by"`
+	Reason string `json:"reason,omitempty"`
+}
+
 // Target names an instance within the cluster.
 type Target struct {
 	Task string `json:"task"`
@@ -258,7 +276,9 @@ func TargetOf(e Event) (Target, bool) {
 // have been reported to have failed, or been given up.
 func Told(e Event) bool {
 	switch e := e.(type) {
-	case Goal, NodeSeen, NodeEnded, NodeReleased, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Watched, Cancelled, Ticked:
+	case NodeAside:
+		return e.By != ""
+	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Watched, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -271,6 +291,8 @@ func (Goal) kind() string          { return "goal" }
 func (NodeSeen) kind() string      { return "node.seen" }
 func (NodeEnded) kind() string     { return "node.ended" }
 func (NodeReleased) kind() string  { return "node.released" }
+func (NodeAside) kind() string     { return "node.aside" }
+func (NodeReturned) kind() string  { return "node.returned" }
 func (WipeOrdered) kind() string   { return "wipe.ordered" }
 func (Started) kind() string       { return "started" }
 func (Succeeded) kind() string     { return "succeeded" }
@@ -337,6 +359,10 @@ func complete(e Event) error {
 		node = e.Node
 	case NodeReleased:
 		node = e.Node
+	case NodeAside:
+		node = e.Node
+	case NodeReturned:
+		node = e.Node
 	case Succeeded:
 		task = e.Task
 		if e.Silent != nil && e.Silent.Target != e.Target {
@@ -357,7 +383,7 @@ func complete(e Event) error {
 }
 
 var decoders = map[string]func([]byte) (Event, error){
-	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered],
+	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],

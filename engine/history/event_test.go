@@ -10,9 +10,9 @@ import (
 // TestTold: every kind of event is either told to the engine or decided by it, and this list says which.
 func TestTold(t *testing.T) {
 	told := map[string]bool{
-		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "breaker.closed": true, "forced": true, "skipped": true, "drifted": true, "watched": true,
+		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "node.returned": true, "breaker.closed": true, "forced": true, "skipped": true, "drifted": true, "watched": true,
 		"cancelled": true, "ticked": true, "succeeded": true,
-		"started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
+		"node.aside": false, "started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}
 	for _, kind := range history.Kinds() {
 		e, err := history.Decode(journal.Record{Kind: kind, Version: 1, Data: []byte(`{"node":"n","task":"t"}`)})
@@ -26,6 +26,9 @@ func TestTold(t *testing.T) {
 		if got := history.Told(e); got != want {
 			t.Errorf("Told of %s is %v", kind, got)
 		}
+	}
+	if !history.Told(history.NodeAside{By: "test"}) {
+		t.Error("a person's word about a node is not told")
 	}
 	if history.Told(history.Succeeded{Silent: &history.Started{}}) {
 		t.Error("a pure value's success is told")

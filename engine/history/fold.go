@@ -33,6 +33,10 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.foldWipe()
 	case NodeReleased:
 		s.foldReleased(e)
+	case NodeAside:
+		s.foldAside(e)
+	case NodeReturned:
+		s.foldReturned(e)
 	case Started:
 		s.foldStarted(e)
 	case Succeeded:
@@ -54,7 +58,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case Watched:
 		s.foldWatched(e)
 	case BreakerClosed:
-		s.budget(e.Rollout).Failures = 0
+		s.closeBreaker(e.Rollout)
 	case Forced:
 		r := s.row(e.Target)
 		r.Forced, r.Failure, r.Skipped = true, nil, nil
@@ -92,6 +96,49 @@ func (s *State) foldWipe() {
 func (s *State) wiped(node string) {
 	if delete(s.Wiping, node); len(s.Wiping) == 0 {
 		s.Wiping = nil
+	}
+}
+
+// foldAside sets a node aside. What failed there has not failed the rollouts that it failed in.
+func (s *State) foldAside(e NodeAside) {
+	i := s.Index(e.Node)
+	s.Nodes[i].Aside = &Aside{By: e.By, Reason: e.Reason, Of: e.Of, Seq: s.Seq}
+	for _, c := range s.Columns {
+		r := c.Row(i)
+		if r == nil || r.Failure == nil || r.Failure.Place == "" {
+			continue
+		}
+		b := s.budget(r.Failure.Place)
+		b.Failures = max(b.Failures-1, 0)
+		forgiven := *r.Failure
+		forgiven.Place, r.Failure = "", &forgiven
+	}
+}
+
+// foldReturned makes a node an ordinary one again, and forgets its failures.
+func (s *State) foldReturned(e NodeReturned) {
+	i := s.Index(e.Node)
+	if s.Nodes[i].Aside == nil {
+		return
+	}
+	s.Nodes[i].Aside = nil
+	for _, c := range s.Columns {
+		if r := c.Row(i); r != nil && r.Flight == nil {
+			r.Failure = nil
+		}
+	}
+}
+
+// closeBreaker forgets the failures of a rollout: none of them can be forgiven after that.
+func (s *State) closeBreaker(rollout string) {
+	s.budget(rollout).Failures = 0
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r != nil && r.Failure != nil && r.Failure.Place == rollout {
+				closed := *r.Failure
+				closed.Place, r.Failure = "", &closed
+			}
+		}
 	}
 }
 
@@ -137,7 +184,7 @@ func (s *State) foldReleased(e NodeReleased) {
 	}
 	s.wiped(e.Node)
 	n.Incarnation, n.Boot, n.Ended = "", "", false
-	n.Released, n.Online, n.Played = true, false, nil
+	n.Released, n.Online, n.Played, n.Aside = true, false, nil, nil
 	for _, b := range s.Budgets {
 		delete(b.Places, e.Node)
 		delete(b.Settling, e.Node)
@@ -169,6 +216,11 @@ func (s *State) foldGoal(e Goal) {
 	s.keepGoals()
 	s.Goals = append(s.Goals, e)
 	s.GoalSeq, s.Outcome, s.Detail = s.Seq, "", ""
+	for _, n := range s.Nodes { // what a person set aside stays so; failures are forgotten
+		if n.Aside != nil && (n.Aside.By == "" || e.Destroy) {
+			n.Aside = nil
+		}
+	}
 	if e.Destroy { // which wipes them as well, each for itself
 		s.Wiping = nil
 	}
@@ -346,7 +398,8 @@ func (s *State) foldFailed(e Failed) {
 		return
 	}
 	r.Failure = f
-	if e.Final && place != "" {
+	if n := s.Node(e.Node); e.Final && place != "" && (n == nil || n.Aside == nil) {
 		s.budget(place).Failures++
+		f.Place = place
 	}
 }

@@ -45,7 +45,24 @@ type Node struct {
 	EndedWhy    string    // why it, or the one before it, ended
 	Released    bool      // given back to the site
 	Played      []string  // roles it was given since it was last claimed, sorted; empty for a node that no goal ever had
+	Aside       *Aside    // the goal is pursued without it; nil if not
 	Past        []Past    // incarnations that ended, oldest first; the last few only
+}
+
+// Aside says why the goal is pursued without a node. It is immutable.
+type Aside struct {
+	By     string // empty for the engine
+	Reason string
+	Of     Target // the instance that failed, if the engine set it aside
+	Seq    uint64 // event that set it aside
+}
+
+// Says tells who set the node aside and why, for people.
+func (a *Aside) Says() string {
+	if a.By == "" {
+		return a.Reason
+	}
+	return "by " + a.By + ": " + a.Reason
 }
 
 // Past is an incarnation that has ended.
@@ -145,6 +162,7 @@ type Failure struct {
 	Step    value.Digest   // what failed: another step or input is not held to have failed
 	Input   value.Digest
 	At      time.Time
+	Place   string // rollout in which it counts; empty for none
 }
 
 // WaitsOf counts the attempts before one that came to no end yet and so use up none; a nil Failure has none.

@@ -32,6 +32,10 @@ type Role struct {
 	Min    int
 	Max    int   // 0 for no limit
 	Memory int64 // declared need in bytes, 0 if none
+
+	// Tolerate is how many of its nodes may be set aside because they failed for good; zero for none. Min of them stay in any
+	// case.
+	Tolerate Count
 }
 
 // Task is one call of a step.
@@ -303,6 +307,16 @@ func (m *Model) Task(name string) *Task {
 	for i := range m.Tasks {
 		if m.Tasks[i].Name == name {
 			return &m.Tasks[i]
+		}
+	}
+	return nil
+}
+
+// Role finds a role by name, or nil.
+func (m *Model) Role(name string) *Role {
+	for i := range m.Roles {
+		if m.Roles[i].Name == name {
+			return &m.Roles[i]
 		}
 	}
 	return nil

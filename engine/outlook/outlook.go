@@ -42,7 +42,8 @@ const (
 	Blocked  State = "blocked"
 	Absent   State = "absent"
 	Removing State = "removing"
-	Skipped  State = "skipped" // a person wants the goal without it
+	SetAside State = "set aside" // its node is
+	Skipped  State = "skipped"   // a person wants the goal without it
 )
 
 // Items lists every instance of the goal and everything that is to be removed.
@@ -121,6 +122,8 @@ func StateOf(cell *plan.Cell) State {
 		return Running
 	case cell.Failed():
 		return Failed
+	case cell.Verdict == plan.Aside:
+		return SetAside
 	case cell.Settled():
 		return InPlace
 	case cell.Verdict == plan.Skipped:
@@ -164,7 +167,7 @@ func (it *Item) history(row *history.Row) {
 
 // danger is the order of verdicts for people: the dangerous first.
 func danger(v plan.Verdict) int {
-	return slices.Index([]plan.Verdict{plan.Remove, plan.Replace, plan.Blocked, plan.Run, plan.RunIf, plan.Skipped, plan.Kept, plan.Absent, plan.Unchanged}, v)
+	return slices.Index([]plan.Verdict{plan.Remove, plan.Replace, plan.Blocked, plan.Aside, plan.Run, plan.RunIf, plan.Skipped, plan.Kept, plan.Absent, plan.Unchanged}, v)
 }
 
 // SortForPeople puts the dangerous first and keeps the order otherwise.

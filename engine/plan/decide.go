@@ -12,6 +12,33 @@ import (
 
 // decide is the decision about one instance from its history and from what it waits for, which is decided already.
 func (p *Planner) decide(c *column, node int) Cell {
+	cell := p.decideBy(c, node)
+	if node >= 0 && p.state.Nodes[node].Aside != nil {
+		return p.setAside(c, node, cell)
+	}
+	return cell
+}
+
+// setAside is the decision about an instance on a node that the goal is pursued without, given what it would be otherwise.
+// What is in place stays, and what has yet to be does not come. What it yielded last its readers go on with; if it never
+// yielded anything it is not there for them. What ended with an incarnation goes all the same.
+func (p *Planner) setAside(c *column, node int, cell Cell) Cell {
+	row := c.row(p, node)
+	lives := p.lives(c.task, row, node)
+	if !cell.Open() || row != nil && (row.Flight != nil || cell.Verdict == Replace && !lives) {
+		return cell
+	}
+	n := p.state.Nodes[node]
+	aside := Cell{Verdict: Aside, Cause: Cause{Kind: history.OnAside, Of: history.Target{Node: n.Name}, Text: n.Aside.Says()}, view: view{standing: absent}}
+	if row != nil && row.Phase != history.Absent && !row.Done.IsZero() && lives {
+		if _, err := c.out.Parse(outputsOf(row)); err == nil {
+			aside.view = view{standing: settled, out: row.Output}
+		}
+	}
+	return aside
+}
+
+func (p *Planner) decideBy(c *column, node int) Cell {
 	row := c.row(p, node)
 	lives := p.lives(c.task, row, node)
 	accept := false

@@ -123,7 +123,7 @@ func (p *Planner) examine(o *executors, node int) {
 // able reports whether a node could execute a script of the pool now.
 func (p *Planner) able(o *executors, node int) bool {
 	n := p.state.Nodes[node]
-	if !n.Alive() || !n.Online || !model.Suffices(n.Level, p.model.Trust) {
+	if !n.Alive() || !n.Online || n.Aside != nil && !o.removal || !model.Suffices(n.Level, p.model.Trust) {
 		return false
 	}
 	for _, host := range o.hosts {

@@ -21,9 +21,10 @@ const (
 	Blocked                  // cannot run: something it needs failed, or it failed itself
 	Absent                   // its `when` is false
 	Skipped                  // a person wants the goal without it
+	Aside                    // its node is set aside
 )
 
-var verdictNames = [...]string{"unchanged", "kept", "run", "run if changed", "replace", "remove", "blocked", "absent", "skipped"}
+var verdictNames = [...]string{"unchanged", "kept", "run", "run if changed", "replace", "remove", "blocked", "absent", "skipped", "set aside"}
 
 // String gives the verdict in words.
 func (v Verdict) String() string { return verdictNames[v] }

@@ -101,7 +101,7 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	}
 	t := p.target(task, node)
 	var m uses.Mark
-	if gone || live && !cell.Settled() {
+	if gone || live && !cell.Settled() && cell.Verdict != Aside { // nobody waits for a node that is set aside
 		aside := cell != nil && cell.aside
 		leaving := gone && !aside || p.ending(task, node, row)
 		m = uses.Mark{Leaving: leaving, Unsettled: !leaving, Started: p.state.Goals[row.Goal].Model}

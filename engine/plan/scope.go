@@ -99,17 +99,19 @@ func (p *Planner) outputs(c *column, k int) value.Value {
 	if have, ok := c.values[node]; ok && have.of == cell.view.out {
 		return have.v
 	}
-	row := c.row(p, node)
-	data := row.Outputs
-	if len(data) == 0 {
-		data = json.RawMessage("{}")
-	}
-	v, err := c.out.Parse(data)
+	v, err := c.out.Parse(outputsOf(c.row(p, node)))
 	if err != nil { // outputs of an older form of the step: nothing of them is known
 		v = value.Unknown(c.out)
 	}
 	c.values[node] = parsed{cell.view.out, v}
 	return v
+}
+
+func outputsOf(row *history.Row) json.RawMessage {
+	if len(row.Outputs) == 0 {
+		return json.RawMessage("{}")
+	}
+	return row.Outputs
 }
 
 func (p *Planner) gatherOf(c *column) value.Value {

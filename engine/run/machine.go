@@ -31,6 +31,7 @@ type Machine struct {
 	needs    map[string]Effect                  // what has to be asked of nodes, until it is done
 	urgent   int                                // needs other than power
 	asks     timers                             // when to ask again
+	failing  map[string]bool                    // nodes on which something failed for good, and that are not set aside
 	events   []history.Event
 	effects  []Effect
 }
@@ -61,10 +62,11 @@ type Outcome struct {
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
 		state: state, library: library, groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{},
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{},
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
+		m.noteFailure(t, row)
 	})
 	m.replan()
 	return m
@@ -211,7 +213,7 @@ func (m *Machine) advance(now time.Time) Outcome {
 		m.watch(now, t)
 	}
 	m.plan.Update()
-	for m.step(now) || m.lend(now) {
+	for m.tolerate(now) || m.step(now) || m.lend(now) {
 		m.plan.Update()
 	}
 	m.tend(now)
@@ -240,6 +242,7 @@ func (m *Machine) take(now time.Time, e history.Event) {
 	m.events = append(m.events, e)
 	if aimed {
 		m.note(t, before, m.flight(t))
+		m.noteFailure(t, m.state.Row(t))
 		m.touch(now, t)
 	}
 	switch e := e.(type) {
@@ -252,6 +255,10 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		m.touchNode(now, e.Node, node)
 	case history.NodeReleased:
 		m.touchNode(now, e.Node, node)
+	case history.NodeAside:
+		m.touchAside(now, e.Node)
+	case history.NodeReturned:
+		m.touchAside(now, e.Node)
 	case history.WipeOrdered:
 		for name := range m.state.Wiping {
 			m.restless[name] = true

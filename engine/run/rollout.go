@@ -43,10 +43,7 @@ func (m *Machine) groupsOf() {
 	rollouts := m.plan.Model().Rollouts
 	for i := range rollouts {
 		g := &group{Rollout: &rollouts[i], waiting: map[string][]history.Target{}, touched: map[string]bool{}}
-		g.total = count(g.Roles, m.state.Before)
-		if g.total == 0 {
-			g.total = count(g.Roles, m.state.Goal().Roles)
-		}
+		g.total = m.before(g.Roles)
 		if spent := m.state.Budgets[g.Name]; spent != nil {
 			for node := range spent.Places {
 				g.touched[node] = true
@@ -396,7 +393,7 @@ func (m *Machine) groupDone(g *group, node string) bool {
 	for _, task := range g.Tasks {
 		t := history.Target{Task: task, Node: node}
 		if cell := m.plan.Cell(t); cell != nil && cell.Verdict != plan.Absent {
-			if !cell.Settled() && cell.Verdict != plan.Skipped {
+			if !cell.Settled() && cell.Verdict != plan.Skipped && cell.Verdict != plan.Aside {
 				return false
 			}
 			continue
@@ -414,6 +411,9 @@ func (m *Machine) groupDone(g *group, node string) bool {
 
 // proven reports whether a node that gives its place back has something of the group.
 func (m *Machine) proven(g *group, node string) bool {
+	if m.state.Node(node).Aside != nil {
+		return false
+	}
 	return slices.ContainsFunc(g.Tasks, func(task string) bool {
 		cell := m.plan.Cell(history.Target{Task: task, Node: node})
 		return cell != nil && cell.Settled()

@@ -74,7 +74,7 @@ func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
 	case wiping:
 		return m.wipeAll(n.Name)
 	case m.plan.Wants(n.Name):
-		if !n.Online {
+		if !n.Online && n.Aside == nil {
 			return Raise{Node: n.Name}
 		}
 	case !leaving(n):
@@ -133,12 +133,12 @@ func (m *Machine) rest(now time.Time) {
 		}
 		return
 	}
-	outcome, detail := history.OutcomeConverged, ""
+	outcome, detail := history.OutcomeConverged, m.without()
 	switch {
 	case p.Open > 0:
 		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d of %d instances are blocked or stopped", p.Open, p.Total)
 	case goal.Destroy:
-		outcome = history.OutcomeDestroyed
+		outcome, detail = history.OutcomeDestroyed, ""
 	}
 	if outcome != m.state.Outcome || detail != m.state.Detail {
 		m.take(now, history.Rested{Outcome: outcome, Detail: detail})
@@ -154,7 +154,7 @@ func (m *Machine) moving(p plan.Progress) bool {
 // awaited reports whether a node of the goal has yet to come up, to answer or to be trusted.
 func (m *Machine) awaited() bool {
 	for _, n := range m.state.Nodes {
-		if m.plan.Wants(n.Name) && !(n.Alive() && n.Online && model.Suffices(n.Level, m.plan.Model().Trust)) {
+		if m.plan.Wants(n.Name) && n.Aside == nil && !(n.Alive() && n.Online && model.Suffices(n.Level, m.plan.Model().Trust)) {
 			return true
 		}
 	}

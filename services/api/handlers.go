@@ -177,12 +177,16 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 		if a.Rollout == "" {
 			return Fail(v1.Malformed, errors.New("no rollout is named"), `name it as "rollout"; the cluster's status lists the open ones`)
 		}
+	case v1.Aside, v1.Return:
+		if a.Node == "" {
+			return Fail(v1.Malformed, errors.New("no node is named"), `name it as "node"`)
+		}
 	case v1.Force, v1.Skip:
 		if a.Instance, err = checkInstance(name, a.Instance); err != nil {
 			return err
 		}
 	default:
-		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip or wipe")
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip, aside, return or wipe")
 	}
 	a.By = by(r, a.By)
 	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)

@@ -454,6 +454,10 @@ func (l *lab) act() {
 			l.advance(history.WipeOrdered{By: "sim"})
 		}
 	case 17:
+		if l.gen.shape.tolerate > 0 && l.rng.IntN(2) == 0 {
+			l.asideOrReturn(n.Name)
+			return
+		}
 		l.advance(history.BreakerClosed{Rollout: "r", By: "sim"})
 	case 18:
 		l.world.Until(l.world.Now().Add(time.Duration(l.rng.IntN(120)) * time.Minute))
@@ -513,6 +517,11 @@ func (l *lab) calm() {
 	}
 	end := l.world.Now().Add(20 * time.Minute) // what is in flight may still end badly
 	l.pump(3000, func() bool { return l.world.Now().After(end) })
+	for _, n := range l.machine.State().Nodes {
+		if n.Aside != nil {
+			l.advance(history.NodeReturned{Node: n.Name, By: "sim"})
+		}
+	}
 	for _, role := range l.gen.shape.roles { // a role without nodes has nobody to execute its scripts
 		if len(l.roles[role]) == 0 {
 			l.roles[role] = []string{l.world.Nodes()[0].Name}
@@ -626,7 +635,7 @@ func (l *lab) event(seq uint64) history.Event {
 	return e
 }
 
-var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1}
+var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1, tolerate: 0.2}
 
 func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
 

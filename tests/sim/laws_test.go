@@ -36,7 +36,9 @@ func chaos(seed uint64, f fault) error {
 }
 
 // properties are every law's.
-func properties() []property { return append(lawProperties(), budgetProperties()...) }
+func properties() []property {
+	return append(append(lawProperties(), budgetProperties()...), asideProperties()...)
+}
 
 func lawProperties() []property {
 	return append(presenceProperties(), []property{

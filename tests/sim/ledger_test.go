@@ -19,23 +19,25 @@ type target = history.Target
 // ledger is a second, deliberately dumb reading of the journal. It shares no code with history, plan and run: it keeps
 // what was written down, computes everything from scratch whenever it is asked, and says which law an event breaks.
 type ledger struct {
-	models map[value.Digest]*model.Model
-	goals  []history.Goal
-	seqs   []uint64
-	seq    uint64
-	nodes  map[string]*lnode
-	rows   map[target]*lrow
-	places map[string]map[string]bool
-	fails  map[string]int
-	proven map[string]map[string]bool
-	halted bool // cancelled
-	rested string
-	memo   map[target]bool
-	ends   map[history.Rest]bool
-	gone   map[target]bool // ever discharged as a cluster-scope effect
-	starts int
-	out    map[target][]target // what came out, and what for
-	aside  map[target]bool     // was in place when the commit under way began to take it out
+	models  map[value.Digest]*model.Model
+	goals   []history.Goal
+	seqs    []uint64
+	seq     uint64
+	nodes   map[string]*lnode
+	rows    map[target]*lrow
+	places  map[string]map[string]bool
+	fails   map[string]int
+	proven  map[string]map[string]bool
+	halted  bool // cancelled
+	rested  string
+	memo    map[target]bool
+	ends    map[history.Rest]bool
+	gone    map[target]bool // ever discharged as a cluster-scope effect
+	starts  int
+	out     map[target][]target           // what came out, and what for
+	aside   map[target]bool               // was in place when the commit under way began to take it out
+	without map[string]*history.NodeAside // nodes that are set aside
+	blame   map[target]string             // failures that count in a rollout
 	budgets
 }
 
@@ -58,11 +60,12 @@ type lrow struct {
 	inc, boot                string
 	rests                    map[history.Rest]bool
 	expired, forced, drifted bool
+	broke                    bool // its apply failed for good
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, out: map[target][]target{}, aside: map[target]bool{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, out: map[target][]target{}, aside: map[target]bool{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -127,6 +130,7 @@ func (l *ledger) take(e history.Event) error {
 		if l.wants(e.Node) {
 			return nil
 		}
+		delete(l.without, e.Node)
 		n := l.node(e.Node)
 		n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
 		for _, r := range l.rows {
@@ -150,10 +154,23 @@ func (l *ledger) take(e history.Event) error {
 		return l.takeSucceeded(e)
 	case history.Failed:
 		r := l.row(e.Target)
-		if r.flight != nil && r.flight.Place != "" && e.Final && !e.Excused {
+		delete(l.blame, e.Target)
+		if r.flight != nil && r.flight.Place != "" && e.Final && !e.Excused && l.without[e.Node] == nil {
 			l.fails[r.flight.Place]++
+			l.blame[e.Target] = r.flight.Place
 		}
 		r.flight = nil
+		r.broke = e.Final && !e.Excused && e.Action == step.Apply
+	case history.NodeAside:
+		return l.takeAside(e)
+	case history.NodeReturned:
+		delete(l.without, e.Node)
+		for t, r := range l.rows {
+			if t.Node == e.Node {
+				r.broke = false
+				delete(l.blame, t)
+			}
+		}
 	case history.Discharged:
 		return l.takeDischarged(e)
 	case history.PlaceReturned:
@@ -164,11 +181,16 @@ func (l *ledger) take(e history.Event) error {
 		if l.proven[e.Rollout] == nil {
 			l.proven[e.Rollout] = map[string]bool{}
 		}
-		if g := l.rolloutNamed(e.Rollout); g != nil && slices.ContainsFunc(g.Tasks, func(task string) bool { return l.current(target{Task: task, Node: e.Node}) }) {
+		if g := l.rolloutNamed(e.Rollout); g != nil && l.without[e.Node] == nil && slices.ContainsFunc(g.Tasks, func(task string) bool { return l.current(target{Task: task, Node: e.Node}) }) {
 			l.proven[e.Rollout][e.Node] = true
 		}
 	case history.BreakerClosed:
 		l.fails[e.Rollout] = 0
+		for t, rollout := range l.blame {
+			if rollout == e.Rollout {
+				delete(l.blame, t)
+			}
+		}
 	case history.Forced:
 		l.row(e.Target).forced = true
 	case history.Drifted:
@@ -186,6 +208,15 @@ func (l *ledger) take(e history.Event) error {
 func (l *ledger) takeGoal(e history.Goal) {
 	l.goals, l.seqs, l.halted, l.rested = append(l.goals, e), append(l.seqs, l.seq), false, ""
 	clear(l.out)
+	clear(l.blame)
+	for name, a := range l.without {
+		if a.By == "" || e.Destroy {
+			delete(l.without, name)
+		}
+	}
+	for _, r := range l.rows {
+		r.broke = false
+	}
 	for _, names := range e.Roles {
 		for _, name := range names {
 			l.node(name).released = false
@@ -232,6 +263,7 @@ func (l *ledger) takeStarted(e history.Started) error {
 	if r.flight != nil {
 		return fmt.Errorf("law 5: %s started while an attempt of it is in flight", e.Target)
 	}
+	delete(l.blame, e.Target)
 	var err error
 	if e.Action == step.Apply {
 		err = l.mayApply(e)
@@ -281,6 +313,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		delete(l.rows, e.Target)
 		return err
 	}
+	r.broke = false
 	r.dirty, r.outputs, r.expired, r.forced, r.drifted, r.stood = false, e.Outputs, false, false, false, r.goal
 	if m := l.models[l.goals[r.goal].Model]; err == nil && m != nil {
 		if task := m.Task(e.Task); task != nil {
@@ -353,7 +386,7 @@ func (l *ledger) takeRested(e history.Rested) error {
 // open names something that is not as the goal wants it, if there is anything.
 func (l *ledger) open() string {
 	for _, t := range l.instances() {
-		if exists, known := l.exists(t); !known || exists && !l.current(t) {
+		if exists, known := l.exists(t); !l.leftOut(t) && (!known || exists && !l.current(t)) {
 			return t.String() + " is not in place"
 		}
 	}
@@ -492,6 +525,12 @@ func (l *ledger) waitsFor(task *model.Task, t target, order bool) string {
 		}
 		n, open := 0, []string{}
 		for _, up := range l.reach(l.model(), e, t.Node) {
+			if l.without[up.Node] != nil && l.without[t.Node] == nil { // who reads it goes on with what it yielded, if anything
+				if l.left(up) {
+					n++
+				}
+				continue
+			}
 			exists, known := l.exists(up)
 			if !known || exists {
 				n++
@@ -545,6 +584,8 @@ func (l *ledger) inputs(task *model.Task, node string) (string, bool) {
 func (l *ledger) mayApply(e history.Started) error {
 	task := l.model().Task(e.Task)
 	switch exists, known := l.exists(e.Target); {
+	case l.without[e.Node] != nil || l.without[e.Agent] != nil:
+		return fmt.Errorf("aside: %s started on %s, and one of its nodes is set aside", e.Target, e.Agent)
 	case !known || !exists:
 		return fmt.Errorf("law 2: %s started although the goal has none", e.Target)
 	case l.current(e.Target):
@@ -590,6 +631,7 @@ func (l *ledger) mayRemove(t target, discharged string) error {
 		case leaving && replaced && (t.Node != "" && y.Node != t.Node || l.heldByReaders(y)):
 		case leaving:
 			return fmt.Errorf("removal: %s was removed (%q) before %s, which depends on it", t, discharged, y)
+		case l.without[y.Node] != nil: // nobody waits for it
 		case e.Order || replaced || ended || once || cleared || l.rows[y].since == len(l.goals)-1: // the last never saw what the goal does not have
 		case !l.current(y) && !l.aside[y]:
 			return fmt.Errorf("removal: %s was removed (%q) before %s had succeeded without it", t, discharged, y)
@@ -633,7 +675,7 @@ func (l *ledger) users(t target, f func(y target, e model.Edge, once bool) error
 func (l *ledger) heldByReaders(t target) bool {
 	held := fmt.Errorf("held")
 	return l.users(t, func(y target, e model.Edge, once bool) error {
-		if leaving := !l.wanted(y) || l.replaced(y); leaving && l.heldByReaders(y) || !leaving && !e.Order && !once && !l.current(y) {
+		if leaving := !l.wanted(y) || l.replaced(y); leaving && l.heldByReaders(y) || !leaving && !e.Order && !once && l.without[y.Node] == nil && !l.current(y) {
 			return held
 		}
 		return nil
@@ -754,7 +796,7 @@ func (l *ledger) groupDone(rollout, node string) bool {
 	if g := l.rolloutNamed(rollout); g != nil {
 		for _, task := range g.Tasks {
 			t := target{Task: task, Node: node}
-			if l.wanted(t) {
+			if l.wanted(t) && l.without[node] == nil {
 				if !l.current(t) {
 					return false
 				}
@@ -833,6 +875,10 @@ func (s lscope) outputs(task *model.Task, t target) value.Value {
 	switch exists, known := s.l.exists(t); {
 	case known && !exists:
 		return value.NullOf(value.Type{})
+	case s.l.without[t.Node] != nil && s.l.without[s.node] == nil:
+		if !s.l.left(t) {
+			return value.NullOf(value.Type{})
+		}
 	case !known || !s.l.current(t):
 		return value.Unknown(task.Step.OutputType())
 	}

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -61,6 +62,7 @@ type shape struct {
 	when     bool
 	except   float64 // probability that a task makes way for one before it
 	valid    bool    // successes that expire
+	tolerate float64 // probability that a role tolerates failures
 }
 
 // generator makes random models, and random changes of them.
@@ -75,6 +77,7 @@ type sketch struct {
 	tasks    []draft
 	inputs   map[string]string
 	rollouts []model.Rollout
+	tolerate map[string]model.Count // by role
 }
 
 type draft struct {
@@ -104,6 +107,12 @@ func (g *generator) sketch() *sketch {
 	}
 	if g.shape.rollouts {
 		g.addRollout(s)
+	}
+	s.tolerate = map[string]model.Count{}
+	for _, role := range g.shape.roles {
+		if g.shape.tolerate > 0 && g.chance(g.shape.tolerate) {
+			s.tolerate[role] = pick(g.rng, []model.Count{{N: 1}, {N: 2}, {N: 40, Percent: true}})
+		}
 	}
 	return s
 }
@@ -293,7 +302,7 @@ func (d *draft) edges() []upEdge {
 
 // change gives a sketch that differs in one thing.
 func (g *generator) change(s *sketch) *sketch {
-	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts}
+	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate}
 	switch g.rng.IntN(6) {
 	case 0, 1:
 		n.inputs[pick(g.rng, []string{"x", "y"})] = fmt.Sprint(g.rng.IntN(3))
@@ -335,6 +344,9 @@ func (s *sketch) build() *model.Model {
 	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts}
 	for name, text := range s.inputs {
 		m.Inputs[name] = value.Text(text)
+	}
+	for _, role := range slices.Sorted(maps.Keys(s.tolerate)) {
+		m.Roles = append(m.Roles, model.Role{Name: role, Tolerate: s.tolerate[role]})
 	}
 	for i := range s.tasks {
 		m.Tasks = append(m.Tasks, s.tasks[i].build())
@@ -419,7 +431,7 @@ func (e hashed) Eval(s model.Scope) (value.Value, error) {
 // String is the whole sketch, for digests and for people.
 func (s *sketch) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "inputs %v\n", s.inputs)
+	fmt.Fprintf(&b, "inputs %v tolerate %v\n", s.inputs, s.tolerate)
 	for i := range s.tasks {
 		d := &s.tasks[i]
 		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.args, d.hosts, d.after, d.except, d.when)

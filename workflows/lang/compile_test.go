@@ -99,7 +99,7 @@ step "wait" {
 }
 
 workflow "all" {
-  role "control" {}
+  role "control" { tolerate = "40%" }
   role "worker" {}
   input "domain" { type = fqdn }
   task "gate" { step = wait }
@@ -201,7 +201,7 @@ func TestComposition(t *testing.T) {
 	if m.Trust != model.Vouched || m.Storage != "disk" {
 		t.Errorf("trust %s, storage %s", m.Trust, m.Storage)
 	}
-	if r := m.Roles[0]; r.Name != "control" || r.Min != 3 || r.Memory != 2<<30 {
+	if r := m.Roles[0]; r.Name != "control" || r.Min != 3 || r.Memory != 2<<30 || (r.Tolerate != model.Count{N: 40, Percent: true}) {
 		t.Errorf("role %+v", r)
 	}
 	if r := m.Rollouts[0]; fmt.Sprint([]any{r.Name, r.Tasks, r.Roles, r.Canaries, r.Waves, r.MaxInFlight, r.StopAfter, r.Settle, r.Together}) != "[store.members [store.member] [control] 0 [{1 false} {2 false}] {25 true} {0 false} 0s false]" || r.Spread == nil {

@@ -27,7 +27,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 func (a *app) nodeCommand() *cobra.Command {
 	return group("node", "Look at machines, trust them, switch them",
-		a.nodeListCommand(), a.nodeShowCommand(), a.nodeApproveCommand(), a.nodePowerCommand(), completing(redeploy.WipeCommand(a.wiping()), a.completeMachines), a.nodeConsoleCommand())
+		a.nodeListCommand(), a.nodeShowCommand(), a.nodeApproveCommand(), a.nodePowerCommand(), a.nodeAsideCommand(), a.nodeReturnCommand(), completing(redeploy.WipeCommand(a.wiping()), a.completeMachines), a.nodeConsoleCommand())
 }
 
 func (a *app) nodeListCommand() *cobra.Command {

@@ -209,9 +209,14 @@ func (a *app) action(c *cobra.Command, act func(args []string) (v1.Action, error
 		if word.Reason = reason; word.Action == v1.Skip && strings.TrimSpace(reason) == "" {
 			return usage("say why with --reason: what is skipped is not done")
 		}
+		if word.Action == v1.Aside && strings.TrimSpace(reason) == "" {
+			return usage("say why with --reason: what is to be done on a node that is set aside is not done")
+		}
 		name := a.cluster
 		if word.Instance != "" {
 			name, word.Instance, err = a.instance(ctx, word.Instance)
+		} else if name == "" && word.Node != "" {
+			name, err = a.clusterOf(ctx, word.Node)
 		} else if name == "" && word.Rollout == "" {
 			name = first(args)
 		}

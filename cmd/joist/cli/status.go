@@ -84,6 +84,11 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 		a.printf("%s set by %s %s, event %d\n", what, d.Goal.By, a.when(d.Goal.At), d.Goal.Seq)
 	}
 	a.printf("%d/%d nodes online; instances: %s\n", d.Online, d.Nodes, layout.Counts(d.States, layout.States))
+	for _, m := range d.Members {
+		if m.Aside != "" {
+			a.printf("%s\n", ink.Yellow("node "+m.Name+" is set aside: "+layout.FirstLine(m.Aside, 200)))
+		}
+	}
 	a.writeFailed(d)
 	if len(d.Members) > 0 {
 		rows := [][]string{{"NODE", "ROLES", "AGENT", "SINCE", "ADDRESS", "TRUST", "INSTANCES", "BOOT"}}

@@ -83,7 +83,7 @@ func Clock(t, now time.Time) string {
 }
 
 // Verdicts is the dangerous first.
-var Verdicts = []string{"remove", "replace", "blocked", "run", "run if changed", "skipped", "kept", "absent", "unchanged"}
+var Verdicts = []string{"remove", "replace", "blocked", "set aside", "run", "run if changed", "skipped", "kept", "absent", "unchanged"}
 
 // Counts gives counts by name, in the given order first and then by name: "3 run, 57 unchanged".
 func Counts(counts map[string]int, order []string) string {
@@ -108,7 +108,7 @@ func rank(order []string, name string) int {
 }
 
 // States is what needs a person first.
-var States = []string{"failed", "blocked", "skipped", "removing", "running", "ready", "waiting", "in place", "absent"}
+var States = []string{"failed", "blocked", "set aside", "skipped", "removing", "running", "ready", "waiting", "in place", "absent"}
 
 // Outcome colours the outcome of a pursuit.
 func (p Paint) Outcome(s string) string {

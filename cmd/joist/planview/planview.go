@@ -14,7 +14,7 @@ import (
 )
 
 func settled(verdict string) bool {
-	return verdict == "unchanged" || verdict == "kept" || verdict == "absent" || verdict == "skipped"
+	return verdict == "unchanged" || verdict == "kept" || verdict == "absent" || verdict == "skipped" || verdict == "set aside"
 }
 
 // Config says where a plan is written, and how.

@@ -155,6 +155,13 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Plain, "%s wants every machine of cluster %s wiped and the cluster built anew", f.By, t.Cluster)
 	case "node.released":
 		return say(e, Plain, "node %s was given back to the site", f.Node)
+	case "node.aside":
+		if f.By == "" {
+			return say(e, Bad, "node %s is set aside: %s", f.Node, f.Reason)
+		}
+		return say(e, Plain, "%s sets node %s aside: %s", f.By, f.Node, f.Reason)
+	case "node.returned":
+		return say(e, Plain, "%s returns node %s", f.By, f.Node)
 	case "started":
 		return t.started(e, f)
 	case "succeeded":

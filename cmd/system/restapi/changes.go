@@ -84,6 +84,8 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		err = skip(ctx, loop, name, act)
 	case v1.Force:
 		err = force(ctx, loop, name, act)
+	case v1.Aside, v1.Return:
+		err = aside(ctx, loop, act)
 	case v1.WipeAll:
 		err = wipeAll(ctx, loop, act.By)
 	default:
@@ -189,6 +191,45 @@ func skip(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Actio
 		return refused
 	}
 	return loop.Happen(ctx, history.Skipped{Target: t, By: act.By, Reason: act.Reason})
+}
+
+// aside has the goal pursued without a node, or with it again.
+func aside(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
+	if act.Action == v1.Aside && strings.TrimSpace(act.Reason) == "" {
+		return api.Fail(v1.Malformed, errors.New("cannot set a node aside without a reason"), "say why: what is to be done there is not done")
+	}
+	var refused error
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		n := s.Node(act.Node)
+		switch {
+		case !p.Wants(act.Node):
+			refused = api.Fail(v1.NotFound, fmt.Errorf("this cluster has no node %.80q", act.Node), meant(act.Node, nodesOf(s, p), "joist status CLUSTER lists its nodes"))
+		case act.Action == v1.Aside && n.Aside != nil:
+			refused = api.Fail(v1.Conflict, fmt.Errorf("node %s is set aside already: %s", n.Name, n.Aside.Says()), "")
+		case act.Action == v1.Return && n.Aside == nil:
+			refused = api.Fail(v1.Conflict, fmt.Errorf("node %s is not set aside", n.Name), "")
+		}
+	}); err != nil {
+		return err
+	}
+	switch {
+	case refused != nil:
+		return refused
+	case act.Action == v1.Return:
+		return loop.Happen(ctx, history.NodeReturned{Node: act.Node, By: act.By, Reason: act.Reason})
+	}
+	return loop.Happen(ctx, history.NodeAside{Node: act.Node, By: act.By, Reason: act.Reason})
+}
+
+// nodesOf lists the nodes that a cluster's goal has.
+func nodesOf(s *history.State, p *plan.Planner) []string {
+	var names []string
+	for _, n := range s.Nodes {
+		if p.Wants(n.Name) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {

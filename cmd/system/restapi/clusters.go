@@ -200,6 +200,9 @@ func members(s *history.State, p *plan.Planner, tally outlook.Tally) []v1.Member
 			continue
 		}
 		m := v1.Member{Name: n.Name, Online: n.Online, Since: n.Since, Address: n.Address, Incarnation: n.Incarnation, Level: n.Level, Leaving: !wanted, States: tally.Nodes[n.Name]}
+		if n.Aside != nil {
+			m.Aside = n.Aside.Says()
+		}
 		if m.States == nil {
 			m.States = map[string]int{}
 		}

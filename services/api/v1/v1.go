@@ -107,8 +107,9 @@ type Member struct {
 	Incarnation string         `json:"incarnation,omitempty"`
 	Level       string         `json:"level,omitempty"` // trust
 	Leaving     bool           `json:"leaving,omitempty"`
-	Boot        string         `json:"boot,omitempty"` // how far it came, in a sentence
-	States      map[string]int `json:"states"`         // its instances by state
+	Aside       string         `json:"aside,omitempty"` // why it is set aside: by whom, or what failed there
+	Boot        string         `json:"boot,omitempty"`  // how far it came, in a sentence
+	States      map[string]int `json:"states"`          // its instances by state
 }
 
 // Wait is a reason to wait, and how many instances have it.
@@ -235,8 +236,9 @@ type Outputs struct {
 
 // Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
 type Action struct {
-	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, wipe
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, aside, return, wipe
 	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
+	Node     string `json:"node,omitempty"`     // of aside and return
 	Instance string `json:"instance,omitempty"` // of force and skip
 	Reason   string `json:"reason,omitempty"`
 	By       string `json:"by,omitempty"`
@@ -249,6 +251,8 @@ const (
 	CloseBreaker = "close-breaker" // a stopped rollout may go on
 	Skip         = "skip"          // the goal is pursued without an instance; needs a reason
 	Force        = "force"         // an instance runs again whatever its memo says
+	Aside        = "aside"         // the goal is pursued without a node; needs a reason
+	Return       = "return"        // a node that was set aside is as others again
 	WipeAll      = "wipe"          // every machine is wiped, disks included, and the cluster built anew
 )
 

@@ -64,10 +64,10 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 }
 
 func (d *decoder) role(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"min", "max", "memory", "doc"}, Later: []string{"tolerate", "was"}})
+	r.Expect(form{Attrs: []string{"min", "max", "memory", "tolerate", "doc"}, Later: []string{"was"}})
 	r.Text("doc")
 	n, ok := r.Word(b)
-	role := Role{Role: model.Role{Name: n.Name, Min: int(r.Whole("min", 0, 0)), Max: int(r.Whole("max", 1, 0)), Memory: r.Whole("memory", 1, 0)}, At: n.At}
+	role := Role{Role: model.Role{Name: n.Name, Min: int(r.Whole("min", 0, 0)), Max: int(r.Whole("max", 1, 0)), Memory: r.Whole("memory", 1, 0), Tolerate: r.Count("tolerate")}, At: n.At}
 	if role.Max > 0 && role.Max < role.Min {
 		d.bag.Errorf(r.Attr("max").Range(), "Raise max or lower min.", "max is less than min")
 	}
