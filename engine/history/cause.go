@@ -35,6 +35,7 @@ const (
 	InTheWay    CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
 	CancelledBy CauseKind = "cancelled"    // a person stopped the pursuit
 	Accept      CauseKind = "accept"       // a changed fact would remove it; that waits for a person
+	AskedFor    CauseKind = "approval"     // a person has to approve it
 	OnAside     CauseKind = "set aside"    // its node is set aside
 	Wiping      CauseKind = "wiping"       // its node is being wiped, which takes the effect with it
 )
@@ -100,6 +101,8 @@ func (c Cause) Because() string {
 		if of != "" {
 			text, of = of+" was skipped, whose outputs it reads", ""
 		}
+	case AskedFor:
+		text, of = "waiting for approval", ""
 	case OnAside:
 		text, of = "its node is set aside", ""
 	case Running:

@@ -198,6 +198,16 @@ type Skipped struct {
 	Reason string `json:"reason"`
 }
 
+// Approved is a person's word that an instance that asks for it may go on, with the step and the inputs that were shown: what
+// has changed since asks anew.
+type Approved struct {
+	Target
+	Step   value.Digest `json:"step"`
+	Input  value.Digest `json:"input"`
+	By     string       `json:"by"`
+	Reason string       `json:"reason"`
+}
+
 // Drifted says that a verify found the effect no longer in place.
 type Drifted struct {
 	Target
@@ -261,6 +271,8 @@ func TargetOf(e Event) (Target, bool) {
 		return e.Target, true
 	case Skipped:
 		return e.Target, true
+	case Approved:
+		return e.Target, true
 	case Watched:
 		return e.Target, true
 	case Drifted:
@@ -278,7 +290,7 @@ func Told(e Event) bool {
 	switch e := e.(type) {
 	case NodeAside:
 		return e.By != ""
-	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Drifted, Watched, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Approved, Drifted, Watched, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -304,6 +316,7 @@ func (Forced) kind() string        { return "forced" }
 func (Settling) kind() string      { return "settling" }
 func (Watched) kind() string       { return "watched" }
 func (Skipped) kind() string       { return "skipped" }
+func (Approved) kind() string      { return "approved" }
 func (Drifted) kind() string       { return "drifted" }
 func (Expired) kind() string       { return "expired" }
 func (Cancelled) kind() string     { return "cancelled" }
@@ -385,7 +398,7 @@ func complete(e Event) error {
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
-	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped], "settling": read[Settling], "watched": read[Watched],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 

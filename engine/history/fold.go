@@ -61,14 +61,17 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.closeBreaker(e.Rollout)
 	case Forced:
 		r := s.row(e.Target)
-		r.Forced, r.Failure, r.Skipped = true, nil, nil
+		r.Forced, r.Failure, r.Skipped, r.Approval = true, nil, nil, nil
 	case Skipped:
 		r := s.row(e.Target)
 		r.Skipped = &Skip{By: e.By, Reason: e.Reason, Removal: r.Failure != nil && r.Failure.Action == step.Remove}
+	case Approved:
+		s.row(e.Target).Approval = &Approval{Step: e.Step, Input: e.Input, By: e.By, Reason: e.Reason, At: s.Now}
 	case Drifted:
 		s.row(e.Target).Drifted = e.Observed
 	case Expired:
-		s.row(e.Target).Expired = true
+		r := s.row(e.Target)
+		r.Expired, r.Approval = true, nil
 	case Rested:
 		s.Outcome, s.Detail = e.Outcome, e.Detail
 	case Stirred:

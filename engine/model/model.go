@@ -229,14 +229,16 @@ type Field struct {
 	Doc      string
 }
 
-// Action is one of a step's actions. Exactly one of Script, Builtin, Call, Outputs and When is set.
+// Action is one of a step's actions. Exactly one of Script, Builtin, Call, Outputs, When and Approve is set.
 type Action struct {
 	Script  *Script
 	Builtin string              // an action compiled into the agent
 	Call    string              // a service operation such as "names.put"
 	Outputs map[string]Argument // pure: expressions over RefStep
 	When    *Argument           // gate: succeeds when true
+	Approve *Argument           // what a person is asked: succeeds when one has approved it, with the very inputs that it is asked for
 
+	Valid    time.Duration // how long an approval holds for what has yet to start; 0 for ever
 	Timeout  time.Duration // of one attempt; never 0
 	Attempts int           // at least 1
 	Backoff  time.Duration // before the second attempt; doubles, to at most 5 minutes
@@ -322,8 +324,11 @@ func (m *Model) Role(name string) *Role {
 	return nil
 }
 
-// Pure reports whether the step's apply is computed by the engine itself, with no effect outside it.
-func (s *Step) Pure() bool { return s.Apply.Outputs != nil || s.Apply.When != nil }
+// Pure reports whether the step's apply is computed by the engine itself, with no effect outside it. Of an approval that is so
+// once a person has given it.
+func (s *Step) Pure() bool {
+	return s.Apply.Outputs != nil || s.Apply.When != nil || s.Apply.Approve != nil
+}
 
 // OutputType is the object type of the step's outputs.
 func (s *Step) OutputType() value.Type {

@@ -115,7 +115,7 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 			return Root{By: ByApproval, Of: wait.Of, Cause: wait}
 		}
 		return Root{By: ByTrust, Of: wait.Of, Cause: wait}
-	case history.Accept:
+	case history.Accept, history.AskedFor:
 		return Root{By: ByApproval, Of: t, Cause: wait}
 	case history.Upstream, history.Order, history.Consumer, history.InTheWay:
 		if wait.Of.Task != "" && wait.Of != t {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -341,6 +342,9 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.FailedCause, Of: self, Text: row.Failure.Error}, view: view{standing: blocked}, failed: true}
 	}
 	cell.Wait = p.hindrance(c, row, node, in.input)
+	if ask := c.task.Step.Apply.Approve; ask != nil && cell.Wait.Kind == history.Same && (row == nil || !row.Approval.Of(c.task.Step.Digest, in.input)) {
+		cell.Wait = Cause{Kind: history.AskedFor, Of: p.target(c.task.Name, node), Text: p.question(ask, c, node)}
+	}
 	if cell.Wait.Kind == history.Same && len(p.presence.over) > 0 {
 		cell.Wait = p.obstacle(c.task.Name, node)
 		cell.way = true
@@ -392,6 +396,26 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 	}
 	return Cause{}
 }
+
+// question is what a person is asked.
+func (p *Planner) question(ask *model.Argument, c *column, node int) string {
+	inputs, err := p.Inputs(p.target(c.task.Name, node), "")
+	if err != nil {
+		return err.Error()
+	}
+	v, err := ask.Expr.Eval(body(inputs))
+	var text string
+	if data, bad := v.MarshalJSON(); err == nil && bad == nil && json.Unmarshal(data, &text) == nil {
+		return text
+	}
+	return "its question cannot be put"
+}
+
+// body is the scope of a step's own expressions.
+type body map[string]value.Value
+
+// Lookup implements model.Scope.
+func (b body) Lookup(r model.Ref) value.Value { return b[r.Name] }
 
 func (p *Planner) distrust(n *history.Node) Cause {
 	return Cause{Kind: history.Distrust, Of: history.Target{Node: n.Name}, Text: fmt.Sprintf("its trust is %q, the packs need %q", n.Level, p.model.Trust)}

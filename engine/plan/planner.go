@@ -399,6 +399,7 @@ type Progress struct {
 	Total    int
 	Awaiting int // of those, that wait for nodes to come up, to answer or to be trusted
 	Retrying int // of those, that wait for the time of their next attempt
+	Asking   int // of those, that wait for a person's approval
 	Wiping   int // removals that wait for nodes to be wiped
 }
 
@@ -410,6 +411,7 @@ func (p *Planner) Progress() Progress {
 		Total:    len(p.remove.all),
 		Awaiting: w[history.NotUp] + w[history.Offline] + w[history.Distrust] + w[history.Executor] + r[history.Offline] + r[history.Executor],
 		Retrying: w[history.RetryWait] + r[history.RetryWait] + w[history.LaterWait] + r[history.LaterWait],
+		Asking:   w[history.AskedFor],
 		Wiping:   r[history.Wiping],
 	}
 	for _, c := range p.tasks {

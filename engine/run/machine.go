@@ -161,7 +161,7 @@ func (m *Machine) remind(now time.Time, t history.Target, row *history.Row) {
 		m.timers.add(row.Failure.Retry, t)
 	case row.Failure != nil && !row.Failure.Final:
 		m.plan.Touch(t)
-	case !row.Due.IsZero() && !row.Expired && row.Phase == history.InPlace:
+	case !row.Due.IsZero() && !row.Expired && row.Phase == history.InPlace && !m.approval(t):
 		m.timers.add(renewal(t, row), t)
 	}
 }
@@ -198,8 +198,11 @@ func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
 }
 
 // stale reports whether an event answers what the machine would not ask any more: the release of a node that the goal
-// has again, or that something stands on.
+// has again, or that something stands on; the approval of what is another thing now.
 func (m *Machine) stale(e history.Event) bool {
+	if a, ok := e.(history.Approved); ok {
+		return !m.asking(a)
+	}
 	r, ok := e.(history.NodeReleased)
 	return ok && (m.plan.Wants(r.Node) || m.plan.Burden(r.Node) > 0 || len(m.flights[r.Node]) > 0)
 }
@@ -374,7 +377,7 @@ func (m *Machine) ring(now time.Time, t history.Target) {
 	case row.Flight != nil && !m.deadline(row).After(now):
 		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
 		m.take(now, m.conclude(now, t, Report{ID: row.Started, Error: TimedOut}))
-	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !renewal(t, row).After(now):
+	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !m.approval(t) && !renewal(t, row).After(now):
 		m.take(now, history.Expired{Target: t})
 	default:
 		m.plan.Touch(t)

@@ -69,8 +69,14 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 	if cell == nil || !cell.Ready {
 		return false
 	}
-	m.begun[t] = true
 	task, attempt := m.plan.Task(t.Task), 1
+	if lapsed, ok := m.lapsed(now, task, t); ok { // which may let it wait
+		m.take(now, history.Expired{Target: lapsed})
+		m.plan.Touch(t)
+		m.plan.Update()
+		return true
+	}
+	m.begun[t] = true
 	if row := m.state.Row(t); row != nil && row.Failure.Of(task.Step.Digest, cell.Digests().Input) {
 		attempt = row.Failure.Attempt + 1
 	}
@@ -156,11 +162,18 @@ func (m *Machine) compute(now time.Time, task *model.Task, started history.Start
 	}
 	s := m.success(started.Target, started, outputs)
 	s.Silent = &started
+	if task.Step.Apply.Valid > 0 {
+		until := now.Add(task.Step.Apply.Valid)
+		s.ValidUntil = &until
+	}
 	return s
 }
 
 // Compute evaluates a pure step's outputs from its inputs. A gate that is not open is an error.
 func Compute(s *model.Step, inputs map[string]value.Value) (json.RawMessage, error) {
+	if s.Apply.Approve != nil {
+		return json.RawMessage("{}"), nil
+	}
 	scope := bodyScope(inputs)
 	if s.Apply.When != nil {
 		v, err := s.Apply.When.Expr.Eval(scope)

@@ -137,6 +137,9 @@ func (m *Machine) rest(now time.Time) {
 	switch {
 	case p.Open > 0:
 		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d of %d instances are blocked or stopped", p.Open, p.Total)
+		if p.Asking > 0 {
+			detail += fmt.Sprintf("; %d waiting for approval", p.Asking)
+		}
 	case goal.Destroy:
 		outcome, detail = history.OutcomeDestroyed, ""
 	}

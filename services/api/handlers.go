@@ -181,12 +181,12 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 		if a.Node == "" {
 			return Fail(v1.Malformed, errors.New("no node is named"), `name it as "node"`)
 		}
-	case v1.Force, v1.Skip:
+	case v1.Force, v1.Skip, v1.Approval:
 		if a.Instance, err = checkInstance(name, a.Instance); err != nil {
 			return err
 		}
 	default:
-		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip, aside, return or wipe")
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip, approve, aside, return or wipe")
 	}
 	a.By = by(r, a.By)
 	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)

@@ -389,6 +389,7 @@ func (l *lab) goal(changed bool) {
 
 // act is one thing that somebody does to the cluster or that befalls it.
 func (l *lab) act() {
+	l.approve(0.3)
 	nodes := l.world.Nodes()
 	n := nodes[l.rng.IntN(len(nodes))]
 	switch k := l.rng.IntN(20); k {
@@ -538,6 +539,12 @@ func (l *lab) settle() {
 		return l.machine.State().Outcome != "" && l.world.Idle() || l.world.Now().After(end)
 	}
 	l.pump(20000, quiet)
+	for range 200 {
+		if l.err != nil || l.world.Now().After(end) || !l.approve(1) {
+			break
+		}
+		l.pump(20000, quiet)
+	}
 	want := "converged"
 	if l.destroy {
 		want = "destroyed"
@@ -635,7 +642,7 @@ func (l *lab) event(seq uint64) history.Event {
 	return e
 }
 
-var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1, tolerate: 0.2}
+var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1, tolerate: 0.2, approve: 0.05}
 
 func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
 

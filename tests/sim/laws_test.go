@@ -37,7 +37,7 @@ func chaos(seed uint64, f fault) error {
 
 // properties are every law's.
 func properties() []property {
-	return append(append(lawProperties(), budgetProperties()...), asideProperties()...)
+	return append(append(lawProperties(), budgetProperties()...), append(asideProperties(), approvalProperties()...)...)
 }
 
 func lawProperties() []property {

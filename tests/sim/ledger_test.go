@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -37,6 +38,7 @@ type ledger struct {
 	out     map[target][]target           // what came out, and what for
 	aside   map[target]bool               // was in place when the commit under way began to take it out
 	without map[string]*history.NodeAside // nodes that are set aside
+	given   map[target]history.Approved   // approvals
 	blame   map[target]string             // failures that count in a rollout
 	budgets
 }
@@ -60,12 +62,13 @@ type lrow struct {
 	inc, boot                string
 	rests                    map[history.Rest]bool
 	expired, forced, drifted bool
+	until                    *time.Time
 	broke                    bool // its apply failed for good
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, out: map[target][]target{}, aside: map[target]bool{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, given: map[target]history.Approved{}, out: map[target][]target{}, aside: map[target]bool{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -193,10 +196,14 @@ func (l *ledger) take(e history.Event) error {
 		}
 	case history.Forced:
 		l.row(e.Target).forced = true
+		delete(l.given, e.Target)
+	case history.Approved:
+		l.given[e.Target] = e
 	case history.Drifted:
 		l.row(e.Target).drifted = true
 	case history.Expired:
 		l.row(e.Target).expired = true
+		delete(l.given, e.Target)
 	case history.Cancelled:
 		l.halted = true
 	case history.Rested:
@@ -311,6 +318,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 	r.flight = nil
 	if e.Action == step.Remove {
 		delete(l.rows, e.Target)
+		delete(l.given, e.Target)
 		return err
 	}
 	r.broke = false
@@ -320,6 +328,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 			err = declared(task.Step, e.Outputs)
 		}
 	}
+	r.until = e.ValidUntil
 	r.rests = nil
 	for _, rest := range e.RestsOn {
 		if r.rests == nil {
@@ -364,6 +373,7 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 		}
 	}
 	delete(l.rows, e.Target)
+	delete(l.given, e.Target)
 	return err
 }
 
@@ -592,6 +602,9 @@ func (l *ledger) mayApply(e history.Started) error {
 		return fmt.Errorf("law 5: %s started although it is in place", e.Target)
 	case l.replaced(e.Target):
 		return fmt.Errorf("removal: %s started although something else stands there", e.Target)
+	}
+	if err := l.approved(task, e); err != nil {
+		return err
 	}
 	if up := l.waitsFor(task, e.Target, true); up != "" {
 		return fmt.Errorf("law 2: %s started before %s was in place", e.Target, up)

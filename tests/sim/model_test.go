@@ -62,6 +62,7 @@ type shape struct {
 	when     bool
 	except   float64 // probability that a task makes way for one before it
 	valid    bool    // successes that expire
+	approve  float64 // probability that a task is a person's approval
 	tolerate float64 // probability that a role tolerates failures
 }
 
@@ -89,6 +90,7 @@ type draft struct {
 	version  int
 	stepName string
 	attempts int
+	valid    time.Duration // of an approval
 	args     []model.Expr
 	hosts    []model.Ref
 	after    []model.After
@@ -120,6 +122,9 @@ func (g *generator) sketch() *sketch {
 func (g *generator) draft(before []draft) draft {
 	g.serial++
 	d := draft{name: fmt.Sprintf("t%d", g.serial), kind: pick(g.rng, []string{"node", "node", "node", "service", "service", "script", "value", "gate"}), attempts: 1 + g.rng.IntN(2)}
+	if g.shape.approve > 0 && g.chance(g.shape.approve) {
+		d.kind, d.valid = "approval", pick(g.rng, []time.Duration{0, 0, 10 * time.Minute})
+	}
 	d.stepName = "p." + d.name
 	if d.kind == "node" || g.chance(0.6) {
 		d.each = []string{pick(g.rng, g.shape.roles)}
@@ -130,7 +135,7 @@ func (g *generator) draft(before []draft) draft {
 	if d.kind == "script" || d.kind == "value" && len(d.each) == 0 && g.chance(0.4) {
 		d.on = pick(g.rng, g.shape.roles)
 	}
-	d.once = g.chance(0.15)
+	d.once = g.chance(0.15) && d.kind != "approval"
 	for range g.rng.IntN(3) {
 		d.args = append(d.args, g.expr(&d, before))
 	}
@@ -164,16 +169,19 @@ func (g *generator) draft(before []draft) draft {
 
 // makeWay lets d be in place except while another task's instances of the same targets run.
 func (g *generator) makeWay(d *draft, before []draft) {
-	if d.once || d.kind == "value" || d.kind == "gate" {
+	if d.once || d.pure() {
 		return
 	}
 	for i := range before {
 		up := &before[i]
-		if up.kind != "value" && up.kind != "gate" && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
+		if !up.pure() && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
 			d.except = append(d.except, up.name)
 		}
 	}
 }
+
+// pure reports whether a task only computes.
+func (d *draft) pure() bool { return d.kind == "value" || d.kind == "gate" || d.kind == "approval" }
 
 // meets reports whether every instance of d has one of up for the same node.
 func meets(d, up *draft) bool {
@@ -193,7 +201,7 @@ func (g *generator) expr(d *draft, before []draft) model.Expr {
 		case len(before) > 0:
 			up := pick(g.rng, before)
 			switch {
-			case up.kind == "gate":
+			case up.kind == "gate" || up.kind == "approval":
 			case len(up.each) == 0 || meets(d, &up) && g.chance(0.7):
 				refs = append(refs, model.Ref{Kind: model.RefTask, Name: up.name, Attr: pick(g.rng, []string{"out", "out", "same"})})
 			case len(up.each) > 0:
@@ -381,6 +389,10 @@ func (d *draft) build() model.Task {
 			e = append(e, fmt.Sprintf("i%d", i))
 		}
 		st.Apply.Outputs = map[string]model.Argument{"out": argument("out", e), "same": argument("same", constant{value.Text("s")})}
+	case "approval":
+		st.Scope, st.Apply.Script, st.Outputs = model.Cluster, nil, nil
+		ask := argument("approve", constant{value.Text("go on?")})
+		st.Apply.Approve, st.Apply.Valid = &ask, d.valid
 	case "gate":
 		st.Scope, st.Apply.Script, st.Outputs = model.Cluster, nil, nil
 		open := argument("when", constant{value.Truth(true)})
@@ -402,6 +414,8 @@ func (d *draft) build() model.Task {
 	}
 	return t
 }
+
+var truth = value.Truth(true)
 
 // constant is always the same.
 type constant struct{ v value.Value }
@@ -434,7 +448,7 @@ func (s *sketch) String() string {
 	fmt.Fprintf(&b, "inputs %v tolerate %v\n", s.inputs, s.tolerate)
 	for i := range s.tasks {
 		d := &s.tasks[i]
-		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.args, d.hosts, d.after, d.except, d.when)
+		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d valid=%s args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.valid, d.args, d.hosts, d.after, d.except, d.when)
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)

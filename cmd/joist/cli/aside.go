@@ -38,3 +38,19 @@ func (a *app) nodeReturnCommand() *cobra.Command {
 	a.clusterFlag(c)
 	return c
 }
+
+func (a *app) approveCommand() *cobra.Command {
+	var digest string
+	c := a.action(&cobra.Command{
+		Use: "approve INSTANCE", Short: "Give the approval that a step asks for",
+		Long: `approve lets what waits for a person's approval go on. What is approved is named by the digest of its inputs, which joist status
+shows: with --digest anything else is refused, and what changes afterwards asks anew. Who approved it, and why, is in the
+journal. (A machine's key is approved with joist node approve.)`,
+		Example: "  joist approve demo/go_ahead --digest 3f9a12c04b7e --reason 'change 4711'", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeInstances,
+	}, func(args []string) (v1.Action, error) {
+		return v1.Action{Action: v1.Approval, Instance: args[0], Digest: digest}, nil
+	}, false)
+	c.Flags().StringVar(&digest, "digest", "", "what is approved, as joist status shows it, or the beginning of it")
+	a.clusterFlag(c)
+	return c
+}

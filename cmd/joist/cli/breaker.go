@@ -88,7 +88,11 @@ func (a *app) writeBlocked(d *v1.ClusterDetail) {
 			return
 		}
 		by := "waiting by " + b.By
-		if b.By != "transition" {
+		switch b.By {
+		case "transition":
+		case "approval":
+			by = ink.Red("waiting for approval")
+		default:
 			by = ink.Red("blocked by " + b.By)
 		}
 		a.printf("%s: %s\n    %s: %s\n", by, layout.FirstLine(b.Says, 200), counted(b.Count, "instance"), strings.Join(atMost(b.Instances, 6), ", "))

@@ -283,7 +283,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.pathCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.breakerCommand(), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())

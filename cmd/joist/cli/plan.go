@@ -209,6 +209,9 @@ func (a *app) action(c *cobra.Command, act func(args []string) (v1.Action, error
 		if word.Reason = reason; word.Action == v1.Skip && strings.TrimSpace(reason) == "" {
 			return usage("say why with --reason: what is skipped is not done")
 		}
+		if word.Action == v1.Approval && strings.TrimSpace(reason) == "" {
+			return usage("say why with --reason: the journal keeps who approved what, and why")
+		}
 		if word.Action == v1.Aside && strings.TrimSpace(reason) == "" {
 			return usage("say why with --reason: what is to be done on a node that is set aside is not done")
 		}

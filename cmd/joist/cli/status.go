@@ -89,6 +89,9 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 			a.printf("%s\n", ink.Yellow("node "+m.Name+" is set aside: "+layout.FirstLine(m.Aside, 200)))
 		}
 	}
+	for _, ask := range d.Asking {
+		a.printf("%s %s: %s\n    joist approve '%s/%s' --digest %.12s --reason WHY\n", ink.Yellow("waiting for approval:"), ask.Instance, layout.FirstLine(ask.Asks, 200), d.Name, ask.Instance, ask.Digest)
+	}
 	a.writeFailed(d)
 	if len(d.Members) > 0 {
 		rows := [][]string{{"NODE", "ROLES", "AGENT", "SINCE", "ADDRESS", "TRUST", "INSTANCES", "BOOT"}}

@@ -183,6 +183,8 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Bad, "%s was not in place any more at the end of its watch: %s", f.instance(), f.Observed)
 	case "skipped":
 		return say(e, Plain, "%s skips %s: %s", f.By, f.instance(), f.Reason)
+	case "approved":
+		return say(e, Plain, "%s approves %s: %s", f.By, f.instance(), f.Reason)
 	case "drifted":
 		return say(e, Bad, "%s has drifted: %s", f.instance(), f.Observed)
 	case "expired":

@@ -84,6 +84,8 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 		err = skip(ctx, loop, name, act)
 	case v1.Force:
 		err = force(ctx, loop, name, act)
+	case v1.Approval:
+		err = approve(ctx, loop, name, act)
 	case v1.Aside, v1.Return:
 		err = aside(ctx, loop, act)
 	case v1.WipeAll:

@@ -153,6 +153,11 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 	})
 	d.Waiting = d.Waiting[:min(len(d.Waiting), most)]
 	d.Blocked = blockages(m, items)
+	for _, a := range outlook.Approvals(p) {
+		if len(d.Asking) < most {
+			d.Asking = append(d.Asking, v1.Asked{Instance: a.Target.String(), Asks: a.Asks, Digest: a.Input.String()})
+		}
+	}
 	for _, r := range m.Rollouts() {
 		d.Rollouts = append(d.Rollouts, rolloutOf(r))
 	}

@@ -62,6 +62,7 @@ type ClusterDetail struct {
 	Failed  []Item   `json:"failed"`  // at most 200, failures before what they block
 	Waiting []Wait   `json:"waiting"` // why instances wait, the nearest reason of each, most first
 	Skipped []Item   `json:"skipped,omitempty"`
+	Asking  []Asked  `json:"asking,omitempty"` // what waits for a person's approval
 
 	Blocked  []Blockage `json:"blocked"`  // what is at the bottom of everything that waits or is blocked, what needs a person first
 	Rollouts []Rollout  `json:"rollouts"` // of the goal
@@ -69,6 +70,13 @@ type ClusterDetail struct {
 	// Digests are those of the cluster's live entries by service (names, certs, balance): equal entries have equal
 	// digests. A service without entries of the cluster is left out.
 	Digests map[string]string `json:"digests,omitempty"`
+}
+
+// Asked is what a person is asked to approve.
+type Asked struct {
+	Instance string `json:"instance"`
+	Asks     string `json:"asks"`
+	Digest   string `json:"digest"` // of the inputs that are approved: others ask anew
 }
 
 // Blockage is one thing that instances are blocked by, or wait for, in the end.
@@ -236,10 +244,11 @@ type Outputs struct {
 
 // Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
 type Action struct {
-	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, aside, return, wipe
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, approve, aside, return, wipe
 	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
 	Node     string `json:"node,omitempty"`     // of aside and return
-	Instance string `json:"instance,omitempty"` // of force and skip
+	Instance string `json:"instance,omitempty"` // of force, skip and approve
+	Digest   string `json:"digest,omitempty"`   // of approve: what was shown, or the beginning of it; refused if it is another thing now
 	Reason   string `json:"reason,omitempty"`
 	By       string `json:"by,omitempty"`
 }
@@ -251,6 +260,7 @@ const (
 	CloseBreaker = "close-breaker" // a stopped rollout may go on
 	Skip         = "skip"          // the goal is pursued without an instance; needs a reason
 	Force        = "force"         // an instance runs again whatever its memo says
+	Approval     = "approve"       // what asks for a person's approval may go on; needs a reason
 	Aside        = "aside"         // the goal is pursued without a node; needs a reason
 	Return       = "return"        // a node that was set aside is as others again
 	WipeAll      = "wipe"          // every machine is wiped, disks included, and the cluster built anew

@@ -164,7 +164,7 @@ func (d *decoder) actions(r *reader, s *Step) {
 	case irreversible == nil && s.Remove == nil && s.Scope != model.Service && !pure:
 		d.bag.Errorf(r.At, `Write remove { … }, the inverse of apply, or irreversible = "why".`, "%s has an effect and no remove", r.What)
 	}
-	if pure {
+	if pure && s.Apply.Approve == nil { // whatever is given to an approval is approved
 		for _, f := range s.Inputs {
 			if !s.used[f.Name] {
 				d.bag.Warnf(s.Fields[f.Name], "Use it or remove it.", "input %q is not used", f.Name)
@@ -177,12 +177,12 @@ func (d *decoder) actions(r *reader, s *Step) {
 var allowed = map[model.StepScope]map[string][]string{
 	model.Node:    {"apply": {"script", "builtin"}, "verify": {"script", "builtin"}, "remove": {"script", "builtin"}},
 	model.Service: {"apply": {"call"}, "verify": {"call"}, "remove": {"call"}},
-	model.Cluster: {"apply": {"script", "outputs", "when"}, "verify": {"script"}, "remove": {"script"}},
+	model.Cluster: {"apply": {"script", "outputs", "when", "approve"}, "verify": {"script"}, "remove": {"script"}},
 }
 
 func (d *decoder) action(r *reader, s *Step, a *model.Action, timeout time.Duration) {
-	kinds := []string{"script", "builtin", "call", "outputs", "when"}
-	r.Expect(form{Attrs: append([]string{"files", "timeout", "attempts", "backoff"}, kinds...)})
+	kinds := []string{"script", "builtin", "call", "outputs", "when", "approve"}
+	r.Expect(form{Attrs: append([]string{"files", "timeout", "attempts", "backoff", "valid"}, kinds...)})
 	a.Timeout, a.Backoff = r.Duration("timeout", timeout), r.Duration("backoff", 5*time.Second)
 	a.Attempts = int(r.Whole("attempts", 1, 1))
 	suits := allowed[s.Scope][r.What]
@@ -202,7 +202,19 @@ func (d *decoder) action(r *reader, s *Step, a *model.Action, timeout time.Durat
 	if e := r.Attr("files"); e != nil && given[0] != "script" {
 		d.bag.Errorf(e.Range(), "Leave it out.", "only a script has further files")
 	}
+	if e := r.Attr("valid"); e != nil && given[0] != "approve" {
+		d.bag.Errorf(e.Range(), "Leave it out.", "only an approval is valid for a time")
+	}
 	switch given[0] {
+	case "approve":
+		arg := d.body(s, r.Attr("approve"), "approve", value.Type{Kind: value.String})
+		a.Approve, a.Valid = &arg, r.Duration("valid", 0)
+		if len(s.Outputs) > 0 {
+			d.bag.Errorf(r.Attr("approve").Range(), "Remove the outputs.", "an approval has no outputs")
+		}
+		if s.Once {
+			d.bag.Errorf(r.Attr("approve").Range(), "Remove once: an approval holds for what was approved.", "an approval would hold whatever changes")
+		}
 	case "script":
 		a.Script = d.script(r)
 	case "builtin":
@@ -434,6 +446,9 @@ func DigestOf(s *model.Step) value.Digest {
 			h.Text(name)
 			h.Digest(a.Outputs[name].Digest)
 		}
+	case a.Approve != nil:
+		h.Text("approve")
+		h.Digest(a.Approve.Digest)
 	case a.When != nil:
 		h.Text("when")
 		h.Digest(a.When.Digest)
