@@ -38,7 +38,7 @@ func (c *Clusters) Expire(ctx context.Context) {
 			if err := c.expire(ctx, name, tried); err != nil && ctx.Err() == nil {
 				c.log.Warn("cannot take away a cluster whose time is over; it is tried again", "cluster", name, "error", err)
 			}
-			if err := c.forget(ctx, name, forgotten); err != nil && ctx.Err() == nil {
+			if err := c.forgetSecrets(ctx, name, forgotten); err != nil && ctx.Err() == nil {
 				c.log.Warn("cannot forget the secrets of a destroyed cluster; it is tried again", "cluster", name, "error", err)
 			}
 		}
@@ -76,9 +76,9 @@ func dueOf(ctx context.Context, loop *drive.Cluster, now time.Time) (due, again 
 	return due, again, err
 }
 
-// forget destroys the secrets of a cluster that is destroyed, once for each time that it is. Nobody gives the cluster a goal
+// forgetSecrets destroys the secrets of a cluster that is destroyed, once for each time that it is. Nobody gives the cluster a goal
 // meanwhile, for which new ones might be kept.
-func (c *Clusters) forget(ctx context.Context, name string, forgotten map[string]uint64) error {
+func (c *Clusters) forgetSecrets(ctx context.Context, name string, forgotten map[string]uint64) error {
 	if c.cfg.Forget == nil {
 		return nil
 	}
