@@ -180,6 +180,7 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 			r.Error += "\n" + res.Tail
 		}
 		r.Excused = res.Reason == wire.Cancelled || res.Reason == wire.Interrupted
+		r.Refused = res.Reason == wire.Refused
 		if res.Reason == wire.Later {
 			if later, err := step.ParseLater(res.Later); err == nil { // else it counts as a failure
 				r.Later = later
@@ -248,8 +249,8 @@ const logKept = 64 << 10
 func newLogs() *logs { return &logs{text: map[string][]byte{}} }
 
 func (l *logs) add(_ string, chunk wire.LogChunk) {
-	i, _, err := parseID(chunk.ID)
-	if err != nil {
+	i, seq, err := parseID(chunk.ID)
+	if err != nil || run.IsLook(seq) { // what a verify wrote would push out what the attempts did
 		return
 	}
 	l.mu.Lock()

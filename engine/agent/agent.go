@@ -113,9 +113,9 @@ type Agent struct {
 	become *becoming
 
 	mu      sync.Mutex
-	jobs    map[string]context.CancelCauseFunc // accepted and not ended, by request id
-	unsaved map[string]wire.Result             // results that are not in the spool: refusals, and what a full disk did not take
-	leaving bool                               // the hand-over is prepared: nothing new starts
+	jobs    map[string]*job        // accepted and not ended, by request id
+	unsaved map[string]wire.Result // results that are not in the spool: refusals, and what a full disk did not take
+	leaving bool                   // the hand-over is prepared: nothing new starts
 	running sync.WaitGroup
 }
 
@@ -132,7 +132,7 @@ func New(cfg Config) (made *Agent, err error) {
 	}
 	a := &Agent{
 		cfg: cfg, pin: pin, logs: newLogBuffer(), slots: make(chan struct{}, cfg.Concurrency), wake: make(chan struct{}, 1),
-		jobs: map[string]context.CancelCauseFunc{}, unsaved: map[string]wire.Result{},
+		jobs: map[string]*job{}, unsaved: map[string]wire.Result{},
 	}
 	a.become = newBecoming(a)
 	var interrupted []record
@@ -203,8 +203,8 @@ var errBecome = errors.New("ready for the hand-over")
 func (a *Agent) interrupt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, cancel := range a.jobs {
-		cancel(sandbox.ErrInterrupted)
+	for _, j := range a.jobs {
+		j.cancel(sandbox.ErrInterrupted)
 	}
 }
 
@@ -261,12 +261,49 @@ func (a *Agent) accept(ctx context.Context, req wire.Request) {
 		a.notify()
 		return
 	}
-	job, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // a lost connection ends no step
-	a.jobs[req.ID] = cancel
+	before, free := a.yield(req)
+	if !free {
+		a.running.Go(func() {
+			a.finish(cancelled(req.ID, req.Instance, req.Attempt, a.cfg.Now()))
+			a.notify()
+		})
+		return
+	}
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // a lost connection ends no step
+	j := &job{instance: req.Instance, action: req.Action, cancel: cancel, ended: make(chan struct{})}
+	a.jobs[req.ID] = j
 	a.running.Go(func() {
+		defer close(j.ended)
 		defer cancel(nil)
-		a.run(job, req)
+		for _, b := range before {
+			<-b.ended
+		}
+		a.run(work, req)
 	})
+}
+
+// job is a request that was accepted and has not ended.
+type job struct {
+	instance string
+	action   wire.Action
+	cancel   context.CancelCauseFunc
+	ended    chan struct{}
+}
+
+// yield sees to it that nothing looks at an instance while something is done to it: verifies under way are ended, to be
+// waited for, and a verify that comes meanwhile is not free to start. The caller holds the lock.
+func (a *Agent) yield(req wire.Request) (before []*job, free bool) {
+	for _, j := range a.jobs {
+		switch {
+		case j.instance != req.Instance:
+		case req.Action == wire.Verify:
+			return nil, false
+		case j.action == wire.Verify:
+			j.cancel(nil)
+			before = append(before, j)
+		}
+	}
+	return before, true
 }
 
 // check says why a request must not be run here.
@@ -408,11 +445,11 @@ func (a *Agent) cancel(c wire.Cancel) {
 		return
 	}
 	a.mu.Lock()
-	stop := a.jobs[c.ID]
-	if stop != nil {
-		stop(nil)
+	j := a.jobs[c.ID]
+	if j != nil {
+		j.cancel(nil)
 	}
-	known := stop != nil || a.spool.repeat(c.ID)
+	known := j != nil || a.spool.repeat(c.ID)
 	a.mu.Unlock()
 	if !known {
 		a.finish(cancelled(c.ID, c.Instance, c.Attempt, a.cfg.Now()))

@@ -241,6 +241,18 @@ func (c *Cluster) Report(ctx context.Context, t history.Target, r run.Report) er
 	})
 }
 
+// Verify has instances verified as soon as the budget for that lets them; without any, all that can be. What comes of it says
+// run.Machine.Inquiry, by the number that Verify gives.
+func (c *Cluster) Verify(ctx context.Context, by string, targets []history.Target) (uint64, error) {
+	var id uint64
+	err := c.send(ctx, func(m *run.Machine, now time.Time) ([]history.Event, error) {
+		var err error
+		id, err = m.Inquire(now, by, targets)
+		return nil, err
+	})
+	return id, err
+}
+
 // Look calls f inside the loop, where state and plan stand still. f must be quick and keep nothing of what it is given.
 func (c *Cluster) Look(ctx context.Context, f func(*history.State, *plan.Planner)) error {
 	return c.send(ctx, func(m *run.Machine, _ time.Time) ([]history.Event, error) {

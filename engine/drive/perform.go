@@ -173,7 +173,7 @@ func (c *Cluster) wipeAll(ctx context.Context, e run.WipeAll) ([]history.Event, 
 func (c *Cluster) dispatch(ctx context.Context, e run.Dispatch, trust string) {
 	err := c.order(ctx, e, trust)
 	if err != nil && ctx.Err() == nil {
-		c.report(ctx, e.Target, run.Report{ID: e.ID, Error: err.Error()})
+		c.report(ctx, e.Target, run.Report{ID: e.ID, Error: err.Error(), Refused: true})
 	}
 }
 

@@ -208,10 +208,20 @@ type Approved struct {
 	Reason string       `json:"reason"`
 }
 
-// Drifted says that a verify found the effect no longer in place.
+// Drifted says that a verify found the effect no longer in place. Verifies that found nothing new are no events.
 type Drifted struct {
 	Target
-	Observed string `json:"observed"`
+	Observed string `json:"observed"`         // one sentence
+	Output   string `json:"output,omitempty"` // the last lines that the verify wrote, at most MostOutput bytes; secrets masked
+	By       string `json:"by,omitempty"`     // who asked for the verify; empty for the schedule
+}
+
+// MostOutput bounds what a Drifted keeps of a verify's output, in bytes.
+const MostOutput = 2 << 10
+
+// Mended says that a verify found in place again what had drifted and was not converged since.
+type Mended struct {
+	Target
 }
 
 // Expired says that a success with a limited life is due for renewal.
@@ -277,6 +287,8 @@ func TargetOf(e Event) (Target, bool) {
 		return e.Target, true
 	case Drifted:
 		return e.Target, true
+	case Mended:
+		return e.Target, true
 	case Expired:
 		return e.Target, true
 	}
@@ -290,7 +302,7 @@ func Told(e Event) bool {
 	switch e := e.(type) {
 	case NodeAside:
 		return e.By != ""
-	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Approved, Drifted, Watched, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Approved, Drifted, Mended, Watched, Cancelled, Ticked:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -318,6 +330,7 @@ func (Watched) kind() string       { return "watched" }
 func (Skipped) kind() string       { return "skipped" }
 func (Approved) kind() string      { return "approved" }
 func (Drifted) kind() string       { return "drifted" }
+func (Mended) kind() string        { return "mended" }
 func (Expired) kind() string       { return "expired" }
 func (Cancelled) kind() string     { return "cancelled" }
 func (Ticked) kind() string        { return "ticked" }
@@ -398,7 +411,7 @@ func complete(e Event) error {
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
-	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "mended": read[Mended], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 

@@ -68,7 +68,9 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case Approved:
 		s.row(e.Target).Approval = &Approval{Step: e.Step, Input: e.Input, By: e.By, Reason: e.Reason, At: s.Now}
 	case Drifted:
-		s.row(e.Target).Drifted = e.Observed
+		s.foldDrifted(e.Target, e.Observed)
+	case Mended:
+		s.foldDrifted(e.Target, "")
 	case Expired:
 		r := s.row(e.Target)
 		r.Expired, r.Approval = true, nil
@@ -160,7 +162,18 @@ func (s *State) foldWatched(e Watched) {
 	case !e.OK:
 		delete(b.Settling, e.Node)
 		b.Failures++
-		s.row(e.Target).Drifted = e.Observed
+		s.foldDrifted(e.Target, e.Observed)
+	}
+}
+
+// foldDrifted takes in what a verify found of an instance that stands; nothing if it is as it should be.
+func (s *State) foldDrifted(t Target, observed string) {
+	r := s.Row(t)
+	if r == nil || r.Phase == Absent {
+		return
+	}
+	if r.Drifted, r.DriftedAt = observed, s.Seq; observed == "" {
+		r.DriftedAt = 0
 	}
 }
 
@@ -353,7 +366,7 @@ func (s *State) foldSucceeded(e Succeeded) {
 		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause}
 		return
 	}
-	r.Phase, r.Forced, r.Drifted, r.Expired, r.Stood = InPlace, false, "", false, r.Goal
+	r.Phase, r.Forced, r.Drifted, r.DriftedAt, r.Expired, r.Stood = InPlace, false, "", 0, false, r.Goal
 	r.Outputs, r.Output, r.Due = e.Outputs, e.Output, time.Time{}
 	if e.ValidUntil != nil {
 		r.Due = *e.ValidUntil

@@ -110,25 +110,26 @@ const (
 
 // Row is the history of one instance.
 type Row struct {
-	Phase    Phase
-	Goal     int               // index of the goal at the last start of an apply: whose model knows how to remove it
-	Stood    int               // index of the goal whose success stood before that start: what it used may still be used
-	Started  uint64            // event of the last start
-	Ended    uint64            // event of the last end
-	Life     Rest              // of the last start of an apply; Node is empty for a single instance
-	Boot     string            // boot id at that start
-	Rests    map[string]string // incarnations that a single instance with `on` lives by, by node; empty for one that was let go
-	Flight   *Flight           // attempt in flight; nil if none
-	Failure  *Failure          // last failure, until a success or a new goal
-	Due      time.Time         // when a success with a limited life ends; zero for never
-	Skipped  *Skip             // a person wants the goal without it; nil if not
-	Approval *Approval         // a person's word; nil for none
-	Forced   bool              // a person forces it to run
-	Drifted  string            // what a verify observed, if the effect was no longer in place
-	Expired  bool              // due for renewal
-	Cause    Cause             // of the last start
-	Begun    time.Time         // time of the last start
-	Done     time.Time         // time of the last success
+	Phase     Phase
+	Goal      int               // index of the goal at the last start of an apply: whose model knows how to remove it
+	Stood     int               // index of the goal whose success stood before that start: what it used may still be used
+	Started   uint64            // event of the last start
+	Ended     uint64            // event of the last end
+	Life      Rest              // of the last start of an apply; Node is empty for a single instance
+	Boot      string            // boot id at that start
+	Rests     map[string]string // incarnations that a single instance with `on` lives by, by node; empty for one that was let go
+	Flight    *Flight           // attempt in flight; nil if none
+	Failure   *Failure          // last failure, until a success or a new goal
+	Due       time.Time         // when a success with a limited life ends; zero for never
+	Skipped   *Skip             // a person wants the goal without it; nil if not
+	Approval  *Approval         // a person's word; nil for none
+	Forced    bool              // a person forces it to run
+	Drifted   string            // what a verify observed, if the effect was no longer in place
+	DriftedAt uint64            // event that said so; 0 if it has not drifted
+	Expired   bool              // due for renewal
+	Cause     Cause             // of the last start
+	Begun     time.Time         // time of the last start
+	Done      time.Time         // time of the last success
 
 	Step, Ref, Input, Output value.Digest
 	Inputs, Outputs          json.RawMessage // of the last start of an apply; of the last success

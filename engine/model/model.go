@@ -21,10 +21,24 @@ type Model struct {
 	Tasks    []Task                 // each after everything it refers to
 	Rollouts []Rollout
 	Outputs  []Output
+	Drift    Drift
 
 	Artifacts []Artifact   // all that its steps name, by pack and name, each once
 	Frozen    value.Digest // of the frozen set that all of it comes from, boot set included; zero for none
 }
+
+// Drift says how often what is in place is looked at, and what comes of it if a verify finds it otherwise.
+type Drift struct {
+	Every  time.Duration // between two verifies of an instance, spread over that time; 0 for never
+	AtOnce int           // verifies under way in the whole cluster; 0 for DriftAtOnce. On a node it is one
+	Waits  bool          // what has drifted waits for a person; else it is converged like any other change
+}
+
+// What a cluster file's drift means where it says nothing.
+const (
+	DriftEvery  = time.Hour
+	DriftAtOnce = 16
+)
 
 // Role is a part that nodes play.
 type Role struct {

@@ -57,7 +57,15 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 	if accept && cell.Verdict == Unchanged {
 		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Accept, Text: "its `when` is false since a fact changed; apply again to remove it"}
 	}
+	if row != nil && row.Drifted != "" && cell.Settled() { // otherwise it is to run for that
+		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Drift, Text: row.Drifted}
+	}
 	return cell
+}
+
+// driftWaits reports whether what a verify found waits for a person, and no goal was set since.
+func (p *Planner) driftWaits(row *history.Row) bool {
+	return p.model.Drift.Waits && row.DriftedAt > p.state.GoalSeq
 }
 
 // decideWanted is for an instance that the goal has.
@@ -155,7 +163,7 @@ func (p *Planner) mustReplace(t *model.Task, row *history.Row, lives bool) Cause
 // valid reports whether the last success may stand if the inputs are the same (law 5).
 func (p *Planner) valid(c *column, row *history.Row, lives bool) bool {
 	return row != nil && row.Phase == history.InPlace && row.Step == c.task.Step.Digest && lives &&
-		!row.Forced && !row.Expired && row.Drifted == ""
+		!row.Forced && !row.Expired && (row.Drifted == "" || p.driftWaits(row))
 }
 
 // because says why an instance that is not valid runs.

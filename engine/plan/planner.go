@@ -89,10 +89,14 @@ type aggregate struct {
 // counts says how many instances are not as the goal wants them, and what they wait for.
 type counts struct {
 	open, ready int
+	drifted     int // in place, drifted, and waiting for a person
 	waits       map[history.CauseKind]int
 }
 
 func (n *counts) add(c *Cell, by int) {
+	if c.Verdict == Kept && c.Cause.Kind == history.Drift {
+		n.drifted += by
+	}
 	if c.view.standing == settled || c.view.standing == absent {
 		return
 	}
@@ -401,6 +405,7 @@ type Progress struct {
 	Retrying int // of those, that wait for the time of their next attempt
 	Asking   int // of those, that wait for a person's approval
 	Wiping   int // removals that wait for nodes to be wiped
+	Drifted  int // instances in place that have drifted and wait for a person
 }
 
 // Progress counts what is not done. It costs nothing.
@@ -413,6 +418,7 @@ func (p *Planner) Progress() Progress {
 		Retrying: w[history.RetryWait] + r[history.RetryWait] + w[history.LaterWait] + r[history.LaterWait],
 		Asking:   w[history.AskedFor],
 		Wiping:   r[history.Wiping],
+		Drifted:  p.counts.drifted,
 	}
 	for _, c := range p.tasks {
 		n.Total += len(c.cells)

@@ -22,13 +22,14 @@ type Report struct {
 	Error      string          // empty if it went well
 	ValidUntil time.Time       // zero for never
 	Excused    bool            // nobody's failure: it was aborted, or lost with its node
+	Refused    bool            // whoever should have begun it would not, or could not: it says nothing of the effect
 	Later      *step.Later     // it came to no end yet; nil if it did. Error says the same
 }
 
 // Conclude turns the report of an attempt into the event that ends it. The second result is false for a report of an
 // attempt that is no longer in flight: it has been answered before, or given up.
 func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.Event, bool) {
-	if e, ok := m.concludeWatch(t, r); ok {
+	if e, ok := m.concludeWatch(now, t, r); ok {
 		return e, true
 	}
 	row := m.state.Row(t)
@@ -36,6 +37,17 @@ func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.E
 		return nil, false
 	}
 	return m.conclude(now, t, r), true
+}
+
+// Awaits gives the node whose agent is to report an attempt, or a verify, that is under way.
+func (m *Machine) Awaits(t history.Target, id uint64) (agent string, ok bool) {
+	if asked, watching := m.watching[t]; watching && asked.id == id {
+		return asked.agent, true
+	}
+	if row := m.state.Row(t); row != nil && row.Flight != nil && row.Started == id {
+		return row.Flight.Agent, true
+	}
+	return "", false
 }
 
 func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Event {

@@ -22,6 +22,7 @@ type Machine struct {
 	timers   timers
 	watches  timers                     // ends of watches, by rollout and node
 	watching map[history.Target]watched // verifies under way
+	looks    looks
 	rollouts []*group
 	groups   map[string]*group                  // by task
 	flights  map[string]map[history.Target]bool // attempts in flight, by the node that performs them; "" for services
@@ -62,7 +63,7 @@ type Outcome struct {
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
 		state: state, library: library, groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{},
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: newLooks(),
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
@@ -83,6 +84,7 @@ func (m *Machine) replan() {
 		m.plan = plan.New(m.state, m.model)
 		m.queue = nil
 	}
+	m.looks.wheel = nil
 	waiting := m.queue
 	m.queue = nil
 	for _, g := range m.rollouts {
@@ -221,12 +223,10 @@ func (m *Machine) advance(now time.Time) Outcome {
 	}
 	m.tend(now)
 	m.rest(now)
-	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: m.timers.next()}
-	if again := m.asks.next(); !again.IsZero() && m.state.Outcome != history.OutcomeCancelled && (out.Wake.IsZero() || again.Before(out.Wake)) {
-		out.Wake = again
-	}
-	if next := m.watches.next(); !next.IsZero() && m.state.Outcome != history.OutcomeCancelled && (out.Wake.IsZero() || next.Before(out.Wake)) {
-		out.Wake = next
+	m.inspect(now)
+	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: sooner(m.timers.next(), m.nextLook(now))}
+	if m.state.Outcome != history.OutcomeCancelled {
+		out.Wake = sooner(sooner(out.Wake, m.asks.next()), m.watches.next())
 	}
 	m.events, m.effects = nil, nil
 	return out
@@ -241,6 +241,9 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		before = m.flight(t)
 	}
 	node := m.endedBy(e)
+	if _, starts := e.(history.Started); starts {
+		m.lookAway(now, t)
+	}
 	m.state.Fold(m.state.Seq+1, now, e)
 	m.events = append(m.events, e)
 	if aimed {

@@ -18,9 +18,10 @@ const (
 // watched is a verify that a node was asked for at the end of its watch time.
 type watched struct {
 	id      uint64 // event that began the watch: with the instance, the request's identity
-	rollout string
+	rollout string // whose watch it belongs to; empty for a verify that looks for drift
 	agent   string
 	until   time.Time // when it is given up
+	row     uint64    // of one that looks for drift: the start whose effect it looks at
 }
 
 // settles begins the watch of a node whose whole group has just come to be in place: its place is given back once that
@@ -52,6 +53,9 @@ func (m *Machine) verify(now time.Time, g *group, node string, w history.Watch) 
 		all = false
 		switch asked, ok := m.watching[t]; {
 		case ok && asked.id == w.Seq: // it will answer, or be given up
+		case ok && asked.drift():
+			m.lookAway(now, t)
+			m.look(now, g, t, w.Seq)
 		case !m.state.Node(node).Online:
 			m.watches.add(now.Add(watchAgain), history.Target{Task: g.Name, Node: node})
 		default:
@@ -136,14 +140,17 @@ func (m *Machine) look(now time.Time, g *group, t history.Target, id uint64) {
 }
 
 // concludeWatch turns the report of a verify into an event. An aborted one says nothing: it is asked for again.
-func (m *Machine) concludeWatch(t history.Target, r Report) (history.Event, bool) {
+func (m *Machine) concludeWatch(now time.Time, t history.Target, r Report) (history.Event, bool) {
 	asked, ok := m.watching[t]
 	if !ok || asked.id != r.ID {
 		return nil, false
 	}
+	if asked.drift() {
+		return m.concludeLook(now, t, r)
+	}
 	delete(m.watching, t)
 	if r.Excused {
-		m.watches.add(m.plan.Now().Add(watchAgain), history.Target{Task: asked.rollout, Node: t.Node})
+		m.watches.add(now.Add(watchAgain), history.Target{Task: asked.rollout, Node: t.Node})
 		return nil, false
 	}
 	return history.Watched{Target: t, Rollout: asked.rollout, OK: r.Error == "", Observed: r.Error}, true

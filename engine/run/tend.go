@@ -141,7 +141,9 @@ func (m *Machine) rest(now time.Time) {
 			detail += fmt.Sprintf("; %d waiting for approval", p.Asking)
 		}
 	case goal.Destroy:
-		outcome, detail = history.OutcomeDestroyed, ""
+		outcome = history.OutcomeDestroyed
+	case p.Drifted > 0:
+		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d of %d instances have drifted and wait for a person", p.Drifted, p.Total)
 	}
 	if outcome != m.state.Outcome || detail != m.state.Detail {
 		m.take(now, history.Rested{Outcome: outcome, Detail: detail})

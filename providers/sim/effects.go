@@ -95,7 +95,13 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		w.send(n, request{e.Target, e.ID})
 		return
 	}
+	if !n.yield(e) {
+		n.spool[request{e.Target, e.ID}] = run.Report{ID: e.ID, Error: "cancelled", Excused: true}
+		w.send(n, request{e.Target, e.ID})
+		return
+	}
 	n.running[request{e.Target, e.ID}] = true
+	n.actions[request{e.Target, e.ID}] = e.Action
 	w.after(w.duration(), func() {
 		if !n.On || n.Boot != e.Boot || !n.running[request{e.Target, e.ID}] {
 			return
@@ -109,6 +115,22 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		}
 		w.send(n, request{e.Target, e.ID})
 	})
+}
+
+// yield sees to it that nothing looks at an instance while something is done to it, as agents do: verifies under way end,
+// and one that comes meanwhile does not start.
+func (n *Node) yield(e run.Dispatch) bool {
+	for r := range n.running {
+		switch {
+		case r.Target != e.Target:
+		case e.Action == step.Verify:
+			return false
+		case n.actions[r] == step.Verify:
+			delete(n.running, r)
+			n.spool[r] = run.Report{ID: r.id, Error: "cancelled", Excused: true}
+		}
+	}
+	return true
 }
 
 // grace is how long before the engine gives an attempt up its agent has done so.

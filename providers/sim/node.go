@@ -10,6 +10,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/run"
+	"joist/engine/step"
 )
 
 // request is what an agent knows an order by.
@@ -36,8 +37,9 @@ type Node struct {
 	Effects map[history.Target]json.RawMessage // of node-scope steps, on its root: gone with the boot
 	spool   map[request]run.Report             // results not acknowledged yet, or kept to answer from
 	running map[request]bool
-	waiting []func() // orders that could not be delivered yet
-	nth     int      // in the order of coming
+	actions map[request]step.Action // of what was ever begun in this boot
+	waiting []func()                // orders that could not be delivered yet
+	nth     int                     // in the order of coming
 	boots   int
 	lives   int
 	disk    bool
@@ -76,6 +78,7 @@ func (w *World) PowerOn(name string) {
 		w.rebirth(n)
 	}
 	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[request]run.Report{}, map[request]bool{}
+	n.actions = map[request]step.Action{}
 	n.waiting = nil
 	boot := n.Boot
 	w.after(w.delay(5*time.Second, 40*time.Second), func() {
@@ -106,6 +109,16 @@ func (w *World) PowerOff(name string) {
 func (w *World) Kill(name string) {
 	w.nodes[name].Dead = true
 	w.PowerOff(name)
+}
+
+// Lose takes an effect of a node step away behind the engine's back, and reports whether it was there.
+func (w *World) Lose(t history.Target) bool {
+	n := w.nodes[t.Node]
+	if n == nil || !n.On || n.Effects[t] == nil {
+		return false
+	}
+	delete(n.Effects, t)
+	return true
 }
 
 // Cut separates a machine from the engine; it works on.

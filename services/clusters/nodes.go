@@ -38,10 +38,10 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 	}
 	t := history.Target{Task: i.Task, Node: i.Node}
 	now, given := false, false
-	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
-		if row := s.Row(t); row != nil && row.Flight != nil && row.Started == r.ID {
-			now, given = true, row.Flight.Agent == node
-		}
+	if err := loop.Inspect(ctx, func(m *run.Machine) {
+		var agent string
+		agent, now = m.Awaits(t, r.ID)
+		given = agent == node
 	}); err != nil {
 		return false, err
 	}
@@ -50,6 +50,9 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 			return false, nil
 		}
 		return true, loop.Report(ctx, t, r)
+	}
+	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it: the agent may forget it
+		return t.Node == node, nil
 	}
 	return c.gave(ctx, i, node, r)
 }
@@ -76,6 +79,10 @@ func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said 
 		case err != nil:
 			return err
 		case r.Seq == said.ID:
+			if s, watch := e.(history.Settling); watch { // of a verify at the end of a watch
+				given = s.Node == i.Node && s.Node == node
+				return found
+			}
 			var ok bool
 			started, ok = e.(history.Started)
 			given = ok && started.Target == target && started.Agent == node
