@@ -190,7 +190,9 @@ func (w *world) finish(t history.Target, id uint64, action step.Action) {
 	}
 	if e, ok := w.m.Conclude(w.now, t, r); ok {
 		w.do(e)
+		return
 	}
+	w.do() // as the loop does, whatever came of it
 }
 
 func name(t history.Target) string {

@@ -69,7 +69,7 @@ func (l *ledger) budget(e history.Event) error {
 		}
 		delete(b.watching[e.Rollout], e.Node)
 		l.fails[e.Rollout]++
-		l.row(e.Target).drifted = true
+		l.row(e.Target).drifted, l.row(e.Target).driftedAt = true, l.seq
 	case history.PlaceReturned:
 		delete(b.watching[e.Rollout], e.Node)
 		return l.watchedLongEnough(e)

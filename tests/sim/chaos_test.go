@@ -75,7 +75,9 @@ type lab struct {
 	steps   int
 	fault   fault
 	skewed  map[value.Digest]*model.Model
-	checks  int // plans compared with one from scratch: every so many advances; 0 for never
+	drift   model.Drift // of every goal
+	side    *rand.Rand  // what drift follows from, so that it changes nothing else
+	checks  int         // plans compared with one from scratch: every so many advances; 0 for never
 }
 
 func (l *lab) Model(g history.Goal) *model.Model {
@@ -166,8 +168,13 @@ func (l *lab) commit(out run.Outcome) {
 		l.write(e, out.Now)
 	}
 	for _, e := range out.Effects {
-		if k, ok := e.(run.Keep); ok {
-			l.blobs[k.Digest] = k.Data
+		switch e := e.(type) {
+		case run.Keep:
+			l.blobs[e.Digest] = e.Data
+		case run.Dispatch:
+			if run.IsLook(e.ID) {
+				l.fail(l.ledger.mayLook(e))
+			}
 		}
 	}
 	if len(out.Events) > 0 && (l.crashes == 0 && l.crashAt == l.writes || l.crash > 0 && l.rng.Float64() < l.crash) {
@@ -192,6 +199,9 @@ func (l *lab) write(e history.Event, now time.Time) {
 	again, err := history.Decode(r)
 	l.fail(err)
 	l.logf("#%d %s", len(l.journal), describe(e))
+	if d, ok := again.(history.Drifted); ok {
+		l.fail(l.found(d))
+	}
 	l.ledger.now = now
 	l.fail(l.ledger.take(again))
 }
@@ -359,6 +369,8 @@ func (l *lab) hear(n sim.Notice) {
 	}
 	if e, ok := l.machine.Conclude(l.world.Now(), n.Target, n.Report); ok {
 		l.advance(e)
+	} else if run.IsLook(n.Report.ID) { // there is room for another
+		l.advance()
 	}
 }
 
@@ -485,6 +497,7 @@ func (l *lab) begin(nodes int) {
 		l.world.Add(fmt.Sprintf("n%d", i+1))
 	}
 	l.sketch = l.gen.sketch()
+	l.sketch.drift = l.drift
 	l.reshuffle()
 	l.goal(true)
 }
@@ -499,6 +512,7 @@ func (l *lab) chaos(acts int, faults sim.Faults) {
 		n := l.rng.IntN(40)
 		l.pump(n, func() bool { return false })
 		l.act()
+		l.lose()
 	}
 }
 
@@ -529,6 +543,7 @@ func (l *lab) calm() {
 		}
 	}
 	l.goal(true)
+	l.turn()
 	l.settle()
 }
 
@@ -595,6 +610,9 @@ func (l *lab) open() string {
 // real compares what the engine believes with what is there.
 func (l *lab) real() error {
 	for _, r := range l.world.Runs {
+		if run.IsLook(r.ID) && r.Action != string(step.Apply) && r.Action != string(step.Remove) {
+			continue // which no journal knows
+		}
 		if int(r.ID) > len(l.journal) {
 			return fmt.Errorf("law 4: %s ran without being in the journal", r)
 		}
@@ -653,6 +671,10 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	if seed%2 == 0 {
 		l.crash = 0.02
 	}
+	if seed%3 == 1 {
+		sh.drift = true
+	}
+	l.drifting(sh)
 	l.begin(2 + int(seed%4))
 	faults := sim.Faults{}
 	if rough {

@@ -64,6 +64,7 @@ type lrow struct {
 	expired, forced, drifted bool
 	until                    *time.Time
 	broke                    bool // its apply failed for good
+	driftedAt                uint64
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
@@ -200,7 +201,12 @@ func (l *ledger) take(e history.Event) error {
 	case history.Approved:
 		l.given[e.Target] = e
 	case history.Drifted:
-		l.row(e.Target).drifted = true
+		return l.takeDrifted(e)
+	case history.Mended:
+		if r := l.row(e.Target); !r.drifted {
+			return fmt.Errorf("drift: %s is said to be mended, which had not drifted", e.Target)
+		}
+		l.row(e.Target).drifted = false
 	case history.Expired:
 		l.row(e.Target).expired = true
 		delete(l.given, e.Target)
@@ -399,6 +405,9 @@ func (l *ledger) open() string {
 		if exists, known := l.exists(t); !l.leftOut(t) && (!known || exists && !l.current(t)) {
 			return t.String() + " is not in place"
 		}
+		if r := l.rows[t]; r != nil && r.drifted {
+			return t.String() + " has drifted"
+		}
 	}
 	for _, t := range l.targets() {
 		if !l.wanted(t) && l.rows[t].there {
@@ -520,7 +529,7 @@ func (l *ledger) computeCurrent(t target) bool {
 	if task.Step.Once {
 		return true
 	}
-	if r.expired || r.drifted || r.start.Step != task.Step.Digest || l.waitsFor(task, t, false) != "" {
+	if r.expired || r.drifted && !l.driftWaits(r) || r.start.Step != task.Step.Digest || l.waitsFor(task, t, false) != "" {
 		return false
 	}
 	inputs, known := l.inputs(task, t.Node)

@@ -64,6 +64,7 @@ type shape struct {
 	valid    bool    // successes that expire
 	approve  float64 // probability that a task is a person's approval
 	tolerate float64 // probability that a role tolerates failures
+	drift    bool    // effects vanish, and verifies look for that
 }
 
 // generator makes random models, and random changes of them.
@@ -79,6 +80,7 @@ type sketch struct {
 	inputs   map[string]string
 	rollouts []model.Rollout
 	tolerate map[string]model.Count // by role
+	drift    model.Drift
 }
 
 type draft struct {
@@ -310,7 +312,7 @@ func (d *draft) edges() []upEdge {
 
 // change gives a sketch that differs in one thing.
 func (g *generator) change(s *sketch) *sketch {
-	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate}
+	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate, drift: s.drift}
 	switch g.rng.IntN(6) {
 	case 0, 1:
 		n.inputs[pick(g.rng, []string{"x", "y"})] = fmt.Sprint(g.rng.IntN(3))
@@ -349,7 +351,7 @@ func (s *sketch) drop(name string) {
 
 // build makes the model of a sketch.
 func (s *sketch) build() *model.Model {
-	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts}
+	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts, Drift: s.drift}
 	for name, text := range s.inputs {
 		m.Inputs[name] = value.Text(text)
 	}
@@ -452,6 +454,9 @@ func (s *sketch) String() string {
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)
+	}
+	if s.drift.Every > 0 {
+		fmt.Fprintf(&b, "  drift %+v\n", s.drift)
 	}
 	return b.String()
 }

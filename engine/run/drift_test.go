@@ -1,0 +1,298 @@
+package run
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/step"
+)
+
+// drifting is two tasks with a verify each, looked at every ten minutes; readers read the first.
+func drifting(waits bool) *model.Model {
+	m := mod("a each=m: input.x", "b each=m:", "readers each=m: task.a")
+	for i := range 2 {
+		m.Tasks[i].Step.Verify = &model.Action{Script: &model.Script{}, Timeout: 10 * time.Second, Attempts: 1}
+	}
+	m.Drift = model.Drift{Every: 10 * time.Minute, Waits: waits}
+	return m
+}
+
+// gone answers that the verify of an instance fails, until that is applied again.
+func (w *world) gone(instance string) {
+	bad := true
+	w.answer = func(what string) (string, string) {
+		switch {
+		case what == instance:
+			bad = false
+		case bad && what == "verify "+instance:
+			return "", "the step's script ended with exit code 1\nlooking\nit is not running"
+		}
+		return "", ""
+	}
+}
+
+func (w *world) ran(what string) int {
+	n := 0
+	for _, line := range w.log {
+		if line == what {
+			n++
+		}
+	}
+	return n
+}
+
+// TestDue: verifies of one instance come exactly so often, whenever somebody looks; those of many are spread over the time.
+func TestDue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		every := time.Duration(rapid.Int64Range(int64(10*time.Second), int64(48*time.Hour)).Draw(t, "every"))
+		after := time.Unix(rapid.Int64Range(0, 4_000_000_000).Draw(t, "after"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanos"))
+		of := history.Target{Task: rapid.StringMatching("[a-z]{1,8}").Draw(t, "task"), Node: rapid.StringMatching("n[0-9]{1,4}").Draw(t, "node")}
+		at := Due(of, every, after)
+		if !at.After(after) || at.After(after.Add(every)) {
+			t.Fatalf("due %v after %v, every %v", at.Sub(after), after, every)
+		}
+		if again := Due(of, every, at); !again.Equal(at.Add(every)) {
+			t.Fatalf("due %v, then %v after that", at, again.Sub(at))
+		}
+		if between := Due(of, every, at.Add(-1)); !between.Equal(at) {
+			t.Fatalf("due %v, and just before that %v", at, between)
+		}
+	})
+	var tenths [10]int
+	for i := range 10_000 {
+		tenths[int(10*offset(history.Target{Task: "member", Node: fmt.Sprintf("n%d", i)}, time.Hour)/time.Hour)]++
+	}
+	for i, n := range tenths {
+		if n < 800 || n > 1200 {
+			t.Errorf("%d of 10,000 instances are verified in tenth %d of the hour", n, i)
+		}
+	}
+}
+
+// TestDrift: every instance is verified once in each turn. What a verify finds gone, twice, is drift: it is applied again, and
+// nothing else is.
+func TestDrift(t *testing.T) {
+	w := newWorld(t)
+	w.goal(drifting(false), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.outcome("converged")
+	w.log = nil
+	seq := w.m.State().Seq
+	w.pass(time.Hour)
+	for _, what := range []string{"verify a[n1]", "verify a[n2]", "verify b[n1]", "verify b[n2]"} {
+		if n := w.ran(what); n != 6 {
+			t.Errorf("%s ran %d times in an hour", what, n)
+		}
+	}
+	if got := w.m.State().Seq; got != seq {
+		t.Errorf("verifies that found nothing made %d events", got-seq)
+	}
+	w.log = nil
+	w.gone("a[n1]")
+	w.pass(11 * time.Minute)
+	w.log = slices.DeleteFunc(w.log, func(line string) bool {
+		return strings.HasPrefix(line, "verify") && line != "verify a[n1]"
+	})
+	if len(w.log) < 3 || !slices.Equal(w.log[:3], []string{"verify a[n1]", "verify a[n1]", "a[n1]"}) || slices.Contains(w.log, "readers[n1]") {
+		t.Errorf("ran %v", w.log)
+	}
+	w.outcome("converged")
+	row := w.m.State().Row(history.Target{Task: "a", Node: "n1"})
+	if row.Cause.Kind != history.Drift || row.Cause.Text != "the step's script ended with exit code 1: it is not running" || row.Drifted != "" {
+		t.Errorf("a[n1] ran because of %+v, drifted is %q", row.Cause, row.Drifted)
+	}
+}
+
+// TestDriftWaits: where drift waits for a person it is said, and stays until somebody sets the goal again or forces it, or the
+// next verify finds it mended.
+func TestDriftWaits(t *testing.T) {
+	at := history.Target{Task: "a", Node: "n1"}
+	found := func(t *testing.T) *world {
+		w := newWorld(t)
+		w.goal(drifting(true), "n1", "n2")
+		w.up("a", "n1", "n2")
+		w.gone("a[n1]")
+		w.pass(11 * time.Minute)
+		w.outcome("stopped")
+		if n := w.ran("a[n1]"); n != 1 {
+			t.Fatalf("a[n1] ran %d times without a person", n)
+		}
+		if cell := w.m.Plan().Cell(at); cell.Verdict != plan.Kept || cell.Cause.Kind != history.Drift {
+			t.Fatalf("a[n1] is %s because of %+v", cell.Verdict, cell.Cause)
+		}
+		seq := w.m.State().Seq
+		w.pass(30 * time.Minute)
+		if got := w.m.State().Seq; got != seq {
+			t.Errorf("finding it again made %d events", got-seq)
+		}
+		w.log = nil
+		return w
+	}
+	w := found(t)
+	w.do(history.Forced{Target: at, By: "ada"})
+	w.expect("a[n1]")
+	w.outcome("converged")
+
+	w = found(t)
+	g := *w.m.State().Goal()
+	g.Changed = false
+	w.do(g)
+	w.expect("a[n1]")
+	w.outcome("converged")
+
+	w = found(t)
+	w.answer = nil // somebody mended it by hand
+	w.pass(11 * time.Minute)
+	w.outcome("converged")
+	if n := w.ran("a[n1]"); n != 0 {
+		t.Errorf("a[n1] ran %d times", n)
+	}
+}
+
+// TestDriftOnce: what is only being restarted when it is looked at has not drifted.
+func TestDriftOnce(t *testing.T) {
+	w := newWorld(t)
+	w.goal(drifting(false), "n1")
+	w.up("a", "n1")
+	first := true
+	w.answer = func(what string) (string, string) {
+		if what == "verify a[n1]" && first {
+			first = false
+			return "", "starting"
+		}
+		return "", ""
+	}
+	seq := w.m.State().Seq
+	w.pass(11 * time.Minute)
+	if got := w.m.State().Seq; got != seq || first {
+		t.Errorf("a second look that found nothing: %d events; looked: %v", got-seq, !first)
+	}
+}
+
+// TestVerifyKeepsAway: a verify does not start beside an attempt, is given up for one, and nodes that leave, are silent or not
+// trusted are left out.
+func TestVerifyKeepsAway(t *testing.T) {
+	w := newWorld(t)
+	w.goal(drifting(false), "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.hold, w.log = true, nil
+	id, err := w.m.Inquire(w.now, "ada", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.do()
+	if len(w.pending) != 3 {
+		t.Fatalf("%d verifies under way on three nodes: one each", len(w.pending))
+	}
+	of := w.pending[0].(Dispatch)
+	if of.Action != step.Verify || !IsLook(of.ID) {
+		t.Fatalf("%+v", of)
+	}
+	w.pending = nil
+	w.do(history.Forced{Target: of.Target, By: "ada"})
+	var what []string
+	for _, e := range w.pending {
+		switch e := e.(type) {
+		case Abort:
+			what = append(what, fmt.Sprintf("abort %v", e.ID == of.ID))
+		case Dispatch:
+			what = append(what, string(e.Action)+" "+name(e.Target))
+		}
+	}
+	if want := []string{"abort true", "apply a[n1]", "verify b[n1]"}; !slices.Equal(what, want) {
+		t.Errorf("got %v, want %v", what, want)
+	}
+	if e, ok := w.m.Conclude(w.now, of.Target, Report{ID: of.ID, Error: "gone"}); ok {
+		t.Errorf("the report of a verify that was given up became %T", e)
+	}
+	w.do(history.NodeSeen{Node: "n2", Online: false})
+	w.do(history.NodeSeen{Node: "n3", Incarnation: "n3a", Boot: "n3a", Level: "", Online: true})
+	again, err := w.m.Inquire(w.now, "ada", []history.Target{of.Target, {Task: "a", Node: "n2"}, {Task: "readers", Node: "n2"}, {Task: "zz", Node: "n1"}, {Task: "b", Node: "n3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := w.m.Inquiry(again, 0, 100)
+	if err != nil || len(q.Ended) != 4 || q.Open[LookWaiting] != 1 {
+		t.Fatalf("%+v %v", q, err)
+	}
+	for i, want := range []string{"it is not in place", "its node does not answer", "its step has no verify on its node", "the goal has no such instance on a node"} {
+		if q.Ended[i].Observed != want {
+			t.Errorf("%s is left out because %q, want %q", q.Ended[i].Target, q.Ended[i].Observed, want)
+		}
+	}
+	w.now = w.now.Add(time.Hour) // nobody answers
+	w.do()
+	for range 10 {
+		w.now = w.now.Add(time.Hour)
+		w.do()
+	}
+	q, _ = w.m.Inquiry(id, 0, 100)
+	if len(q.Open) != 0 || q.Asked != 6 || len(q.Ended) != 6 {
+		t.Errorf("the first inquiry: %+v", q)
+	}
+	if _, err := w.m.Inquiry(77, 0, 1); err == nil {
+		t.Error("an inquiry that nobody made is known")
+	}
+}
+
+// TestDriftBudget: in the cluster no more are verified at once than there may be.
+func TestDriftBudget(t *testing.T) {
+	w := newWorld(t)
+	m := drifting(false)
+	m.Drift.AtOnce = 2
+	w.goal(m, "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.hold = true
+	if _, err := w.m.Inquire(w.now, "ada", nil); err != nil {
+		t.Fatal(err)
+	}
+	for answered := 0; ; answered++ {
+		w.do()
+		if len(w.pending) == 0 {
+			if answered != 6 {
+				t.Errorf("%d verifies", answered)
+			}
+			return
+		}
+		if len(w.pending) > 2 {
+			t.Fatalf("%d verifies at once", len(w.pending))
+		}
+		e := w.pending[0].(Dispatch)
+		w.pending = w.pending[1:]
+		if _, ok := w.m.Conclude(w.now, e.Target, Report{ID: e.ID}); ok {
+			t.Error("a verify that found nothing is an event")
+		}
+	}
+}
+
+// TestDriftBreaker: converging on drift takes places of a rollout, and its failures open the breaker.
+func TestDriftBreaker(t *testing.T) {
+	w := newWorld(t)
+	m := drifting(false)
+	m.Rollouts = []model.Rollout{{Name: "r", Tasks: []string{"a"}, Roles: []string{"m"}}}
+	w.goal(m, "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.outcome("converged")
+	broken := false
+	w.answer = func(what string) (string, string) {
+		if strings.HasPrefix(what, "verify a") || broken && strings.HasPrefix(what, "a[") {
+			return "", "gone"
+		}
+		return "", ""
+	}
+	broken, w.log = true, nil
+	w.pass(25 * time.Minute)
+	n := w.ran("a[n1]") + w.ran("a[n2]") + w.ran("a[n3]")
+	if b := w.m.State().Budgets["r"]; n != 1 || b.Failures != 1 || len(b.Places) != 1 {
+		t.Errorf("%d applies for drift with one place and a breaker of one; %+v", n, b)
+	}
+	w.outcome("stopped")
+}
