@@ -65,15 +65,20 @@ func Items(p *plan.Planner) []Item {
 	return append(items, removals(p)...)
 }
 
-// OpenItems lists the instances that are neither in place nor absent, and the removals. It costs what it lists.
+// OpenItems lists the instances that are neither in place nor absent or have drifted, and the removals. It costs what it lists.
 func OpenItems(p *plan.Planner) []Item {
 	var items []Item
 	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
-		if cell.Open() || cell.Verdict == plan.Skipped {
+		if cell.Open() || cell.Verdict == plan.Skipped || Drifted(cell) {
 			items = append(items, itemOf(p, t, task, cell))
 		}
 	})
 	return append(items, removals(p)...)
+}
+
+// Drifted reports whether an instance in place was found otherwise, and waits for a person.
+func Drifted(cell *plan.Cell) bool {
+	return cell.Verdict == plan.Kept && cell.Cause.Kind == history.Drift
 }
 
 func removals(p *plan.Planner) []Item {

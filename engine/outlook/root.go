@@ -82,7 +82,7 @@ func (r *Roots) find(t history.Target) Root {
 		return Root{By: ByTransition, Of: t}
 	case cell.Verdict == plan.Blocked:
 		return r.failed(t, cell.Cause)
-	case cell.Verdict == plan.Kept && cell.Cause.Kind == history.Accept:
+	case cell.Verdict == plan.Kept && cell.Cause.Kind == history.Accept || Drifted(cell):
 		return Root{By: ByApproval, Of: t, Cause: cell.Cause}
 	}
 	return r.follow(t, cell.Wait)

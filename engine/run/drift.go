@@ -363,7 +363,10 @@ func cut(text string, most int) string {
 // lookAway gives up the verify of an instance that something is about to be done to.
 func (m *Machine) lookAway(now time.Time, t history.Target) {
 	asked, ok := m.watching[t]
-	if !ok {
+	if doubted := m.looks.doubts[t]; !ok {
+		if delete(m.looks.doubts, t); doubted && !m.looks.queued[t] { // what was seen of it is of another effect
+			m.looks.ended(t, Look{State: LookLeftOut, Observed: "it was changed meanwhile", At: now})
+		}
 		return
 	}
 	m.effects = append(m.effects, Abort{Target: t, ID: asked.id, Agent: asked.agent})

@@ -177,6 +177,34 @@ func TestDriftOnce(t *testing.T) {
 	}
 }
 
+// TestDriftForgets: what a first look saw says nothing of what was applied since.
+func TestDriftForgets(t *testing.T) {
+	w := newWorld(t)
+	at := history.Target{Task: "a", Node: "n1"}
+	w.goal(drifting(false), "n1")
+	w.up("a", "n1")
+	w.answer = func(what string) (string, string) {
+		if what == "verify a[n1]" {
+			return "", "gone"
+		}
+		return "", ""
+	}
+	id, err := w.m.Inquire(w.now, "ada", []history.Target{at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.do()
+	w.do(history.Forced{Target: at, By: "ada"})
+	seq := w.m.State().Seq
+	w.pass(20 * time.Second)
+	if got := w.m.State().Seq; got != seq {
+		t.Errorf("%d events of what was seen before it was applied again", got-seq)
+	}
+	if q, err := w.m.Inquiry(id, 0, 10); err != nil || len(q.Ended) != 1 || q.Ended[0].State != LookLeftOut {
+		t.Errorf("the inquiry: %+v %v", q, err)
+	}
+}
+
 // TestVerifyKeepsAway: a verify does not start beside an attempt, is given up for one, and nodes that leave, are silent or not
 // trusted are left out.
 func TestVerifyKeepsAway(t *testing.T) {

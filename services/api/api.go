@@ -37,6 +37,10 @@ type Instances interface {
 	// Replay runs the core again over a cluster's journal and compares.
 	Replay(ctx context.Context, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	Instance(ctx context.Context, cluster, instance string) (*v1.Instance, error)
+	// Verify has instances verified as soon as the budget for that lets them.
+	Verify(ctx context.Context, cluster string, v v1.Verify) (*v1.Verification, error)
+	// Verified says how far that is, without the first skip of what has ended.
+	Verified(ctx context.Context, cluster string, id uint64, skip int) (*v1.Verification, error)
 }
 
 // Changes takes a person's word about clusters, and what cannot be taken back about machines. Each method returns once what it did is durable.

@@ -91,6 +91,12 @@ func (f fakeClusters) Why(_ context.Context, name, instance string) (*v1.Why, er
 func (f fakeClusters) Instance(_ context.Context, name, instance string) (*v1.Instance, error) {
 	return &v1.Instance{Item: v1.Item{Instance: instance}}, f.only(name)
 }
+func (f fakeClusters) Verify(_ context.Context, name string, v v1.Verify) (*v1.Verification, error) {
+	return &v1.Verification{ID: 7, Cluster: name, By: v.By, Asked: len(v.Instances)}, f.only(name)
+}
+func (f fakeClusters) Verified(_ context.Context, name string, id uint64, skip int) (*v1.Verification, error) {
+	return &v1.Verification{ID: id, Cluster: name, Asked: skip}, f.only(name)
+}
 func (f fakeClusters) Apply(_ context.Context, a v1.Apply) (*v1.Accepted, error) {
 	f.applied = a
 	return &v1.Accepted{Cluster: "demo"}, nil
@@ -279,6 +285,8 @@ func TestRoutes(t *testing.T) {
 		{"GET /v1/clusters/{cluster}/replay", "/v1/clusters/demo/replay?run=3&at=7", "", 200, `"last":7,"runs":null,"events":3`},
 		{"GET /v1/clusters/{cluster}/instances/{instance}", "/v1/clusters/demo/instances/member%5Bn1%5D", "", 200, `"member[n1]"`},
 		{"POST /v1/clusters/{cluster}/actions", "/v1/clusters/demo/actions", `{"action":"force","instance":"a[n1]"}`, 202, `"demo"`},
+		{"POST /v1/clusters/{cluster}/verify", "/v1/clusters/demo/verify", `{"instances":["member[n1]","demo/front"]}`, 202, `"asked":2`},
+		{"GET /v1/clusters/{cluster}/verify", "/v1/clusters/demo/verify?id=9&skip=3", ``, 200, `"asked":3`},
 		{"POST /v1/clusters/{cluster}/certificate", "/v1/clusters/demo/certificate", `{"csr":"x","ttl":"1h"}`, 201, `"leaf"`},
 		{"GET /v1/events", "/v1/events?journal=site", "", 200, `"next":"site:1"`},
 		{"GET /v1/machines", "/v1/machines", "", 200, `"n1"`},
@@ -341,6 +349,9 @@ func TestBadInput(t *testing.T) {
 		{"POST", "/v1/clusters/demo/actions", `{"action":"dance"}`, 400, v1.Malformed},
 		{"POST", "/v1/clusters/demo/actions", `{"action":"close-breaker"}`, 400, v1.Malformed},
 		{"POST", "/v1/clusters/demo/actions", `{"action":"force","instance":"../../x"}`, 400, v1.Malformed},
+		{"POST", "/v1/clusters/demo/verify", `{"instances":["no such[form"]}`, 400, v1.Malformed},
+		{"GET", "/v1/clusters/demo/verify?id=x", ``, 400, v1.Malformed},
+		{"GET", "/v1/clusters/demo/verify?id=1&skip=-1", ``, 400, v1.Malformed},
 		{"POST", "/v1/clusters/demo/certificate", `{"csr":"x","ttl":"-1h"}`, 400, v1.Malformed},
 		{"PUT", "/v1/clusters", `{}`, 405, v1.Method},
 		{"PATCH", "/v1/clusters/demo", `{}`, 405, v1.Method},

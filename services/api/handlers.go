@@ -162,6 +162,51 @@ func (s *Server) instance(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// mostVerified bounds the instances of one request.
+const mostVerified = 1000
+
+func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
+	name, err := variable(r, "cluster")
+	if err != nil {
+		return err
+	}
+	var v v1.Verify
+	if err := read(w, r, maxSmall, &v); err != nil {
+		return err
+	}
+	if len(v.Instances) > mostVerified {
+		return Fail(v1.Malformed, fmt.Errorf("it names %d instances", len(v.Instances)), fmt.Sprintf("name at most %d, or none for all", mostVerified))
+	}
+	for i, text := range v.Instances {
+		if v.Instances[i], err = checkInstance(name, text); err != nil {
+			return err
+		}
+	}
+	v.By = by(r, v.By)
+	out, err := s.cfg.Instances.Verify(r.Context(), name, v)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusAccepted, out)
+}
+
+func (s *Server) verified(w http.ResponseWriter, r *http.Request) error {
+	return one(w, r, "cluster", func(name string) (any, error) {
+		q := r.URL.Query()
+		id, err := strconv.ParseUint(q.Get("id"), 10, 64)
+		if err != nil {
+			return nil, Fail(v1.Malformed, fmt.Errorf("%.40q is not the id of a verification", q.Get("id")), "send the one that POST answered with")
+		}
+		skip := 0
+		if text := q.Get("skip"); text != "" {
+			if skip, err = strconv.Atoi(text); err != nil || skip < 0 {
+				return nil, Fail(v1.Malformed, fmt.Errorf("%.40q is not a number to skip", text), "")
+			}
+		}
+		return s.cfg.Instances.Verified(r.Context(), name, id, skip)
+	})
+}
+
 func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 	name, err := variable(r, "cluster")
 	if err != nil {

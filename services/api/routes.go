@@ -43,6 +43,8 @@ func (s *Server) routes() []route {
 		r("GET", "/v1/clusters/{cluster}/replay", "run the core again over the journal and compare (?run=event&at=event)", s.replay),
 		r("GET", "/v1/clusters/{cluster}/instances/{instance}", "one instance and the log of its last attempt", s.instance),
 		r("POST", "/v1/clusters/{cluster}/actions", "retry, cancel, close-breaker, force, skip, approve, aside, return or wipe", s.act),
+		r("POST", "/v1/clusters/{cluster}/verify", "look whether what is in place still is", s.verify),
+		r("GET", "/v1/clusters/{cluster}/verify", "how far that is (?id=&skip=)", s.verified),
 		r("POST", "/v1/clusters/{cluster}/certificate", "certify an operator's key", s.certify),
 		r("GET", "/v1/events", "events after a cursor (?journal=&after=&limit=), as JSON or as text/event-stream", s.events),
 		r("GET", "/v1/machines", "every machine", s.machines),

@@ -616,7 +616,7 @@ func (l *lab) real() error {
 		if int(r.ID) > len(l.journal) {
 			return fmt.Errorf("law 4: %s ran without being in the journal", r)
 		}
-		if s, ok := l.event(r.ID).(history.Settling); ok && r.Action == string(step.Verify) && s.Node == r.Target.Node {
+		if s, ok := l.event(r.ID).(history.Settling); ok && r.Action != string(step.Apply) && r.Action != string(step.Remove) && s.Node == r.Target.Node {
 			continue
 		}
 		if s, ok := l.event(r.ID).(history.Started); !ok || s.Target != r.Target {

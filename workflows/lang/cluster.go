@@ -23,6 +23,7 @@ type ClusterFile struct {
 	Slots    map[string]string    // "pack.name" of what fills a slot, by the slot's path
 	Storage  string               // "disk" or "memory"; memory if it says nothing
 	Frozen   string               // name of the frozen set that it is pinned to; empty for none
+	Drift    model.Drift          // how often what is in place is verified, and what comes of it
 
 	file  string
 	src   []byte
@@ -62,7 +63,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen"}, Later: []string{"reboot"}})
+	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen", "drift"}, Later: []string{"reboot"}})
 	n, _ := r.Word(b)
 	c.Name, c.at = n.Name, n.At
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
@@ -93,6 +94,7 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 			r.Bag.Errorf(e.Range(), `Write frozen = "name", as joist mirror freeze was given it.`, "the frozen set has no name")
 		}
 	}
+	c.Drift = r.Drift()
 	c.Storage = "memory"
 	if e := r.Attr("storage"); e != nil {
 		c.Storage = r.Text("storage")

@@ -28,7 +28,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 	c := &compiler{src: src, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.workflow()
 	if w != nil {
-		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen}
+		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen, Drift: c.file.Drift}
 		c.inputs(w)
 		if !ds.HasErrors() && !c.bag.HasErrors() {
 			if w = c.fill(w); !c.bag.HasErrors() {
@@ -414,6 +414,9 @@ func (c *compiler) digest() value.Digest {
 		h.Digest(c.model.Inputs[name].Digest())
 	}
 	decl.ArtifactsDigest(h, c.model.Artifacts)
+	if d := f.Drift; d != (model.Drift{Every: model.DriftEvery, AtOnce: model.DriftAtOnce}) {
+		h.Text(fmt.Sprintf("drift %s %d %v", d.Every, d.AtOnce, d.Waits))
+	}
 	if c.model.Frozen != (value.Digest{}) {
 		h.Text("frozen")
 		h.Digest(c.model.Frozen)

@@ -19,6 +19,7 @@ import (
 	"joist/cmd/joist/author"
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/supply"
+	"joist/cmd/joist/verify"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
@@ -29,7 +30,7 @@ const (
 	OK          = 0
 	Failed      = 1   // something did not work, and was not changed or not finished
 	Usage       = 2   // the command line makes no sense
-	HasChanges  = 3   // plan --detailed-exitcode: there is something to do
+	HasChanges  = 3   // plan --detailed-exitcode: there is something to do; verify: something has drifted
 	Stopped     = 4   // converging stopped with failures
 	Unreachable = 5   // no engine answers
 	Interrupted = 130 // Ctrl-C
@@ -283,7 +284,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.pathCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(verify.Command(a.verifying()), a.completeClusters), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())

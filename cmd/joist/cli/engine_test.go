@@ -88,6 +88,8 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 			m.Tasks = append(m.Tasks, task(words[1:]))
 		case "output":
 			m.Outputs = append(m.Outputs, model.Output{Argument: argument(words[1], model.Ref{Kind: model.RefAll, Name: words[2]})})
+		case "drift": // waits for a person
+			m.Drift = model.Drift{Every: time.Hour, AtOnce: 4, Waits: true}
 		case "warn":
 			out.Warnings = "a warning\n"
 		default:
@@ -110,6 +112,8 @@ func task(words []string) model.Task {
 			t.Each = []string{"m"}
 		case w == "service":
 			s.Scope, s.Remove, s.Apply = model.Service, nil, model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}
+		case w == "verify":
+			s.Verify = &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1}
 		case w == "undecidable":
 			a := argument("u")
 			a.Expr = undecidable{}
@@ -131,6 +135,7 @@ type engine struct {
 
 	mu     sync.Mutex
 	fail   map[string]string // error by instance
+	gone   map[string]string // what a verify says, by instance
 	hold   map[string]bool   // instances that never answer
 	runs   map[string]int
 	lives  map[string]int // machines that were wiped and came up again
@@ -145,7 +150,7 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	e := &engine{t: t, dir: t.TempDir(), fail: map[string]string{}, hold: map[string]bool{}, runs: map[string]int{}, lives: map[string]int{}}
+	e := &engine{t: t, dir: t.TempDir(), fail: map[string]string{}, gone: map[string]string{}, hold: map[string]bool{}, runs: map[string]int{}, lives: map[string]int{}}
 	e.socket = filepath.Join(e.dir, "s")
 	e.start()
 	t.Cleanup(e.end)
@@ -253,6 +258,9 @@ func (e *engine) answer(instance string, action step.Action) (outputs json.RawMe
 	defer e.mu.Unlock()
 	if e.hold[instance] {
 		return nil, "", false
+	}
+	if action == step.Verify {
+		return nil, e.gone[instance], true
 	}
 	e.runs[instance]++
 	if text := e.fail[instance]; text != "" {

@@ -9,6 +9,7 @@ import (
 	"joist/cmd/joist/ci"
 	"joist/cmd/joist/progress"
 	"joist/cmd/joist/redeploy"
+	"joist/cmd/joist/verify"
 	"joist/services/api/client"
 )
 
@@ -17,6 +18,12 @@ func (a *app) ciCommand() *cobra.Command {
 	return ci.Command(group, ci.Program{
 		Program: a.wiping(), Source: a.source, Now: a.Now, Exit: func(code int, err error) error { return &ExitError{code, err} },
 	})
+}
+
+// verifying is this program as the command that verifies sees it.
+func (a *app) verifying() verify.Program {
+	w := a.wiping()
+	return verify.Program{API: w.API, JSON: w.JSON, Printf: w.Printf, Drifted: func(err error) error { return &ExitError{HasChanges, err} }}
 }
 
 // wiping is this program as the commands that wipe see it.

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"joist/cmd/joist/layout"
+	"joist/cmd/joist/verify"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -91,6 +92,9 @@ func (a *app) writeCluster(d *v1.ClusterDetail) {
 	}
 	for _, ask := range d.Asking {
 		a.printf("%s %s: %s\n    joist approve '%s/%s' --digest %.12s --reason WHY\n", ink.Yellow("waiting for approval:"), ask.Instance, layout.FirstLine(ask.Asks, 200), d.Name, ask.Instance, ask.Digest)
+	}
+	if d.Drift != nil && (d.Drift.Every > 0 || !d.Drift.Last.IsZero()) {
+		a.printf("%s\n", verify.Sentence(d.Drift))
 	}
 	a.writeFailed(d)
 	if len(d.Members) > 0 {

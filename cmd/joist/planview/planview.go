@@ -39,6 +39,7 @@ func Write(a Config, p *v1.Plan) {
 		a.writeTasks(p)
 	}
 	a.writeNodes(p)
+	a.writeDrift(p)
 	switch {
 	case len(p.Items) == 0 && !p.Changes:
 		a.printf("cluster %s has no instances\n", p.Cluster)
@@ -46,6 +47,23 @@ func Write(a Config, p *v1.Plan) {
 		a.printf("%s nothing to do: %s\n", ink.Green("cluster "+p.Cluster+":"), layout.Counts(p.Counts, layout.Verdicts))
 	default:
 		a.printf("cluster %s: %s%s\n", p.Cluster, layout.Counts(p.Counts, layout.Verdicts), expectation(p))
+	}
+}
+
+// writeDrift names what was found otherwise than it was left, and waits for a person.
+func (a Config) writeDrift(p *v1.Plan) {
+	n := 0
+	for i := range p.Items {
+		it := &p.Items[i]
+		if it.Verdict != "kept" || it.Cause == nil || it.Cause.Kind != "drift" {
+			continue
+		}
+		if n++; n <= 20 {
+			a.printf("%s %s: %s\n", a.Ink.Red("drifted:"), it.Instance, diag.Visible(it.Because))
+		}
+	}
+	if n > 20 {
+		a.printf("… and %d more\n", n-20)
 	}
 }
 

@@ -185,6 +185,8 @@ func (t *Tracker) cluster(e v1.Event, f *fact) []Line {
 		return say(e, Plain, "%s skips %s: %s", f.By, f.instance(), f.Reason)
 	case "approved":
 		return say(e, Plain, "%s approves %s: %s", f.By, f.instance(), f.Reason)
+	case "mended":
+		return say(e, Good, "%s, which had drifted, is in place again", f.instance())
 	case "drifted":
 		return say(e, Bad, "%s has drifted: %s", f.instance(), f.Observed)
 	case "expired":

@@ -162,6 +162,7 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 		d.Rollouts = append(d.Rollouts, rolloutOf(r))
 	}
 	d.Members = members(s, p, tally)
+	fillDrift(d, m, items)
 }
 
 // blockages collects what waits by what is at the bottom of it.

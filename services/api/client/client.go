@@ -225,6 +225,17 @@ func (c *Client) Act(ctx context.Context, name string, a v1.Action) (*v1.Accepte
 	return ask[v1.Accepted](ctx, c, call{method: "POST", path: cluster(name, "/actions")}, a)
 }
 
+// Verify has instances of a cluster verified; none for all.
+func (c *Client) Verify(ctx context.Context, name string, v v1.Verify) (*v1.Verification, error) {
+	return ask[v1.Verification](ctx, c, call{method: "POST", path: cluster(name, "/verify")}, v)
+}
+
+// Verified says how far that is, without the first skip of what has ended.
+func (c *Client) Verified(ctx context.Context, name string, id uint64, skip int) (*v1.Verification, error) {
+	q := url.Values{"id": {strconv.FormatUint(id, 10)}, "skip": {strconv.Itoa(skip)}}
+	return ask[v1.Verification](ctx, c, call{method: "GET", path: cluster(name, "/verify"), query: q}, nil)
+}
+
 // Why explains an instance, named task[node] or task.
 func (c *Client) Why(ctx context.Context, name, instance string) (*v1.Why, error) {
 	return ask[v1.Why](ctx, c, call{method: "GET", path: cluster(name, "/why"), query: url.Values{"instance": {instance}}}, nil)

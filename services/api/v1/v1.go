@@ -67,6 +67,9 @@ type ClusterDetail struct {
 	Blocked  []Blockage `json:"blocked"`  // what is at the bottom of everything that waits or is blocked, what needs a person first
 	Rollouts []Rollout  `json:"rollouts"` // of the goal
 
+	Drifted []Item `json:"drifted,omitempty"` // in place, found otherwise, and waiting for a person; at most 200
+	Drift   *Drift `json:"drift,omitempty"`
+
 	// Digests are those of the cluster's live entries by service (names, certs, balance): equal entries have equal
 	// digests. A service without entries of the cluster is left out.
 	Digests map[string]string `json:"digests,omitempty"`
@@ -77,6 +80,41 @@ type Asked struct {
 	Instance string `json:"instance"`
 	Asks     string `json:"asks"`
 	Digest   string `json:"digest"` // of the inputs that are approved: others ask anew
+}
+
+// Drift says how what is in place is verified.
+type Drift struct {
+	Every    float64   `json:"every"` // seconds between two verifies of an instance; 0 for never
+	AtOnce   int       `json:"at_once"`
+	Converge string    `json:"converge"` // itself, or person
+	InPlace  uint64    `json:"in_place"` // verifies since the engine took the cluster up that found everything as it should be
+	Found    uint64    `json:"found"`    // those that found drift
+	Silent   uint64    `json:"silent"`   // those without an answer
+	Last     time.Time `json:"last,omitzero"`
+}
+
+// Verify asks for verifies now: POST /v1/clusters/{c}/verify.
+type Verify struct {
+	Instances []string `json:"instances,omitempty"` // task[node], or a task for all its instances; none for all there are
+	By        string   `json:"by,omitempty"`
+}
+
+// Verification says how far a Verify is: GET /v1/clusters/{c}/verify?id=N&skip=N.
+type Verification struct {
+	ID      uint64         `json:"id"`
+	Cluster string         `json:"cluster"`
+	By      string         `json:"by"`
+	Asked   int            `json:"asked"`
+	Open    map[string]int `json:"open"`  // those that have not ended: waiting, running
+	Ended   []Look         `json:"ended"` // the others, in the order in which they ended; at most 1000, after the first skip
+}
+
+// Look is what came of the verify of one instance.
+type Look struct {
+	Instance string    `json:"instance"`
+	State    string    `json:"state"`              // in place, drifted, no answer, left out
+	Observed string    `json:"observed,omitempty"` // what was found, or why nothing was
+	At       time.Time `json:"at"`
 }
 
 // Blockage is one thing that instances are blocked by, or wait for, in the end.
