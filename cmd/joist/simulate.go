@@ -7,6 +7,7 @@ import (
 	"joist/cmd/joist/author"
 	"joist/cmd/system"
 	"joist/content"
+	"joist/engine/addr"
 	v1 "joist/services/api/v1"
 	"joist/services/clusters"
 	"joist/workflows/simulate"
@@ -45,7 +46,7 @@ func simulated(ctx context.Context, o author.Options) (*author.Simulated, error)
 	}
 	for _, it := range s.Failed {
 		out.Failed = append(out.Failed, v1.Item{
-			Instance: it.Target.String(), Task: it.Task, Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State), Error: it.Error, Attempt: it.Attempt,
+			Instance: it.Target.String(), Task: addr.Path(it.Task, ""), Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State), Error: it.Error, Attempt: it.Attempt,
 		})
 	}
 	return out, nil

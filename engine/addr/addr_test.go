@@ -9,8 +9,10 @@ import (
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]addr.Instance{
-		"demo/task":            {Cluster: "demo", Task: "task"},
-		"demo/etcd.member[n1]": {Cluster: "demo", Task: "etcd.member", Node: "n1"},
+		"demo/task":               {Cluster: "demo", Task: "task"},
+		"demo/etcd.member[n1]":    {Cluster: "demo", Task: "etcd.member", Node: "n1"},
+		`demo/volume[n1][data.1]`: {Cluster: "demo", Task: addr.WithItem("volume", "data.1"), Node: "n1"},
+		`demo/zone["lab:1"]`:      {Cluster: "demo", Task: addr.WithItem("zone", "lab:1")},
 	} {
 		got, err := addr.Parse(text)
 		if err != nil || got != want || got.String() != text {
@@ -22,7 +24,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s through JSON: %s, %+v, %v", text, data, back, err)
 		}
 	}
-	for _, bad := range []string{"", "demo", "/task", "demo/", "demo/t[]", "demo/t[n", "demo/t]", "demo/t[a]b]", "demo/t[a][b]", "a/b/c", "de[mo/t", "demo/t[n#1]", "demo/t#1", "demo/t [n]", "d/t\n", "d/\xff"} {
+	for _, bad := range []string{"", "demo", "/task", "demo/", "demo/t[]", "demo/t[n", "demo/t]", "demo/t[a]b]", "demo/t[a][b][c]", `demo/t["a]`, `demo/t[a"]`, `demo/t[a]["b"]`, `demo/t[""]`, "demo/t[][a]", "demo/t[a][]", "demo/t:a", "a/b/c", "de[mo/t", "demo/t[n#1]", "demo/t#1", "demo/t [n]", "d/t\n", "d/\xff"} {
 		if i, err := addr.Parse(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, i)
 		}
@@ -30,7 +32,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"demo/task", "demo/etcd.member[n1]", "a/b[c]]", "a[b/c", "d/t#1"} {
+	for _, seed := range []string{"demo/task", "demo/etcd.member[n1]", "a/b[c]]", `a/b["c"]`, "a/b[c][d]", "a[b/c", "d/t#1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -1,5 +1,7 @@
 package history
 
+import "joist/engine/addr"
+
 // CauseKind says of what sort a cause is.
 type CauseKind string
 
@@ -123,11 +125,8 @@ func (c Cause) Because() string {
 
 // String gives the target as task[node].
 func (t Target) String() string {
-	switch {
-	case t.Node == "":
-		return t.Task
-	case t.Task == "":
+	if t.Task == "" && t.Node != "" {
 		return "node " + t.Node
 	}
-	return t.Task + "[" + t.Node + "]"
+	return addr.Path(t.Task, t.Node)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
 	"joist/engine/model"
 	"joist/engine/value"
 )
@@ -128,6 +129,9 @@ func (g *generator) draft(before []draft) draft {
 		d.kind, d.valid = "approval", pick(g.rng, []time.Duration{0, 0, 10 * time.Minute})
 	}
 	d.stepName = "p." + d.name
+	if g.serial%5 == 0 { // what stands for one item of a task
+		d.name = addr.WithItem(d.name, "a.1")
+	}
 	if d.kind == "node" || g.chance(0.6) {
 		d.each = []string{pick(g.rng, g.shape.roles)}
 		if g.chance(0.1) {

@@ -162,6 +162,8 @@ type frame struct {
 	prefix string            // "etcd." inside the task etcd
 	roles  map[string]string // of the workflow, to those of the top one
 	inputs map[string]expr.Source
+	items  map[string][]string // keys of the items of each task that has some
+	item   *item               // of the task being compiled; nil if it has none
 	calls  map[string]*frame
 	steps  map[string]*decl.Step
 	when   *model.Argument // of the calls around it
@@ -200,14 +202,14 @@ func (f *frame) needs(r model.Role) {
 }
 
 func (f *frame) tasks() {
-	f.calls, f.steps = map[string]*frame{}, map[string]*decl.Step{}
+	f.calls, f.steps, f.items = map[string]*frame{}, map[string]*decl.Step{}, map[string][]string{}
 	f.trust(f.w.Pack)
 	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
 	for _, t := range order {
 		to := f.c.link.callee(f.w, t)
 		if to.Step != nil {
 			f.steps[t.Name] = to.Step
-			f.task(t, to.Step)
+			f.each(t, to.Step)
 		} else if to.Flow != nil {
 			f.call(t, to.Flow)
 		}
@@ -217,7 +219,7 @@ func (f *frame) tasks() {
 		r := o.Model
 		r.Name = f.prefix + r.Name
 		for _, n := range o.Tasks {
-			r.Tasks = append(r.Tasks, f.prefix+n.Name)
+			r.Tasks = append(r.Tasks, f.named(n.Name)...)
 			r.Roles = f.outer(decl.EachNames(f.w.Task(n.Name).Each))
 		}
 		if o.Spread != nil {
@@ -251,7 +253,7 @@ func (f *frame) task(t *decl.Task, s *decl.Step) {
 		f.trust(s.Pack)
 	}
 	out := model.Task{
-		Name: f.prefix + t.Name, Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
+		Name: f.item.name(f.prefix + t.Name), Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: decl.Place(f.w.Pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
@@ -284,7 +286,9 @@ func (f *frame) afters(t *decl.Task) []model.After {
 	for _, a := range t.After {
 		inner := f.calls[a.Name]
 		if inner == nil {
-			out = append(out, model.After{Task: f.prefix + a.Name, All: a.All, Share: a.Share})
+			for _, name := range f.named(a.Name) {
+				out = append(out, model.After{Task: name, All: a.All, Share: a.Share})
+			}
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
@@ -336,6 +340,8 @@ func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
 	switch path[0] {
 	case "input":
 		return f.inputs[path[1]], 2
+	case "item":
+		return expr.Fixed{Value: f.item.attr(path[1])}, 2
 	case "node":
 		return expr.Reference{Ref: model.Ref{Kind: model.RefNode, Attr: path[1]}}, 2
 	case "role":
@@ -344,6 +350,9 @@ func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
 	kind := map[string]model.RefKind{"task": model.RefTask, "all": model.RefAll, "host": model.RefHost}[path[0]]
 	if g := f.calls[path[1]]; g != nil {
 		return g.output(kind, path)
+	}
+	if keys, ok := f.items[path[1]]; ok {
+		return f.gathered(kind, path[1], keys), 2
 	}
 	ref := model.Ref{Kind: kind, Name: f.prefix + path[1]}
 	if kind == model.RefAll || len(path) < 3 {

@@ -115,7 +115,7 @@ func (l *linker) workflow(w *decl.Workflow) *signature {
 		return sig
 	}
 	l.stack = append(l.stack, w)
-	c := &flowCheck{l: l, w: w, bag: l.bags[w.Pack.Name], results: map[string]map[string]result{}, used: map[string]bool{}, failed: map[string]bool{}}
+	c := &flowCheck{l: l, w: w, bag: l.bags[w.Pack.Name], results: map[string]map[string]result{}, used: map[string]bool{}, shapes: map[string]expr.Shape{}, failed: map[string]bool{}}
 	sig := c.run()
 	l.stack = l.stack[:len(l.stack)-1]
 	l.done[w] = sig
@@ -129,6 +129,7 @@ type flowCheck struct {
 	bag     *diag.Bag
 	results map[string]map[string]result // outputs by task
 	used    map[string]bool              // inputs
+	shapes  map[string]expr.Shape        // of what tasks have their items from
 	failed  map[string]bool              // tasks whose step is not known: nothing about them is reported again
 	targets map[string]decl.Callee
 	order   []*decl.Task // each after what it refers to
@@ -228,6 +229,7 @@ func (c *flowCheck) task(t *decl.Task) {
 		c.after(t, a)
 	}
 	c.presence(t)
+	c.items(t)
 	if t.When != nil {
 		c.check(site{task: t, each: decl.EachNames(t.Each), when: true}, t.When, value.Type{Kind: value.Bool})
 	}
@@ -250,6 +252,8 @@ func (c *flowCheck) after(t *decl.Task, a decl.After) {
 	case up == nil:
 		c.bag.Errorf(a.At, diag.Suggest(a.Name, c.w.TaskNames()), "no task is called %q", a.Name)
 	case c.failed[a.Name] || c.targets[a.Name].Flow != nil:
+	case up.For != nil && a.All && a.Share != model.Every:
+		c.bag.Errorf(a.At, fmt.Sprintf("Write all.%s, or task.%s for the same node's.", a.Name, a.Name), "task %q has an instance for each item, of which each counts", a.Name)
 	case a.All && len(up.Each) == 0:
 		c.bag.Errorf(a.At, fmt.Sprintf("Write task.%s.", a.Name), "task %q has a single instance, not one for each node", a.Name)
 	case !a.All:
@@ -348,6 +352,9 @@ func shapeOf(f model.Field, s *decl.Step, given map[string]expr.Shape) expr.Shap
 }
 
 func (c *flowCheck) flowTask(t *decl.Task, called *decl.Workflow) {
+	if at, ok := t.Attrs["for"]; ok {
+		c.bag.Errorf(at, "Write it on the tasks inside that workflow.", "%s is a workflow and takes no for", called.Full())
+	}
 	for _, word := range []string{"each", "on"} {
 		if at, ok := t.Attrs[word]; ok {
 			c.bag.Errorf(at, fmt.Sprintf("Write roles = { %s = role.NAME } instead.", strings.Join(called.RoleNames(), " = role.…, ")), "%s is a workflow and takes no %s", called.Full(), word)

@@ -120,7 +120,7 @@ func (f *frame) excepts(t *decl.Task) []string {
 	for _, n := range t.Except {
 		inner := f.calls[n.Name]
 		if inner == nil {
-			out = append(out, f.prefix+n.Name)
+			out = append(out, f.named(n.Name)...)
 			continue
 		}
 		for i := range f.c.model.Tasks {

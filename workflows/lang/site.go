@@ -24,6 +24,7 @@ type site struct {
 	step      bool // feeds an input of a step or a called workflow: paths must not cross
 	host      bool // a node executes, and host.… may be asked
 	when      bool // decides whether instances exist: inputs and facts only
+	items     bool // says which items there are: inputs only
 }
 
 func (s site) who() string {
@@ -36,7 +37,7 @@ func (s site) who() string {
 	return fmt.Sprintf("task %q", s.task.Name)
 }
 
-var roots = []string{"task", "all", "host", "node", "role", "input"}
+var roots = []string{"task", "all", "host", "node", "role", "input", "item"}
 
 // check checks an expression where it stands.
 func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr.Shape {
@@ -64,9 +65,12 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 	root := path[0]
 	if len(path) == 1 {
 		switch root {
-		case "task", "all", "host", "role", "input", "node":
+		case "task", "all", "host", "role", "input", "node", "item":
 			return fail(fmt.Sprintf("Write %s.NAME.", root), "%q alone stands for nothing", root)
 		}
+	}
+	if at.items && root != "input" {
+		return fail("Use input.… only: which items there are is decided before machines are chosen.", "for looks at inputs and nothing else")
 	}
 	if at.when && (root == "task" || root == "all" || root == "host") {
 		if at.condition != "" {
@@ -98,6 +102,8 @@ func (c *flowCheck) resolve(at site, t hcl.Traversal) (expr.Shape, int) {
 			}
 		}
 		return fail(diag.Suggest(path[1], c.w.RoleNames()), "no role is called %q", path[1])
+	case "item":
+		return c.resolveItem(at, path, fail)
 	case "task", "all", "host":
 		return c.resolveTask(at, t, path, fail)
 	}
@@ -141,6 +147,9 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 	}
 	if root == "all" {
 		return c.gather(name, outputs, fail)
+	}
+	if c.w.Task(name).For != nil {
+		return c.resolveItems(at, t, path, outputs)
 	}
 	if len(path) < 3 {
 		if !c.meetsAll(at, t, name, outputs) {
@@ -211,6 +220,9 @@ func (c *flowCheck) gather(name string, outputs map[string]result, fail func(str
 		return fail(fmt.Sprintf("Write task.%s.", name), "task %q has a single instance, not one for each node", name)
 	}
 	s := whole(each, "all")
+	if t.For != nil {
+		s.Type = value.Of(value.Map, s.Type)
+	}
 	s.Type = value.Of(value.Map, s.Type)
 	return s, 2
 }

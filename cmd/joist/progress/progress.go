@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
 	v1 "joist/services/api/v1"
 )
 
@@ -110,10 +111,7 @@ type fact struct {
 }
 
 func (f *fact) instance() string {
-	if f.Node == "" {
-		return f.Task
-	}
-	return f.Task + "[" + f.Node + "]"
+	return addr.Path(f.Task, f.Node)
 }
 
 // Take folds an event and gives what there is to say of it. Events of other clusters and machines are passed over.

@@ -19,11 +19,12 @@ func approve(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Ac
 	if strings.TrimSpace(act.Reason) == "" {
 		return api.Fail(v1.Malformed, errors.New("cannot approve without a reason"), "say why: the journal keeps who approved what, and why")
 	}
-	t := targetOf(act.Instance)
+	var t history.Target
 	known := false
 	var refused error
 	var given history.Approved
-	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		t = targetOf(act.Instance, s, p)
 		cell := p.Cell(t)
 		if known = cell != nil; !known {
 			return

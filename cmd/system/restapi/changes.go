@@ -167,10 +167,11 @@ func skip(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Actio
 	if strings.TrimSpace(act.Reason) == "" {
 		return api.Fail(v1.Malformed, errors.New("cannot skip an instance without a reason"), "say why: what is skipped is not done")
 	}
-	t := targetOf(act.Instance)
+	var t history.Target
 	known := false
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		t = targetOf(act.Instance, s, p)
 		cell, removal := p.Cell(t), p.Removal(t)
 		known = cell != nil || removal != nil
 		row := s.Row(t)
@@ -235,9 +236,12 @@ func nodesOf(s *history.State, p *plan.Planner) []string {
 }
 
 func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
-	t := targetOf(act.Instance)
+	var t history.Target
 	known := false
-	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) { known = p.Cell(t) != nil }); err != nil {
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		t = targetOf(act.Instance, s, p)
+		known = p.Cell(t) != nil
+	}); err != nil {
 		return err
 	}
 	if !known {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"joist/engine/addr"
 	"maps"
 	"slices"
 	"strings"
@@ -271,10 +272,20 @@ func secretOutputs(m *model.Model) map[string]bool {
 	return secret
 }
 
-// targetOf reads task[node] or task.
-func targetOf(instance string) history.Target {
-	task, node, _ := strings.Cut(instance, "[")
-	return history.Target{Task: task, Node: strings.TrimSuffix(node, "]")}
+// targetOf reads task[node], task, or one item of a task. What a shell takes the quotes from is an item all the same, if
+// there is no such node.
+func targetOf(instance string, s *history.State, p *plan.Planner) history.Target {
+	task, node, ok := addr.ParsePath(instance)
+	if !ok {
+		task, node, _ = strings.Cut(instance, "[")
+		node = strings.TrimSuffix(node, "]")
+	}
+	t := history.Target{Task: task, Node: node}
+	known := func(t history.Target) bool { return p.Cell(t) != nil || s.Row(t) != nil }
+	if item := (history.Target{Task: addr.WithItem(task, node)}); node != "" && !known(t) && known(item) {
+		return item
+	}
+	return t
 }
 
 func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, error) {
@@ -282,12 +293,13 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 	if err != nil {
 		return nil, a.told(err)
 	}
-	t, why := targetOf(instance), &v1.Why{Instance: instance}
+	var t history.Target
+	why := &v1.Why{Instance: instance}
 	seqs := map[uint64]bool{}
 	var retried []history.Target
 	var tries map[history.Target]try
 	look := func(s *history.State, p *plan.Planner) {
-		if instance == "" {
+		if t = targetOf(instance, s, p); instance == "" {
 			if t = lastInPlace(s, p); t.Task != "" {
 				why.Instance = t.String()
 			}
@@ -371,9 +383,10 @@ func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.
 	if err != nil {
 		return nil, a.told(err)
 	}
-	t := targetOf(instance)
 	var out *v1.Instance
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		t := targetOf(instance, s, p)
+		instance = t.String()
 		if it, ok := outlook.One(p, t); ok {
 			out = &v1.Instance{Item: itemOf(&it)}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"joist/engine/addr"
 	"joist/engine/history"
 	"joist/engine/outlook"
 	"joist/engine/plan"
@@ -16,7 +17,7 @@ import (
 // itemOf gives an instance the form in which it travels.
 func itemOf(it *outlook.Item) v1.Item {
 	item := v1.Item{
-		Instance: it.Target.String(), Task: it.Task, Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State),
+		Instance: it.Target.String(), Task: addr.Path(it.Task, ""), Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State),
 		Attempt: it.Attempt, Error: it.Error, Seconds: it.Seconds, Agent: it.Agent,
 		Cause: causeOf(it.Cause), Wait: causeOf(it.Wait), Inputs: it.Input.String(), Expected: it.Expected,
 	}
@@ -67,7 +68,7 @@ func planForm(p *clusters.Plan) *v1.Plan {
 		out.Base.Roles = map[string][]string{}
 	}
 	for _, t := range p.Tasks {
-		out.Tasks = append(out.Tasks, v1.PlanTask{Task: t.Task, Step: t.Step, Counts: t.Counts, Runs: v1.Bounds(t.Runs), Seconds: t.Seconds})
+		out.Tasks = append(out.Tasks, v1.PlanTask{Task: addr.Path(t.Task, ""), Step: t.Step, Counts: t.Counts, Runs: v1.Bounds(t.Runs), Seconds: t.Seconds})
 	}
 	for _, n := range p.Nodes {
 		node := v1.PlanNode{Node: n.Name, Roles: n.Roles, Change: n.Change}

@@ -38,11 +38,11 @@ func (a *apiClusters) Verify(ctx context.Context, name string, v v1.Verify) (*v1
 func targetsOf(ctx context.Context, loop *drive.Cluster, cluster string, names []string) ([]history.Target, error) {
 	var targets []history.Target
 	unknown := ""
-	err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
+	err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		all := map[string][]history.Target{}
 		p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) { all[t.Task] = append(all[t.Task], t) })
 		for _, name := range names {
-			t := targetOf(name)
+			t := targetOf(name, s, p)
 			switch {
 			case t.Node == "" && len(all[t.Task]) > 0:
 				targets = append(targets, all[t.Task]...)

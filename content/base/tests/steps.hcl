@@ -9,6 +9,14 @@ workflow "site" {
     type    = string
     default = "hello"
   }
+  input "aliases" {
+    type    = map(address)
+    default = {}
+  }
+  input "files" {
+    type    = map(string)
+    default = {}
+  }
   output "front" { value = task.front.url }
   output "founder" { value = task.founder.value }
 
@@ -40,6 +48,23 @@ workflow "site" {
     step = base.file
     each = role.member
     with = { name = "/etc/motd", content = input.motd }
+  }
+  task "alias" {
+    step = base.dns_record
+    for  = input.aliases
+    with = { name = "${item.key}.${input.domain}", addresses = [item.value] }
+  }
+  task "file" {
+    step  = base.file
+    each  = role.member
+    for   = input.files
+    with  = { name = "/etc/site.d/${item.key}", content = item.value }
+    after = [task.alias]
+  }
+  task "index" {
+    step = base.file
+    each = role.member
+    with = { name = "/etc/site.d/index", content = join(" ", [for key, a in task.alias : "${key}=${a.fqdn}"]) }
   }
   task "unit" {
     step  = base.systemd_unit
@@ -90,13 +115,41 @@ test "names, files, units, keys and balancers" {
     with       = { domain = "demo.lab", motd = "bye" }
     runs       = ["hosts[a]"]
     removes    = ["name[b]", "cert[b]", "backend[b]"]
-    discharges = ["hosts[b]", "key[b]", "motd[b]", "unit[b]"]
+    discharges = ["hosts[b]", "key[b]", "motd[b]", "unit[b]", "index[b]"]
   }
 
   change "all of it is taken back" {
     destroy    = true
     removes    = ["name[a]", "cert[a]", "backend[a]", "front"]
     discharges = ["*[a]", "founder", "ready"]
+  }
+}
+
+test "an instance for each item" {
+  workflow = test.site
+  nodes    = { member = ["a", "b"] }
+  with     = { domain = "demo.lab", aliases = { www2 = "10.0.0.9", ftp = "10.0.0.8" }, files = { one = "1", two = "2" } }
+
+  order = ["alias[\"ftp\"]", "file[a][one]"]
+  given = {
+    "alias[\"www2\"]" = { name = "www2.demo.lab", addresses = ["10.0.0.9"] }
+    "file[b][two]"    = { name = "/etc/site.d/two", content = "2" }
+    "index[a]"        = { content = "ftp=ftp.demo.lab www2=www2.demo.lab" }
+  }
+
+  change "one item changes, one comes and one goes" {
+    with    = { domain = "demo.lab", aliases = { www2 = "10.0.0.9" }, files = { one = "1", two = "second", three = "3" } }
+    plan    = { "file[a][one]" = "unchanged", "file[a][two]" = "run", "alias[\"ftp\"]" = "remove" }
+    runs    = ["file[a][two]", "file[b][two]", "file[a][three]", "file[b][three]", "index[a]", "index[b]"]
+    removes = ["alias[\"ftp\"]"]
+  }
+
+  change "b is lost for good and leaves, with its items" {
+    kill       = ["b"]
+    nodes      = { member = ["a"] }
+    with       = { domain = "demo.lab", aliases = { www2 = "10.0.0.9" }, files = { one = "1", two = "second", three = "3" } }
+    removes    = ["name[b]", "cert[b]", "backend[b]"]
+    discharges = ["hosts[b]", "key[b]", "motd[b]", "unit[b]", "index[b]", "file[b][one]", "file[b][two]", "file[b][three]"]
   }
 }
 
@@ -124,5 +177,5 @@ test "a file that can never be written stops what is ordered after it" {
   }
   outcome = "stopped"
   fails   = { "motd[a]" = "no space" }
-  runs    = ["name[a]", "hosts[a]", "key[a]", "cert[a]", "front", "founder", "motd[a]"]
+  runs    = ["name[a]", "hosts[a]", "key[a]", "cert[a]", "front", "founder", "motd[a]", "index[a]"]
 }

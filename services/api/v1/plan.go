@@ -71,8 +71,8 @@ const (
 
 // Item is one instance of a plan.
 type Item struct {
-	Instance string  `json:"instance"` // task[node], or task
-	Task     string  `json:"task"`
+	Instance string  `json:"instance"` // task[node], or task; of a task with items task[node][item], or task["item"]
+	Task     string  `json:"task"`     // task, or task["item"]
 	Node     string  `json:"node,omitempty"`
 	Step     string  `json:"step,omitempty"`
 	Verdict  string  `json:"verdict"`           // unchanged, kept, run, run if changed, replace, remove, blocked, absent

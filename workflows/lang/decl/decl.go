@@ -68,6 +68,7 @@ type Task struct {
 	Slot   bool
 	Filled *Callee // what stands in the slot in place of target
 	Each   []named
+	For    hclsyntax.Expression // a map or set with an item for each instance on a node; nil for none
 	On     *named
 	With   []pair
 	Open   bool // with could not be read

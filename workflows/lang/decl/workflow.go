@@ -108,7 +108,7 @@ func readRole(r *reader, e hclsyntax.Expression, w *Workflow) (named, bool) {
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during"}, Later: []string{"for", "during", "was"}})
+	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "for"}, Later: []string{"during", "was"}})
 	t := &Task{Whole: r.At, Slot: b.Type == "slot", Attrs: map[string]hcl.Range{}}
 	for name, a := range r.Body.Attributes {
 		t.Attrs[name] = a.NameRange
@@ -130,7 +130,7 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[stri
 	t.With = r.Pairs("with")
 	_, written := r.Attr("with").(*hclsyntax.ObjectConsExpr)
 	t.Open = r.Attr("with") != nil && !written
-	t.When = r.Attr("when")
+	t.When, t.For = r.Attr("when"), r.Attr("for")
 	if e := r.Attr("after"); e != nil {
 		for _, x := range read.List(e) {
 			d.after(x, t)

@@ -320,3 +320,40 @@ func (b Both) Eval(s model.Scope) (value.Value, error) {
 	}
 	return y, nil
 }
+
+// ByNode is a source that turns a group of maps from node name to outputs over: a map from node name to the group of what
+// the node has in them.
+type ByNode struct{ Group }
+
+// Digest implements Source.
+func (b ByNode) Digest(h value.Hasher) {
+	h.Text("by node")
+	b.Group.Digest(h)
+}
+
+// Eval implements Source.
+func (b ByNode) Eval(s model.Scope) (cty.Value, error) {
+	nodes := map[string]map[string]cty.Value{}
+	for _, n := range b.Names {
+		v, err := b.Members[n].Eval(s)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		if !v.IsKnown() {
+			return cty.DynamicVal, nil
+		}
+		for it := v.ElementIterator(); it.Next(); {
+			k, e := it.Element()
+			name := k.AsString()
+			if nodes[name] == nil {
+				nodes[name] = make(map[string]cty.Value, len(b.Names))
+			}
+			nodes[name][n] = e
+		}
+	}
+	out := make(map[string]cty.Value, len(nodes))
+	for name, of := range nodes {
+		out[name] = cty.ObjectVal(of)
+	}
+	return cty.ObjectVal(out), nil
+}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
 	"joist/engine/history"
 	"joist/engine/outlook"
 	"joist/engine/plan"
@@ -202,7 +203,7 @@ func (t *trial) given() {
 			continue
 		}
 		instance, input := p.name[:at+1], p.name[at+2:]
-		task, node, _ := strings.Cut(strings.TrimSuffix(instance, "]"), "[")
+		task, node, _ := addr.ParsePath(instance)
 		row := t.sim.State().Row(history.Target{Task: task, Node: node})
 		if row == nil || row.Inputs == nil {
 			t.bag.Errorf(p.at, "", "%s never ran", instance)
