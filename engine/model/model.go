@@ -4,6 +4,7 @@
 package model
 
 import (
+	"slices"
 	"time"
 
 	"joist/engine/value"
@@ -177,7 +178,8 @@ const (
 
 // Step is a function with declared inputs and outputs.
 type Step struct {
-	Name         string // "pack.step"
+	Name         string   // "pack.step"
+	Was          []string // names that it had before: what stands by one of them is this step's
 	Doc          string
 	Scope        StepScope
 	Inputs       []Field
@@ -343,6 +345,9 @@ func (m *Model) Role(name string) *Role {
 func (s *Step) Pure() bool {
 	return s.Apply.Outputs != nil || s.Apply.When != nil || s.Apply.Approve != nil
 }
+
+// Is reports whether the step has a name, or had it before.
+func (s *Step) Is(name string) bool { return s.Name == name || slices.Contains(s.Was, name) }
 
 // OutputType is the object type of the step's outputs.
 func (s *Step) OutputType() value.Type {

@@ -150,7 +150,7 @@ func (p *Planner) rests(row *history.Row) bool {
 // ended incarnation, or of another step. A node's reboot alone takes the effect with it.
 func (p *Planner) mustReplace(t *model.Task, row *history.Row, lives bool) Cause {
 	if old := p.models(row.Goal); old != nil && old != p.model {
-		if was := old.Task(t.Name); was != nil && (was.Step.Name != t.Step.Name || was.Step.Scope != t.Step.Scope) {
+		if was := old.Task(t.Name); was != nil && (!t.Step.Is(was.Step.Name) || was.Step.Scope != t.Step.Scope) {
 			return Cause{Kind: history.StepChanged, Text: "it was " + was.Step.Name}
 		}
 	}

@@ -497,7 +497,7 @@ func (l *ledger) replaced(t target) bool {
 	if !l.wanted(t) || r == nil || !r.there {
 		return false
 	}
-	if was := l.models[l.goals[r.goal].Model]; was != nil && was.Task(t.Task) != nil && was.Task(t.Task).Step.Name != task.Step.Name {
+	if was := l.models[l.goals[r.goal].Model]; was != nil && was.Task(t.Task) != nil && !task.Step.Is(was.Task(t.Task).Step.Name) {
 		return true
 	}
 	if task.Step.Pure() {

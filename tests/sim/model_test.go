@@ -92,6 +92,7 @@ type draft struct {
 	once     bool
 	version  int
 	stepName string
+	was      []string // names that the step had
 	attempts int
 	valid    time.Duration // of an approval
 	args     []model.Expr
@@ -325,6 +326,11 @@ func (g *generator) change(s *sketch) *sketch {
 	case 3: // another step at the same address
 		d := &n.tasks[g.rng.IntN(len(n.tasks))]
 		g.serial++
+		if d.was = slices.Clone(d.was); g.serial%2 == 0 { // the same one by another name
+			d.was = append(d.was, d.stepName)
+		} else {
+			d.was = nil
+		}
 		d.stepName = fmt.Sprintf("p.other%d", g.serial)
 	case 4: // a task goes, with everything that refers to it
 		n.drop(n.tasks[g.rng.IntN(len(n.tasks))].name)
@@ -369,9 +375,17 @@ func (s *sketch) build() *model.Model {
 	return m
 }
 
+// first is the step's first name: a rename is none of what it does.
+func (d *draft) first() string {
+	if len(d.was) > 0 {
+		return d.was[0]
+	}
+	return d.stepName
+}
+
 func (d *draft) build() model.Task {
 	st := &model.Step{
-		Name: d.stepName, Once: d.once, Digest: value.Sum([]byte(fmt.Sprint(d.stepName, d.version, d.kind))),
+		Name: d.stepName, Was: d.was, Once: d.once, Digest: value.Sum([]byte(fmt.Sprint(d.first(), d.version, d.kind))),
 		Outputs: []model.Field{{Name: "out", Type: value.Type{Kind: value.String}}, {Name: "same", Type: value.Type{Kind: value.String}}},
 	}
 	script := model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: d.attempts, Backoff: 5 * time.Second}
@@ -385,7 +399,7 @@ func (d *draft) build() model.Task {
 			st.Verify = &model.Action{Script: &model.Script{}, Timeout: 20 * time.Second, Attempts: 1}
 		}
 	case "service":
-		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.stepName
+		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.first()
 	case "script":
 		st.Scope, st.Remove = model.Cluster, &remove
 	case "value":
@@ -454,7 +468,7 @@ func (s *sketch) String() string {
 	fmt.Fprintf(&b, "inputs %v tolerate %v\n", s.inputs, s.tolerate)
 	for i := range s.tasks {
 		d := &s.tasks[i]
-		fmt.Fprintf(&b, "  %s %s step=%s/%d each=%v on=%s once=%v attempts=%d valid=%s args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.each, d.on, d.once, d.attempts, d.valid, d.args, d.hosts, d.after, d.except, d.when)
+		fmt.Fprintf(&b, "  %s %s step=%s/%d was=%v each=%v on=%s once=%v attempts=%d valid=%s args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.was, d.each, d.on, d.once, d.attempts, d.valid, d.args, d.hosts, d.after, d.except, d.when)
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)

@@ -84,7 +84,11 @@ func (c *compiler) workflow() *decl.Workflow {
 	if p == nil {
 		return nil
 	}
-	w := p.WorkflowDecls[name]
+	to, now := p.Find(name)
+	w := to.Flow
+	if w != nil && now != name {
+		c.bag.Warnf(f.flow, fmt.Sprintf("Write workflow = %s.%s.", pack, now), "%q is called %q now", name, now)
+	}
 	if w == nil {
 		c.bag.Errorf(f.flow, diag.Suggest(name, decl.SortedKeys(p.WorkflowDecls)), "pack %s has no workflow %q", pack, name)
 	}

@@ -99,11 +99,12 @@ func (l *linker) target(w *decl.Workflow, e hclsyntax.Expression, report bool) (
 			return nil, nil // requirements reports it
 		}
 	}
-	if s := pack.StepDecls[name]; s != nil {
-		return s, nil
+	to, now := pack.Find(name)
+	if now != name {
+		bag.Warnf(e.Range(), fmt.Sprintf("Write step = %s.%s.", pack.Name, now), "%q is called %q now", name, now)
 	}
-	if called := pack.WorkflowDecls[name]; called != nil {
-		return nil, called
+	if to != (decl.Callee{}) {
+		return to.Step, to.Flow
 	}
 	bag.Errorf(e.Range(), diag.Suggest(name, append(decl.SortedKeys(pack.StepDecls), decl.SortedKeys(pack.WorkflowDecls)...)), "pack %s has no step or workflow %q", pack.Name, name)
 	return nil, nil

@@ -133,12 +133,15 @@ func (c *compiler) find(f *fill, report bool) decl.Callee {
 	case !report && p == nil:
 	case c.file.Packs[name].Source == "" || p == nil:
 		c.bag.Errorf(f.aim, fmt.Sprintf("Add %s = { source = … } to packs. %s", name, diag.Suggest(name, decl.SortedKeys(c.file.Packs))), "the cluster names no pack %q", name)
-	case p.StepDecls[what] != nil:
-		return decl.Callee{Step: p.StepDecls[what]}
-	case p.WorkflowDecls[what] != nil:
-		return decl.Callee{Flow: p.WorkflowDecls[what]}
-	case report:
-		c.bag.Errorf(f.aim, diag.Suggest(what, append(decl.SortedKeys(p.StepDecls), decl.SortedKeys(p.WorkflowDecls)...)), "pack %s has no step or workflow %q", name, what)
+	default:
+		to, now := p.Find(what)
+		switch {
+		case to == (decl.Callee{}) && report:
+			c.bag.Errorf(f.aim, diag.Suggest(what, append(decl.SortedKeys(p.StepDecls), decl.SortedKeys(p.WorkflowDecls)...)), "pack %s has no step or workflow %q", name, what)
+		case now != what && report:
+			c.bag.Warnf(f.aim, fmt.Sprintf("Write %s.%s.", name, now), "%q is called %q now", what, now)
+		}
+		return to
 	}
 	return decl.Callee{}
 }

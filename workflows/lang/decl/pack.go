@@ -41,6 +41,7 @@ type Pack struct {
 
 	digest    value.Digest
 	artifacts map[string]model.Artifact
+	renamed   map[string]string // former names of steps and workflows, with those that they have now
 }
 
 // Steps lists the pack's steps by name.
@@ -59,7 +60,7 @@ func (p *Pack) Digest() value.Digest { return p.digest }
 // where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
 // Compile refuses it. What the pack's workflows refer to is the matter of Check.
 func Load(files map[string][]byte, catalogue Catalogue) (*Pack, diag.Diagnostics) {
-	p := &Pack{Files: map[string][]byte{}, StepDecls: map[string]*Step{}, WorkflowDecls: map[string]*Workflow{}, artifacts: map[string]model.Artifact{}, Required: map[string]hcl.Range{}}
+	p := &Pack{Files: map[string][]byte{}, StepDecls: map[string]*Step{}, WorkflowDecls: map[string]*Workflow{}, artifacts: map[string]model.Artifact{}, Required: map[string]hcl.Range{}, renamed: map[string]string{}}
 	sources, total := map[string][]byte{}, 0
 	for _, name := range SortedKeys(files) {
 		if !archive.Belongs(name) {
@@ -108,6 +109,7 @@ type decoder struct {
 	catalogue Catalogue
 	files     map[string]bool // those that an action names
 	follows   []read.Named    // artifacts that follow others, and where they say so
+	claims    []claim
 }
 
 func (d *decoder) bodies(bodies []*hclsyntax.Body) {
@@ -143,6 +145,7 @@ func (d *decoder) bodies(bodies []*hclsyntax.Body) {
 	for _, b := range workflows {
 		d.workflow(b, seen)
 	}
+	d.renames()
 }
 
 func (d *decoder) packBlock(b *hclsyntax.Block) {

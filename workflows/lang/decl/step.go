@@ -47,9 +47,9 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	before := d.bag.Count()
 	r := (&reader{Bag: d.bag}).Inner(b)
 	r.Expect(form{
-		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts"},
+		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts", "was"},
 		Blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
-		Later:  []string{"stage", "reboots", "was"},
+		Later:  []string{"stage", "reboots"},
 	})
 	n, ok := r.Word(b)
 	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
@@ -58,6 +58,9 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	s := &Step{Pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.Name, Archive: d.pack.digest}, At: n.At, Fields: map[string]hcl.Range{}, used: map[string]bool{}}
 	d.pack.StepDecls[n.Name] = s
 	s.Doc, s.Once, s.Irreversible = r.Text("doc"), r.Truth("once"), r.Text("irreversible")
+	for _, was := range d.was(r, n.Name) {
+		s.Was = append(s.Was, d.pack.Name+"."+was)
+	}
 	scoped := false
 	if e := r.Need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {
 		word := r.Text("scope")

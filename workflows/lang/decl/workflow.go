@@ -15,15 +15,15 @@ import (
 func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	r := (&reader{Bag: d.bag}).Inner(b)
 	r.Expect(form{
-		Attrs:  []string{"doc"},
+		Attrs:  []string{"doc", "was"},
 		Blocks: map[string]int{"role": 1, "input": 1, "output": 1, "task": 1, "slot": 1, "rollout": 1, "check": 1},
-		Later:  []string{"was"},
 	})
 	n, ok := r.Word(b)
 	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
 		return
 	}
 	w := &Workflow{Name: n.Name, Doc: r.Text("doc"), Pack: d.pack, At: n.At}
+	d.was(r, n.Name)
 	d.pack.WorkflowDecls[n.Name] = w
 	d.pack.Workflows = append(d.pack.Workflows, w)
 	names := map[string]hcl.Range{}
