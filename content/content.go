@@ -3,7 +3,6 @@ package content
 
 import (
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -101,50 +100,17 @@ func read(from fs.FS) (map[string][]byte, error) {
 	return files, nil
 }
 
-// Gather finds every pack that a cluster file needs, those that its packs require included, and archives them. folder
-// is where the cluster file's relative paths start.
-func Gather(file *lang.ClusterFile, folder string, catalogue lang.Catalogue) (map[string][]byte, lang.Diagnostics, error) {
+// Gather finds every pack that a cluster file needs, those that its packs require included, and archives them.
+func Gather(w Wish) (map[string][]byte, lang.Diagnostics, error) {
+	chosen, diags, err := Resolve(w)
+	if err != nil {
+		return nil, diags, err
+	}
 	archives := map[string][]byte{}
-	var diags lang.Diagnostics
-	sources := map[string]string{}
-	for name, p := range file.Packs {
-		sources[name] = p.Source
+	for name, c := range chosen {
+		archives[name] = c.Pack.Archive()
 	}
-	for {
-		name := next(sources, archives)
-		if name == "" {
-			return archives, diags, nil
-		}
-		files, err := Find(name, sources[name], folder)
-		if err != nil {
-			return nil, diags, err
-		}
-		pack, more := lang.Load(files, catalogue)
-		diags = append(diags, more...)
-		if pack == nil {
-			return nil, diags, errors.New("cannot load pack " + name)
-		}
-		archives[name] = pack.Archive()
-		for required := range pack.Requires {
-			if _, ok := sources[required]; !ok {
-				sources[required] = Builtin
-			}
-		}
-	}
-}
-
-// next gives a pack that is still to be found, the first by name.
-func next(sources map[string]string, have map[string][]byte) string {
-	var names []string
-	for name := range sources {
-		if _, ok := have[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	return slices.Min(names)
+	return archives, diags, nil
 }
 
 // Unpack loads packs from their archives.

@@ -108,7 +108,11 @@ func declared(file string) (*v1.Source, *model.Model, error) {
 		return s, nil, nil
 	}
 	var m *model.Model
-	packs, more, err := content.Gather(cluster, filepath.Dir(file), system.Catalogue())
+	lock, err := content.ReadLock(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	packs, more, err := content.Gather(content.Wish{File: cluster, Folder: filepath.Dir(file), Lock: lock, Loose: true, Catalogue: system.Catalogue()})
 	if diags = append(diags, more...); err == nil && !more.HasErrors() {
 		var loaded map[string]*lang.Pack
 		if loaded, _, err = content.Unpack(packs, system.Catalogue()); err == nil { // what is wrong with them is said above

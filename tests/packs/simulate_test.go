@@ -21,7 +21,7 @@ func simulation(t testing.TB) system.Simulation {
 	if diags.HasErrors() {
 		t.Fatal(diags.Text())
 	}
-	packs, _, err := content.Gather(file, "../../content/examples", system.Catalogue())
+	packs, _, err := content.Gather(content.Wish{File: file, Folder: "../../content/examples", Catalogue: system.Catalogue()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -230,7 +230,7 @@ func recordTape(t *testing.T, name string) {
 	if ds.HasErrors() {
 		t.Fatal(ds.Text())
 	}
-	packs, _, err := content.Gather(file, "../../content/examples", system.Catalogue())
+	packs, _, err := content.Gather(content.Wish{File: file, Folder: "../../content/examples", Catalogue: system.Catalogue()})
 	if err != nil {
 		t.Fatal(err)
 	}

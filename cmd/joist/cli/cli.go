@@ -82,6 +82,8 @@ type Local struct {
 	Wanted func(file string) ([]supply.Wanted, error)
 	// Simulate runs a cluster file on simulated machines.
 	Simulate func(ctx context.Context, o author.Options) (*author.Simulated, error)
+	// LockPacks writes the lock of a cluster file.
+	LockPacks func(o author.LockOptions) (*author.Locked, error)
 	// TestPack runs the tests of a pack's folder that have only in their names.
 	TestPack func(ctx context.Context, dir, only string) (*author.PackTests, error)
 	// Check checks a pack's folder.

@@ -66,7 +66,8 @@ func (a *app) packCommand() *cobra.Command {
 			return a.check(args)
 		},
 	}
-	return group("pack", "Work on packs", check, a.author().PackTestCommand())
+	lockers := author.Lockers{Out: a.Out, Text: func() bool { return a.output != "json" }, JSON: func(v any) error { _, err := a.json(v); return err }, Table: layout.Table, Lock: a.Local.LockPacks}
+	return group("pack", "Work on packs", append([]*cobra.Command{check, a.author().PackTestCommand()}, lockers.Commands()...)...)
 }
 
 // author gives the commands for authors what they need.
