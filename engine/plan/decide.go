@@ -26,7 +26,8 @@ func (p *Planner) decide(c *column, node int) Cell {
 func (p *Planner) setAside(c *column, node int, cell Cell) Cell {
 	row := c.row(p, node)
 	lives := p.lives(c.task, row, node)
-	if !cell.Open() || row != nil && (row.Flight != nil || cell.Verdict == Replace && !lives) {
+	drifted := cell.Verdict == Kept && cell.Cause.Kind == history.Drift // nobody is waited for on such a node
+	if !cell.Open() && !drifted || row != nil && (row.Flight != nil || cell.Verdict == Replace && !lives) {
 		return cell
 	}
 	n := p.state.Nodes[node]

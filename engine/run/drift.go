@@ -224,6 +224,8 @@ func (m *Machine) unverifiable(t history.Target) string {
 		return "its node has a place of rollout " + g.Name + ": it is being changed, or watched"
 	case !m.plan.Wants(t.Node):
 		return "its node is leaving"
+	case n.Aside != nil:
+		return "its node is set aside"
 	case !n.Alive() || !n.Online:
 		return "its node does not answer"
 	case !model.Suffices(n.Level, m.plan.Model().Trust):

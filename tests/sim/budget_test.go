@@ -80,7 +80,7 @@ func (l *ledger) budget(e history.Event) error {
 // watchedLongEnough is law 8 for a place that is given back with the node's whole group in place.
 func (l *ledger) watchedLongEnough(e history.PlaceReturned) error {
 	g := l.rolloutNamed(e.Rollout)
-	if g == nil || g.Settle == 0 || !l.groupDone(e.Rollout, e.Node) {
+	if g == nil || g.Settle == 0 || l.without[e.Node] != nil || !l.groupDone(e.Rollout, e.Node) {
 		return nil
 	}
 	var last time.Time

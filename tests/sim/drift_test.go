@@ -99,6 +99,8 @@ func (l *ledger) mayLook(e run.Dispatch) error {
 		return fmt.Errorf("drift: %s of %s is nothing to look with", e.Action, e.Target)
 	case l.halted || l.goal().Destroy:
 		return fmt.Errorf("drift: a verify of %s although nothing is pursued", e.Target)
+	case l.without[e.Node] != nil:
+		return fmt.Errorf("drift: a verify of %s on a node that is set aside", e.Target)
 	case r == nil || !r.there || r.flight != nil || !l.current(e.Target):
 		return fmt.Errorf("drift: a verify of %s, which is not in place", e.Target)
 	case !n.alive() || !n.online || !l.wants(e.Node) || !model.Suffices(n.level, l.model().Trust):

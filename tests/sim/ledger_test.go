@@ -402,7 +402,10 @@ func (l *ledger) takeRested(e history.Rested) error {
 // open names something that is not as the goal wants it, if there is anything.
 func (l *ledger) open() string {
 	for _, t := range l.instances() {
-		if exists, known := l.exists(t); !l.leftOut(t) && (!known || exists && !l.current(t)) {
+		if l.leftOut(t) {
+			continue
+		}
+		if exists, known := l.exists(t); !known || exists && !l.current(t) {
 			return t.String() + " is not in place"
 		}
 		if r := l.rows[t]; r != nil && r.drifted {

@@ -16,6 +16,7 @@ import (
 
 	"joist/cmd/joist/progress"
 	"joist/cmd/joist/redeploy"
+	"joist/cmd/joist/screen"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
@@ -34,6 +35,18 @@ func (v *view) flags(c *cobra.Command) {
 
 func (v *view) plainFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&v.plain, "plain", false, "one line for each thing that happens, also on a terminal")
+}
+
+// screen is where a person, or a program, sees progress.
+func (a *app) screen(look view, t *progress.Tracker) screen.Screen {
+	on := screen.Terminal{Out: a.Out, Ink: a.colour(a.Out), Size: func() (int, int, bool) { return terminal(a.Out) }, Now: a.Now, Cluster: a.api.Cluster}
+	if a.output == "json" {
+		return screen.Silent()
+	}
+	if _, _, ok := on.Size(); ok && !look.plain && a.Getenv("TERM") != "dumb" {
+		return screen.Live(on, t)
+	}
+	return screen.Plain(on)
 }
 
 // pursuit is a goal to follow until it comes to rest.
@@ -226,9 +239,9 @@ func (a *app) track(ctx context.Context, look view, p pursuit, after uint64) (*p
 	if p.site != "" {
 		filter.After += "," + p.site
 	}
-	screen := a.screen(look, t)
-	err := a.events(ctx, filter, t, screen)
-	screen.close()
+	on := a.screen(look, t)
+	err := a.events(ctx, filter, t, on)
+	on.Close()
 	if ctx.Err() != nil {
 		return nil, &ExitError{Interrupted, fmt.Errorf("interrupted: the engine goes on by itself; joist watch %[1]s follows it again, joist cancel %[1]s stops it", p.cluster)}
 	}
@@ -236,7 +249,7 @@ func (a *app) track(ctx context.Context, look view, p pursuit, after uint64) (*p
 }
 
 // events feeds tracker and screen until the pursuit rests.
-func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Tracker, screen screen) error {
+func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Tracker, on screen.Screen) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type news struct {
@@ -262,24 +275,24 @@ func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Trac
 			Found: func() { _ = put(news{notice: "the engine answers again"}) },
 		}, func(e v1.Event) error { return put(news{event: e}) })
 	}()
-	tick := time.NewTicker(screen.pace())
+	tick := time.NewTicker(on.Pace())
 	defer tick.Stop()
 	for {
 		select {
 		case n := <-feed:
 			if n.notice != "" {
-				screen.show([]progress.Line{{At: a.Now(), Weight: progress.Bad, Text: n.notice}})
+				on.Show([]progress.Line{{At: a.Now(), Weight: progress.Bad, Text: n.notice}})
 				continue
 			}
 			lines := t.Take(n.event)
-			a.logs(ctx, t.Cluster, lines, screen)
+			a.logs(ctx, t.Cluster, lines, on)
 			if t.Ended() {
 				cancel()
 				<-done // it was cancelled
 				return nil
 			}
 		case <-tick.C:
-			screen.tick(ctx)
+			on.Tick(ctx)
 		case err := <-done:
 			return err
 		}
@@ -287,9 +300,9 @@ func (a *app) events(ctx context.Context, filter client.Filter, t *progress.Trac
 }
 
 // logs shows lines, and under a failure the end of its log.
-func (a *app) logs(ctx context.Context, cluster string, lines []progress.Line, screen screen) {
+func (a *app) logs(ctx context.Context, cluster string, lines []progress.Line, on screen.Screen) {
 	for _, l := range lines {
-		screen.show([]progress.Line{l})
+		on.Show([]progress.Line{l})
 		if l.Failed == "" {
 			continue
 		}
@@ -298,7 +311,7 @@ func (a *app) logs(ctx context.Context, cluster string, lines []progress.Line, s
 			continue
 		}
 		for _, text := range i.Log[max(0, len(i.Log)-8):] {
-			screen.show([]progress.Line{{At: l.At, Weight: progress.Bad, Text: "    | " + text}})
+			on.Show([]progress.Line{{At: l.At, Weight: progress.Bad, Text: "    | " + text}})
 		}
 	}
 }

@@ -22,7 +22,7 @@ func TestVerify(t *testing.T) {
 	if r.Asked != 2 || r.Counts["drifted"] != 1 || r.Counts["in place"] != 1 || len(r.Looks) != 2 || r.Looks[1].Observed != "the step's script ended with exit code 1: not running" {
 		t.Errorf("verified %+v", r)
 	}
-	e.want(cli.OK, []string{"stopped (1 of 4 instances have drifted and wait for a person)", "blocked by approval: member[n2]: drift", "not running", "verified every 1h"}, "status", "demo")
+	e.want(cli.OK, []string{"stopped (1 of 4 instances have drifted and wait for a person)", "waiting for approval: member[n2]: drift", "not running", "verified every 1h"}, "status", "demo")
 	e.want(cli.OK, []string{"is kept: drift", "not running"}, "why", "demo/member[n2]")
 	e.want(cli.OK, []string{"member[n2]", "not running"}, "plan", "--cluster", "demo")
 	e.set(func() { delete(e.gone, "member[n2]") })

@@ -1,9 +1,8 @@
-package cli
+package screen
 
 import (
 	"encoding/json"
 	"fmt"
-	"joist/cmd/joist/layout"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ func TestPicture(t *testing.T) {
 	}
 	event(3, 90*time.Second, "goal", `{"by":"me","roles":{"member":["n1","n2"]}}`)
 	event(4, 12*time.Second, "started", `{"task":"member","node":"n1","attempt":2}`)
-	l := &live{app: &app{}, t: tr, detail: &v1.ClusterDetail{
+	l := &live{t: tr, detail: &v1.ClusterDetail{
 		Cluster: v1.Cluster{Name: "demo", Outcome: "converging", States: map[string]int{"in place": 3, "running": 1, "waiting": 2}},
 		Members: []v1.Member{
 			{Name: "n1", Online: true, States: map[string]int{"in place": 3, "running": 1, "absent": 4}},
@@ -42,15 +41,5 @@ func TestPicture(t *testing.T) {
 	lines := l.picture(now, 24)
 	if len(lines) > 20 || !strings.Contains(strings.Join(lines[:3], "\n"), "m99") || !strings.Contains(lines[len(lines)-1], "and 90 more nodes") {
 		t.Errorf("102 nodes in 24 lines:\n%s", strings.Join(lines, "\n"))
-	}
-}
-
-func TestTable(t *testing.T) {
-	var b strings.Builder
-	ink := layout.Paint(true)
-	layout.Table(&b, [][]string{{"A", "B"}, {ink.Red("long"), "x"}, {"y", ""}})
-	lines := strings.Split(b.String(), "\n")
-	if lines[0] != "A     B" || !strings.HasSuffix(lines[1], "  x") || lines[2] != "y" {
-		t.Errorf("%q", lines)
 	}
 }

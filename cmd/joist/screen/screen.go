@@ -1,60 +1,67 @@
-package cli
+// Package screen shows what happens to a cluster: not at all, line by line, or as a picture at the foot of a terminal.
+package screen
 
 import (
 	"context"
 	"fmt"
-	"joist/cmd/joist/layout"
+	"io"
 	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
 
+	"joist/cmd/joist/layout"
 	"joist/cmd/joist/progress"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
 )
 
-// screen shows progress.
-type screen interface {
-	show(lines []progress.Line)
-	tick(ctx context.Context)
-	pace() time.Duration // between two ticks
-	close()
+// Screen shows progress.
+type Screen interface {
+	Show(lines []progress.Line)
+	Tick(ctx context.Context)
+	Pace() time.Duration // between two ticks
+	Close()
 }
 
-func (a *app) screen(look view, t *progress.Tracker) screen {
-	if a.output == "json" {
-		return silent{}
-	}
-	if _, _, ok := terminal(a.Out); ok && !look.plain && a.Getenv("TERM") != "dumb" {
-		return &live{app: a, t: t, ink: a.colour(a.Out)}
-	}
-	return &plain{app: a, ink: a.colour(a.Out)}
+// Terminal is what a screen writes to, and where it looks for what it draws.
+type Terminal struct {
+	Out     io.Writer
+	Ink     layout.Paint
+	Size    func() (width, height int, ok bool) // in characters; false for what is no terminal
+	Now     func() time.Time
+	Cluster func(ctx context.Context, name string) (*v1.ClusterDetail, error)
 }
 
-// silent shows nothing: programs wait for the result.
+func (t *Terminal) printf(format string, args ...any) { fmt.Fprintf(t.Out, format, args...) }
+
+// Silent shows nothing: programs wait for the result.
+func Silent() Screen { return silent{} }
+
+// Plain writes one line for each thing that happens.
+func Plain(on Terminal) Screen { return &plain{on} }
+
+// Live redraws a picture of the cluster; what failed scrolls by above it and stays.
+func Live(on Terminal, t *progress.Tracker) Screen { return &live{Terminal: on, t: t} }
+
 type silent struct{}
 
-func (silent) show([]progress.Line) {}
-func (silent) tick(context.Context) {}
-func (silent) pace() time.Duration  { return time.Minute }
-func (silent) close()               {}
+func (silent) Show([]progress.Line) {}
+func (silent) Tick(context.Context) {}
+func (silent) Pace() time.Duration  { return time.Minute }
+func (silent) Close()               {}
 
-// plain writes one line for each thing that happens.
-type plain struct {
-	app *app
-	ink layout.Paint
-}
+type plain struct{ Terminal }
 
-func (p *plain) show(lines []progress.Line) {
+func (p *plain) Show(lines []progress.Line) {
 	for _, l := range lines {
-		p.app.printf("%s\n", lineText(p.ink, l))
+		p.printf("%s\n", lineText(p.Ink, l))
 	}
 }
 
-func (p *plain) tick(context.Context) {}
-func (p *plain) pace() time.Duration  { return time.Minute }
-func (p *plain) close()               {}
+func (p *plain) Tick(context.Context) {}
+func (p *plain) Pace() time.Duration  { return time.Minute }
+func (p *plain) Close()               {}
 
 func lineText(ink layout.Paint, l progress.Line) string {
 	text := diag.Visible(l.Text)
@@ -69,11 +76,9 @@ func lineText(ink layout.Paint, l progress.Line) string {
 	return ink.Faint(l.At.Local().Format("15:04:05")) + " " + text
 }
 
-// live redraws a picture of the cluster at the foot of the terminal; what failed scrolls by above it and stays.
 type live struct {
-	app    *app
+	Terminal
 	t      *progress.Tracker
-	ink    layout.Paint
 	drawn  int // lines of the picture on the screen
 	detail *v1.ClusterDetail
 	asked  time.Time
@@ -81,18 +86,18 @@ type live struct {
 	recent []progress.Line
 }
 
-func (l *live) pace() time.Duration { return 250 * time.Millisecond }
+func (l *live) Pace() time.Duration { return 250 * time.Millisecond }
 
 // shownRecent is how many of the latest lines stand in the picture.
 const shownRecent = 5
 
-func (l *live) show(lines []progress.Line) {
+func (l *live) Show(lines []progress.Line) {
 	l.stale = true
 	for _, line := range lines {
 		switch line.Weight {
 		case progress.Bad, progress.Good:
 			l.erase()
-			l.app.printf("%s\n", lineText(l.ink, line))
+			l.printf("%s\n", lineText(l.Ink, line))
 		default:
 			l.recent = append(l.recent, line)
 			l.recent = l.recent[max(0, len(l.recent)-shownRecent):]
@@ -101,17 +106,17 @@ func (l *live) show(lines []progress.Line) {
 }
 
 // tick asks for the cluster's state if something happened, and draws.
-func (l *live) tick(ctx context.Context) {
-	now := l.app.Now()
+func (l *live) Tick(ctx context.Context) {
+	now := l.Now()
 	if age := now.Sub(l.asked); l.stale && age > 500*time.Millisecond || age > 3*time.Second {
 		l.asked, l.stale = now, false
 		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
-		if d, err := l.app.api.Cluster(ask, l.t.Cluster); err == nil { // while the engine is away the last picture stays
+		if d, err := l.Cluster(ask, l.t.Cluster); err == nil { // while the engine is away the last picture stays
 			l.detail = d
 		}
 		cancel()
 	}
-	width, height, ok := terminal(l.app.Out)
+	width, height, ok := l.Size()
 	if !ok {
 		return
 	}
@@ -122,16 +127,16 @@ func (l *live) tick(ctx context.Context) {
 		b.WriteString(lipgloss.NewStyle().MaxWidth(width - 1).Render(line))
 		b.WriteByte('\n')
 	}
-	l.app.printf("%s", b.String())
+	l.printf("%s", b.String())
 	l.drawn = len(picture)
 }
 
-func (l *live) close() { l.erase() }
+func (l *live) Close() { l.erase() }
 
 // erase takes the picture away (ECMA-48: CUU, ED).
 func (l *live) erase() {
 	if l.drawn > 0 {
-		l.app.printf("\x1b[%dA\x1b[J", l.drawn)
+		l.printf("\x1b[%dA\x1b[J", l.drawn)
 	}
 	l.drawn = 0
 }
@@ -142,10 +147,10 @@ func (l *live) picture(now time.Time, height int) []string {
 		elapsed = progress.Duration(now.Sub(l.t.Start))
 	}
 	if l.detail == nil {
-		return []string{l.ink.Bold("cluster "+l.t.Cluster) + "  " + elapsed}
+		return []string{l.Ink.Bold("cluster "+l.t.Cluster) + "  " + elapsed}
 	}
 	d := l.detail
-	lines := []string{fmt.Sprintf("%s  %s  %s  %s", l.ink.Bold("cluster "+d.Name), l.ink.Outcome(d.Outcome), elapsed, layout.Counts(d.States, layout.States))}
+	lines := []string{fmt.Sprintf("%s  %s  %s  %s", l.Ink.Bold("cluster "+d.Name), l.Ink.Outcome(d.Outcome), elapsed, layout.Counts(d.States, layout.States))}
 	lines = append(lines, l.nodes(now, max(3, height-len(lines)-shownRecent-6))...)
 	for i, it := range d.Running {
 		if it.Node != "" {
@@ -160,7 +165,7 @@ func (l *live) picture(now time.Time, height int) []string {
 		lines = append(lines, fmt.Sprintf("  %d wait: %s", d.Waiting[0].Count, d.Waiting[0].Says))
 	}
 	for _, r := range l.recent {
-		lines = append(lines, "  "+lineText(l.ink, r))
+		lines = append(lines, "  "+lineText(l.Ink, r))
 	}
 	return lines
 }
@@ -198,13 +203,13 @@ func (l *live) nodes(now time.Time, n int) []string {
 		what := strings.Join(running[m.Name], ", ")
 		switch {
 		case m.States["failed"] > 0:
-			name, what = l.ink.Red(name), l.ink.Red(fmt.Sprintf("%d failed", m.States["failed"]))+" "+what
+			name, what = l.Ink.Red(name), l.Ink.Red(fmt.Sprintf("%d failed", m.States["failed"]))+" "+what
 		case m.Leaving:
-			name, what = l.ink.Yellow(name), "leaving "+what
+			name, what = l.Ink.Yellow(name), "leaving "+what
 		case !m.Online:
-			name, what = l.ink.Faint(name), layout.Dash(m.Boot)
+			name, what = l.Ink.Faint(name), layout.Dash(m.Boot)
 		case m.States["in place"] == total:
-			name = l.ink.Green(name)
+			name = l.Ink.Green(name)
 		}
 		line := fmt.Sprintf("  %s  %3d/%d in place  %s", name, m.States["in place"], total, what)
 		if m.States["failed"] > 0 || len(running[m.Name]) > 0 {
