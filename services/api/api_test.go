@@ -411,6 +411,29 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestEventsPageOfLargeEvents has a page end before it is larger than an engine should answer with.
+func TestEventsPageOfLargeEvents(t *testing.T) {
+	f := newFake()
+	for range 3 {
+		f.happen("site")
+	}
+	for i := range f.journals["site"] {
+		f.journals["site"][i].Data = json.RawMessage(`"` + strings.Repeat("x", pageBytes) + `"`)
+	}
+	s := newServer(t, f)
+	after := ""
+	for want := uint64(1); want <= 4; want++ {
+		var page v1.Events
+		if err := json.Unmarshal(ask(s, "GET", "/v1/events?journal=site&after="+after, "").Body.Bytes(), &page); err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Events) != 1 || page.Events[0].Seq != want || page.More != (want < 4) {
+			t.Fatalf("%d events, more %v, instead of event %d", len(page.Events), page.More, want)
+		}
+		after = page.Next
+	}
+}
+
 func TestEventsPage(t *testing.T) {
 	f := newFake()
 	for range 4 {

@@ -19,6 +19,7 @@ import (
 const (
 	defaultPage = 1000
 	largestPage = 10000
+	pageBytes   = 8 << 20 // of data, from which on a page is full
 )
 
 // AllJournals asks for every journal, those that come later included.
@@ -123,15 +124,17 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, sel *selection) er
 	}
 	at := sel.from
 	page := v1.Events{Events: []v1.Event{}}
+	size := 0
 	for _, name := range names {
 		if !sel.wants(name) {
 			continue
 		}
 		err := s.cfg.Journals.Read(r.Context(), name, at[name], func(e v1.Event) error {
-			if len(page.Events) == sel.limit {
+			if len(page.Events) == sel.limit || size >= pageBytes {
 				page.More = true
 				return errFull
 			}
+			size += len(e.Data)
 			at[name] = e.Seq
 			e.Cursor = at.String()
 			page.Events = append(page.Events, e)
@@ -151,7 +154,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, sel *selection) er
 // stream sends events as they become durable (Server-Sent Events, WHATWG HTML § 9.2). Each id is the cursor after its event.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, sel *selection) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
-	events := make(chan v1.Event, 64)
+	events := make(chan v1.Event) // what a slow reader has not taken stays in the journals
 	var followers sync.WaitGroup
 	defer followers.Wait()
 	defer cancel(nil)

@@ -14,8 +14,11 @@ import (
 	"joist/engine/journal"
 )
 
-// pageChunks is how many chunks Read loads at once: at their usual size, 2 MiB.
-const pageChunks = 32
+// Bounds of what Read loads at once. Chunks of large records are few: whoever reads slowly keeps no more than that.
+const (
+	pageChunks = 32
+	pageBytes  = 2 << 20
+)
 
 // Journals keeps journals: a row for each, and its records in chunks of one row each. It implements journal.Store and
 // journal.Snapshots.
@@ -168,12 +171,13 @@ func (s *Journals) page(ctx context.Context, name string, after uint64) (page []
 			err = s.db.explain("read", err)
 		}
 	}()
-	for rows.Next() {
+	for size := 0; size < pageBytes && rows.Next(); {
 		var c journal.Chunk
 		if err := rows.Scan(&c.First, &c.Last, &c.Data); err != nil {
 			return nil, err
 		}
 		page = append(page, c)
+		size += len(c.Data)
 	}
 	return page, rows.Err()
 }

@@ -20,6 +20,35 @@ import (
 	"joist/engine/journal/journaltest"
 )
 
+// TestPagesOfLargeRecords: whoever reads slowly keeps a few records of many megabytes in memory, not 32.
+func TestPagesOfLargeRecords(t *testing.T) {
+	t.Parallel()
+	db, err := Open(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := db.Journals()
+	epoch, err := s.Acquire(t.Context(), "demo", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := journaltest.Records(0, 10)
+	for i := range records {
+		records[i].Data = []byte(`"` + strings.Repeat("x", pageBytes/2) + `"`)
+	}
+	if err := s.Append(t.Context(), journal.Batch{Journal: "demo", Epoch: epoch, Records: records}); err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.page(t.Context(), "demo", 0)
+	if err != nil || len(page) != 2 {
+		t.Errorf("%d chunks of %d bytes in a page, %v", len(page), pageBytes/2, err)
+	}
+	if got := journaltest.ReadAll(t, s, "demo", 0); len(got) != len(records) {
+		t.Errorf("%d of %d records read", len(got), len(records))
+	}
+}
+
 func TestSQLiteCrash(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
