@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"joist/pki/authority"
+	"joist/tests/boot/lab"
 )
 
 // secrets are real values by what they are: each in every form in which it could have been written down.
@@ -150,6 +151,10 @@ func (l *own) secrecy() {
 // fromNodes adds what is secret on the machines.
 func (l *own) fromNodes(s secrets) {
 	l.Helper()
+	// Only pods that run have tokens, and a cluster has converged before its own do.
+	for end := time.Now().Add(lab.Patience); !strings.Contains(l.k("get", "pods", "-A", "--no-headers"), "Running") && time.Now().Before(end); {
+		time.Sleep(2 * time.Second)
+	}
 	for _, m := range l.Status("demo").Members {
 		const find = `grep -rlE --exclude-dir=artifacts --exclude-dir=bundles --exclude-dir=upper --exclude-dir=pods --include="*.pem" --include="*.key"` +
 			` -e "-----BEGIN [A-Z ]*PRIVATE KEY-----" /run/joist /run/credentials /etc/kubernetes /etc/joist-etcd /var/lib/joist /var/lib/kubelet 2>/dev/null`
