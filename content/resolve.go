@@ -34,6 +34,7 @@ type Chosen struct {
 // Ask is a constraint on a pack's version, and who has it.
 type Ask struct{ By, Constraint string }
 
+// String is for people: who asks, and for what.
 func (a Ask) String() string { return fmt.Sprintf("%s asks for %q", a.By, a.Constraint) }
 
 // theFile is who asks where the cluster file does.

@@ -49,6 +49,7 @@ type Writer struct {
 // OwnedError reports a key that another instance holds.
 type OwnedError struct{ Key, Owner, Asked string }
 
+// Error implements error.
 func (e *OwnedError) Error() string {
 	return fmt.Sprintf("cannot write %s for %s: it belongs to %s; choose another name, or remove that instance first", e.Key, e.Asked, e.Owner)
 }
@@ -56,6 +57,7 @@ func (e *OwnedError) Error() string {
 // StaleEpochError reports a request by a controller that has been succeeded by another.
 type StaleEpochError struct{ Asked, Newest uint64 }
 
+// Error implements error.
 func (e *StaleEpochError) Error() string {
 	return fmt.Sprintf("cannot write with epoch %d: a controller with epoch %d has taken over", e.Asked, e.Newest)
 }

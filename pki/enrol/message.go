@@ -157,6 +157,7 @@ type ProofError struct {
 	Err    error
 }
 
+// Error implements error.
 func (e *ProofError) Error() string { return "cannot accept the enrolment: " + e.Err.Error() }
 
 // Unwrap gives the cause.

@@ -233,6 +233,7 @@ func (c *Clusters) have(ctx context.Context, name string) (*drive.Cluster, error
 // UnknownError reports a cluster that the engine does not have.
 type UnknownError struct{ Name string }
 
+// Error implements error.
 func (e *UnknownError) Error() string { return fmt.Sprintf("there is no cluster %q", e.Name) }
 
 // Get gives a cluster's loop, or why there is none.

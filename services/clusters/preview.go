@@ -213,6 +213,7 @@ type ChangedError struct {
 	Changes []string // what is different now, the first few
 }
 
+// Error implements error.
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("this plan of cluster %s, made at event %d, is not what would be done now: %s", e.Cluster, e.Since, strings.Join(e.Changes, "; "))
 }

@@ -169,6 +169,7 @@ func (b *Book) Forget(ctx context.Context, name string) error {
 // UnknownError reports a machine that the site does not have.
 type UnknownError struct{ Name string }
 
+// Error implements error.
 func (e *UnknownError) Error() string {
 	return fmt.Sprintf("there is no machine %q; joist node list names them all", e.Name)
 }

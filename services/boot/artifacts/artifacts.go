@@ -50,6 +50,7 @@ type Artifact struct {
 // MismatchError reports content whose digest is not the one that was promised: the copy is broken or someone changed it.
 type MismatchError struct{ Want, Got Digest }
 
+// Error implements error.
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("the content's digest is %s, not %s: it is damaged or was replaced; build or copy it again", e.Got, e.Want)
 }
