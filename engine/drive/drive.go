@@ -269,8 +269,24 @@ func (c *Cluster) Inspect(ctx context.Context, f func(*run.Machine)) error {
 	})
 }
 
+// send has the loop take something in and waits until that is durable. Whoever stops waiting knows that it does not happen
+// any more from then on, so that what happen writes for its caller is the caller's alone again.
 func (c *Cluster) send(ctx context.Context, happen func(*run.Machine, time.Time) ([]history.Event, error)) error {
-	msg := message{happen, make(chan error, 1)}
+	var happening sync.Mutex
+	over := false
+	defer func() {
+		happening.Lock()
+		defer happening.Unlock()
+		over = true
+	}()
+	msg := message{func(m *run.Machine, now time.Time) ([]history.Event, error) {
+		happening.Lock()
+		defer happening.Unlock()
+		if over {
+			return nil, context.Canceled
+		}
+		return happen(m, now)
+	}, make(chan error, 1)}
 	select {
 	case c.inbox <- msg:
 	case <-ctx.Done():

@@ -37,7 +37,7 @@ type stage struct {
 // stubs are the programs that are not the real ones. Each call is a line of /log/calls.
 var stubs = map[string]string{
 	"systemctl": `case $1 in is-active) for unit; do :; done; [ -e "/etc/systemd/system/$unit.service" ] && [ ! -e "/log/stopped" ]; exit;; esac`,
-	"kubectl":   `while [ $# -gt 0 ]; do case $1 in -f) shift; n=$(find /log -name 'objects-*' | wc -l); cp "$1" "/log/objects-$n";; esac; shift; done`,
+	"kubectl":   `while [ $# -gt 0 ]; do case $1 in -f) shift; cp "$1" "$(mktemp /log/objects-XXXXXX)";; esac; shift; done`,
 	"etcdctl":   `case "$*" in *"endpoint status"*) echo "x, 1, 3.6.8, 20 kB, true, false, 2, 8";; esac`,
 	"curl":      `echo ok`,
 	"id":        `exit 0`,
