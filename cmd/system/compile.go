@@ -38,7 +38,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, diags.Err()
 	}
-	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen})
+	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names})
 	diags = append(diags, more...)
 	if diags.HasErrors() {
 		return nil, diags.Err()
@@ -48,7 +48,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 			return nil, err
 		}
 		if len(s.Pins) > 0 {
-			m, _ = lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins}) // what there is to say was said above
+			m, _ = lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Names: s.Names}) // what there is to say was said above
 		}
 	}
 	for _, a := range m.Artifacts {
@@ -56,7 +56,8 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 			return nil, fmt.Errorf("the frozen set %s has no artifact %s: it was made of another workflow; leave frozen out, or freeze again", file.Frozen, a.PinName())
 		}
 	}
-	out := &clusters.Compiled{Model: m, Source: &s, Choose: map[string]clusters.Selection{}, Warnings: diags.Text(), Refuse: file.Refuse}
+	out := &clusters.Compiled{Model: m, Source: &s, Choose: map[string]clusters.Selection{}, Warnings: diags.Text()}
+	given := map[string]string{} // what the cluster file calls the roles
 	for role, sel := range file.Nodes {
 		chosen := clusters.Selection{Names: sel.Names, Count: sel.Count}
 		if sel.Predicate != nil {
@@ -71,7 +72,14 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 				return sel.Predicate(name, v)
 			}
 		}
-		out.Choose[role] = chosen
+		stands, _ := m.RoleCalled(role)
+		out.Choose[stands.Name], given[stands.Name] = chosen, role
+	}
+	out.Refuse = func(role, input, advice, summary string) error {
+		if name := given[role]; name != "" {
+			role = name
+		}
+		return file.Refuse(role, input, advice, summary)
 	}
 	return out, nil
 }

@@ -44,6 +44,8 @@ const (
 // Role is a part that nodes play.
 type Role struct {
 	Name   string
+	Called string   // what the workflow calls it now: Name, unless it was renamed
+	Was    []string // what it was called before
 	Min    int
 	Max    int   // 0 for no limit
 	Memory int64 // declared need in bytes, 0 if none
@@ -55,7 +57,9 @@ type Role struct {
 
 // Task is one call of a step.
 type Task struct {
-	Name   string   // "member", or "etcd.member" inside a called workflow
+	Name   string   // "member", or "etcd.member" inside a called workflow: what its instances stand by, whatever it is called
+	Called string   // what the workflow calls it now: Name, unless it was renamed; empty is Name
+	Was    []string // what it was called before
 	Doc    string   // of the step
 	Step   *Step    // never nil
 	Each   []string // roles; one instance for each node that plays any of them. Empty: a single instance
@@ -270,6 +274,8 @@ type Script struct {
 // Rollout limits how many nodes are changed at once.
 type Rollout struct {
 	Name        string
+	Called      string   // as of a Task: inside a called workflow it has the name of the call
+	Was         []string // likewise
 	Tasks       []string
 	Roles       []string // the nodes it ranges over: roles of its tasks
 	Canaries    int

@@ -21,7 +21,7 @@ type Link struct {
 func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Cause) (chain []Link, retried []history.Target) {
 	s := p.State()
 	if cell := p.Cell(t); cell != nil {
-		chain = append(chain, Link{Of: t, Says: cell.Says()})
+		chain = append(chain, Link{Of: t, Says: says(p, cell)})
 	}
 	seen := map[history.Target]bool{}
 	for !seen[t] {
@@ -30,12 +30,12 @@ func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Ca
 		if row == nil || row.Started == 0 {
 			break
 		}
-		cause, says := row.Cause, "last started because "+row.Cause.Because()
+		cause, says := row.Cause, "last started because "+p.CalledCause(row.Cause).Because()
 		if cause.Kind == history.Interrupted {
 			retried = append(retried, t)
 			if first, ok := firsts[t]; ok {
 				cause = first
-				says += ", and at first because " + first.Because()
+				says += ", and at first because " + p.CalledCause(first).Because()
 			}
 		}
 		chain = append(chain, Link{Of: t, Seq: row.Started, Says: says})

@@ -395,10 +395,10 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 		}
 	}
 	if c.pool != nil && c.pool.Count() == 0 {
-		return noExecutor(c.task.On)
+		return p.noExecutor(c.task.On)
 	}
 	if node < 0 && c.task.On != "" && !slices.ContainsFunc(p.roleNodes(c.task.On), func(i int) bool { return p.state.Nodes[i].Alive() }) {
-		return Cause{Kind: history.NotUp, Text: "no node of role " + c.task.On + " has come up"}
+		return Cause{Kind: history.NotUp, Text: "no node of role " + p.CalledRole(c.task.On) + " has come up"}
 	}
 	if row != nil && row.Failure.Of(step.Digest, input) && !row.Failure.Final && row.Failure.Retry.After(p.now) {
 		return row.Failure.Waiting()

@@ -184,9 +184,9 @@ func (p *Planner) Executor(t history.Target, attempt int) (string, Cause) {
 	if i := c.pool.Choose(node, attempt, func(int) bool { return true }); i >= 0 {
 		return p.state.Nodes[i].Name, Cause{}
 	}
-	return "", noExecutor(c.task.On)
+	return "", p.noExecutor(c.task.On)
 }
 
-func noExecutor(role string) Cause {
-	return Cause{Kind: history.Executor, Text: fmt.Sprintf("no node of role %s can execute it now", role)}
+func (p *Planner) noExecutor(role string) Cause {
+	return Cause{Kind: history.Executor, Text: fmt.Sprintf("no node of role %s can execute it now", p.CalledRole(role))}
 }

@@ -32,7 +32,8 @@ type Planner struct {
 	counts   counts           // of the goal's instances
 	remove   removals
 	presence presence
-	again    bool // something was marked while removals were decided
+	called   map[string]string // what tasks are called that stand by another name
+	again    bool              // something was marked while removals were decided
 }
 
 // role is the nodes that play a role in the goal.

@@ -80,6 +80,7 @@ func (p *Planner) buildRemovals() {
 			p.remove.book.Learn(digest, m)
 		}
 	}
+	p.learnNames()
 	p.buildPresence()
 	for name, rows := range p.state.Columns {
 		c := p.byName[name]
@@ -371,7 +372,7 @@ func (p *Planner) discharge(r *removal, row *history.Row) string {
 		}
 	case model.Cluster:
 		if r.pool.Oldest() == 0 || r.pool.Oldest() > r.end {
-			return "no incarnation of role " + r.Task.On + " is left that was alive at its end: what it acted on is gone"
+			return "no incarnation of role " + p.CalledRole(r.Task.On) + " is left that was alive at its end: what it acted on is gone"
 		}
 	}
 	return ""
@@ -447,7 +448,7 @@ func (p *Planner) removalHindrance(r *removal, row *history.Row) Cause {
 			return Cause{Kind: history.Wiping}
 		}
 		if p.removalExecutor(r, 1) < 0 {
-			return noExecutor(r.Task.On)
+			return p.noExecutor(r.Task.On)
 		}
 	}
 	return Cause{}
@@ -463,7 +464,7 @@ func (p *Planner) RemovalExecutor(t history.Target, attempt int) (string, Cause)
 	if i := p.removalExecutor(r, attempt); i >= 0 {
 		return p.state.Nodes[i].Name, Cause{}
 	}
-	return "", noExecutor(r.Task.On)
+	return "", p.noExecutor(r.Task.On)
 }
 
 func (p *Planner) removalExecutor(r *removal, attempt int) int {

@@ -340,7 +340,7 @@ func (p *Planner) evaluate(c *column, a *model.Argument, s scope) (value.Value, 
 		if f.Name == a.Name {
 			checked, err := f.Type.Check(v)
 			if err != nil {
-				return value.Value{}, fmt.Errorf("input %s of task %s: %w", a.Name, c.task.Name, err)
+				return value.Value{}, fmt.Errorf("input %s of task %s: %w", a.Name, c.task.CalledNow(), err)
 			}
 			return checked, nil
 		}

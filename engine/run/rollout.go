@@ -152,7 +152,7 @@ func (m *Machine) Held(t history.Target) plan.Cause {
 		return plan.Cause{}
 	}
 	if !m.open(g) {
-		return plan.Cause{Kind: history.NoPlace, Of: m.broke(g), Text: "rollout " + g.Name + " was stopped by failures"}
+		return plan.Cause{Kind: history.NoPlace, Of: m.broke(g), Text: "rollout " + g.CalledNow() + " was stopped by failures"}
 	}
 	if m.holds(g, t.Node) || m.free(g) > 0 && !m.crowded(g, t.Node) {
 		return plan.Cause{}
@@ -165,9 +165,9 @@ func (m *Machine) Held(t history.Target) plan.Cause {
 	if more := len(holders) - 5; more > 0 {
 		holders = append(holders[:5], fmt.Sprintf("%d more", more))
 	}
-	text := "the places of rollout " + g.Name + " are taken by "
+	text := "the places of rollout " + g.CalledNow() + " are taken by "
 	if m.free(g) > 0 {
-		text = "its failure domain has its share of the places of rollout " + g.Name + ", which are taken by "
+		text = "its failure domain has its share of the places of rollout " + g.CalledNow() + ", which are taken by "
 	}
 	return plan.Cause{Kind: history.NoPlace, Of: of, Text: text + strings.Join(holders, ", ")}
 }

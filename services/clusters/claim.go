@@ -52,7 +52,7 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 		if sel.Match != nil {
 			names, err = match(m.Cluster, role, sel, preference(m.Cluster, role.Name, before, machines), taken)
 		} else {
-			err = available(m.Cluster, role.Name, names, machines)
+			err = available(m.Cluster, role.CalledNow(), names, machines)
 		}
 		if err != nil {
 			return nil, compiled.about(role.Name, err)
@@ -64,7 +64,7 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 		names = slices.Compact(names)
 		if len(names) < role.Min || role.Max > 0 && len(names) > role.Max {
 			return nil, compiled.about(role.Name,
-				fmt.Errorf("role %s of cluster %s has %s; its workflow wants at least %d%s", role.Name, m.Cluster, count(len(names), "node"), role.Min, atMost(role.Max)))
+				fmt.Errorf("role %s of cluster %s has %s; its workflow wants at least %d%s", role.CalledNow(), m.Cluster, count(len(names), "node"), role.Min, atMost(role.Max)))
 		}
 		if len(names) > 0 {
 			roles[role.Name] = names
@@ -163,7 +163,7 @@ func match(cluster string, role model.Role, sel Selection, machines []Candidate,
 		has, known := memoryOf(m.Facts)
 		switch {
 		case err == nil && ok && known && has < role.Memory:
-			refused = append(refused, fmt.Sprintf("%s has %s of memory, and a %s needs %s", m.Name, gib(has), role.Name, gib(role.Memory)))
+			refused = append(refused, fmt.Sprintf("%s has %s of memory, and a %s needs %s", m.Name, gib(has), role.CalledNow(), gib(role.Memory)))
 		case err != nil:
 			refused = append(refused, fmt.Sprintf("%s: %v", m.Name, err))
 		case !ok:
@@ -180,7 +180,7 @@ func match(cluster string, role model.Role, sel Selection, machines []Candidate,
 		if len(refused) > 0 {
 			why = strings.Join(refused, "; ")
 		}
-		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role.Name, cluster, len(names), why)
+		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role.CalledNow(), cluster, len(names), why)
 	}
 	return names, nil
 }

@@ -33,6 +33,10 @@ type Source struct {
 	// source has them, so that its model is always compiled to the same.
 	Pins   map[string]model.Pin `json:"pins"`
 	Frozen value.Digest         `json:"frozen"` // of the frozen set that packs and pins come from; zero for none
+
+	// Names are those by which things stand that were renamed since the cluster first had them. They are decided when a goal is
+	// set, and its source keeps them.
+	Names model.Names `json:"names,omitzero"`
 }
 
 // Compiled is a checked source.
@@ -266,11 +270,12 @@ type archived struct {
 
 	Pins   map[string]model.Pin `json:"pins,omitempty"`
 	Frozen value.Digest         `json:"frozen,omitzero"`
+	Names  model.Names          `json:"names,omitzero"`
 }
 
 func (c *Clusters) archive(ctx context.Context, s Source) (value.Digest, error) {
 	var digest value.Digest
-	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}, Pins: s.Pins, Frozen: s.Frozen}
+	a := archived{FileName: s.FileName, File: string(s.File), Packs: map[string]string{}, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names}
 	for name, data := range s.Packs {
 		d, err := c.cfg.Drive.Blobs.Put(ctx, data)
 		if err != nil {
@@ -312,7 +317,7 @@ func (c *Clusters) source(ctx context.Context, digest value.Digest) (Source, err
 	if err := json.Unmarshal(data, &a); err != nil {
 		return Source{}, fmt.Errorf("cannot read the archived source: %w", err)
 	}
-	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}, Pins: a.Pins, Frozen: a.Frozen}
+	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}, Pins: a.Pins, Frozen: a.Frozen, Names: a.Names}
 	if s.Pins == nil {
 		s.Pins = map[string]model.Pin{} // nothing is decided anew
 	}
@@ -354,6 +359,9 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {
+		return nil, err
+	}
+	if compiled, err = c.stand(ctx, loop, compiled); err != nil {
 		return nil, err
 	}
 	if err := c.refuse(ctx, loop, compiled); err != nil {

@@ -56,6 +56,9 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	if err != nil && !errors.As(err, &unknown) {
 		return nil, err
 	}
+	if compiled, err = c.stand(ctx, loop, compiled); err != nil {
+		return nil, err
+	}
 	if err := c.refuse(ctx, loop, compiled); err != nil {
 		return nil, err
 	}
@@ -151,10 +154,16 @@ func planned(cluster, warnings string, v view) *Plan {
 	if goal == nil {
 		return p
 	}
-	p.Model, p.Destroy, p.Roles = goal.Model, goal.Destroy, maps.Clone(goal.Roles)
+	p.Model, p.Destroy, p.Roles = goal.Model, goal.Destroy, v.plan.CalledRoles(goal.Roles)
+	for i := range p.Items {
+		p.Items[i] = p.Items[i].Called(v.plan)
+	}
+	for i := range p.Tasks {
+		p.Tasks[i].Task = v.plan.Called(history.Target{Task: p.Tasks[i].Task}).Task
+	}
 	plays := map[string][]string{}
-	for _, role := range slices.Sorted(maps.Keys(goal.Roles)) {
-		for _, name := range goal.Roles[role] {
+	for _, role := range slices.Sorted(maps.Keys(p.Roles)) {
+		for _, name := range p.Roles[role] {
 			plays[name] = append(plays[name], role)
 		}
 	}

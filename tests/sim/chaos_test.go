@@ -49,6 +49,8 @@ type fault struct {
 	tamper func(*lab, history.Event) history.Event // what is written down in place of an event
 	meddle func(*lab)                              // done before every step
 	early  bool                                    // effects are performed before they are durable
+
+	nameless bool // what was renamed stands by its new name
 }
 
 // lab runs one cluster on simulated nodes, with the machine driven directly: no goroutine, virtual time.
@@ -94,7 +96,7 @@ func (l *lab) Blob(d value.Digest) []byte { return l.blobs[d] }
 
 func newLab(seed uint64, sh shape) *lab {
 	l := &lab{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), models: map[value.Digest]*model.Model{}, blobs: map[value.Digest][]byte{}, skewed: map[value.Digest]*model.Model{}, roles: map[string][]string{}, checks: 3 + 12*int(seed%2)}
-	l.gen = &generator{rng: l.rng, shape: sh}
+	l.gen = &generator{rng: l.rng, names: rand.New(rand.NewPCG(seed, 3)), shape: sh}
 	validity := map[string]time.Duration{}
 	if sh.valid {
 		for i := range 20 {
@@ -375,7 +377,11 @@ func (l *lab) hear(n sim.Notice) {
 }
 
 func (l *lab) goal(changed bool) {
-	m := l.sketch.build()
+	var before []*model.Model
+	for i := len(l.machine.State().Goals) - 1; i >= 0; i-- {
+		before = append(before, l.models[l.machine.State().Goals[i].Model])
+	}
+	m := l.sketch.build(l.fault, before...)
 	if l.models[m.Digest] != nil && l.rng.IntN(2) == 0 { // the same tasks by another name: the planner may keep what it has
 		m.Digest = value.Sum(m.Digest[:], []byte{byte(len(l.models))})
 	}
@@ -384,6 +390,10 @@ func (l *lab) goal(changed bool) {
 	}
 	roles := map[string][]string{}
 	for r, names := range l.roles {
+		if r, _ := m.RoleCalled(l.sketch.called(r)); r != nil {
+			roles[r.Name] = slices.Sorted(slices.Values(names))
+			continue
+		}
 		roles[r] = slices.Sorted(slices.Values(names))
 	}
 	g := history.Goal{Model: m.Digest, Roles: roles, By: "sim", Changed: changed, Destroy: l.destroy}

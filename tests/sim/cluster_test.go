@@ -207,7 +207,7 @@ func TestKilledAtWrites(t *testing.T) {
 func killed(t *testing.T, seed uint64, folder string) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	gen := &generator{rng: rng, shape: shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true}}
-	f := &fleet{kick: make(chan struct{}, 1), model: gen.sketch().build()}
+	f := &fleet{kick: make(chan struct{}, 1), model: gen.sketch().build(fault{})}
 	f.model.Cluster = "c"
 	f.world = sim.New(sim.Config{Seed: seed, Start: time.Now()})
 	for _, name := range []string{"n1", "n2", "n3"} {

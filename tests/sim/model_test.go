@@ -2,7 +2,6 @@ package sim_test
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -70,9 +69,11 @@ type shape struct {
 
 // generator makes random models, and random changes of them.
 type generator struct {
-	rng    *rand.Rand
-	shape  shape
-	serial int
+	rng     *rand.Rand
+	names   *rand.Rand // what renames follow from, so that they change nothing else
+	shape   shape
+	serial  int
+	renamed int // names given
 }
 
 // sketch is a model before it is checked: what a change changes.
@@ -82,11 +83,13 @@ type sketch struct {
 	rollouts []model.Rollout
 	tolerate map[string]model.Count // by role
 	drift    model.Drift
+	calls    map[string][]string // by role, what it is called if that is another name: the last one now
 }
 
 type draft struct {
 	name     string
-	kind     string // node, service, script, value, gate
+	former   []string // names that the task had
+	kind     string   // node, service, script, value, gate
 	each     []string
 	on       string
 	once     bool
@@ -317,7 +320,7 @@ func (d *draft) edges() []upEdge {
 
 // change gives a sketch that differs in one thing.
 func (g *generator) change(s *sketch) *sketch {
-	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate, drift: s.drift}
+	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate, drift: s.drift, calls: s.calls}
 	switch g.rng.IntN(6) {
 	case 0, 1:
 		n.inputs[pick(g.rng, []string{"x", "y"})] = fmt.Sprint(g.rng.IntN(3))
@@ -343,6 +346,9 @@ func (g *generator) change(s *sketch) *sketch {
 	if g.shape.rollouts {
 		g.addRollout(n)
 	}
+	if g.names.IntN(4) == 0 {
+		n = g.rename(n, 0.3)
+	}
 	return n
 }
 
@@ -359,13 +365,13 @@ func (s *sketch) drop(name string) {
 	s.tasks = kept
 }
 
-// build makes the model of a sketch.
-func (s *sketch) build() *model.Model {
+// draw makes the model of a sketch, in which everything stands by what it is called.
+func (s *sketch) draw() *model.Model {
 	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts, Drift: s.drift}
 	for name, text := range s.inputs {
 		m.Inputs[name] = value.Text(text)
 	}
-	for _, role := range slices.Sorted(maps.Keys(s.tolerate)) {
+	for _, role := range s.parts() {
 		m.Roles = append(m.Roles, model.Role{Name: role, Tolerate: s.tolerate[role]})
 	}
 	for i := range s.tasks {
@@ -418,7 +424,7 @@ func (d *draft) build() model.Task {
 		open := argument("when", constant{value.Truth(true)})
 		st.Apply.When = &open
 	}
-	t := model.Task{Name: d.name, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except}
+	t := model.Task{Name: d.name, Called: d.name, Was: d.former, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except}
 	for i, e := range d.args {
 		t.With = append(t.With, argument(fmt.Sprintf("i%d", i), e))
 	}
@@ -468,10 +474,16 @@ func (s *sketch) String() string {
 	fmt.Fprintf(&b, "inputs %v tolerate %v\n", s.inputs, s.tolerate)
 	for i := range s.tasks {
 		d := &s.tasks[i]
+		if len(d.former) > 0 {
+			fmt.Fprintf(&b, "  was %v\n", d.former)
+		}
 		fmt.Fprintf(&b, "  %s %s step=%s/%d was=%v each=%v on=%s once=%v attempts=%d valid=%s args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.was, d.each, d.on, d.once, d.attempts, d.valid, d.args, d.hosts, d.after, d.except, d.when)
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)
+	}
+	if len(s.calls) > 0 {
+		fmt.Fprintf(&b, "  roles are called %v\n", s.calls)
 	}
 	if s.drift.Every > 0 {
 		fmt.Fprintf(&b, "  drift %+v\n", s.drift)

@@ -129,11 +129,21 @@ func (c *compiler) inputs(w *decl.Workflow) {
 func (c *compiler) nodes(w *decl.Workflow) {
 	least := map[string]model.Role{}
 	for _, r := range c.model.Roles {
-		least[r.Name] = r
+		least[r.Called] = r
 	}
+	given := map[string]string{} // names that the cluster file has for roles
 	for _, role := range decl.SortedKeys(c.file.Nodes) {
-		if !slices.Contains(w.RoleNames(), role) {
+		now := w.RoleOf(role)
+		switch _, twice := c.file.Nodes[now]; {
+		case !slices.Contains(w.RoleNames(), now):
 			c.bag.Errorf(c.file.roles[role], diag.Suggest(role, w.RoleNames()), "workflow %s has no role %q", w.Full(), role)
+		case now == role:
+			given[now] = role
+		case twice || given[now] != "":
+			c.bag.Errorf(c.file.roles[role], fmt.Sprintf("Say once which nodes play it, as %s = ….", now), "role %q of workflow %s is called %q now, and is given twice", role, w.Full(), now)
+		default:
+			given[now] = role
+			c.bag.Warnf(c.file.roles[role], fmt.Sprintf("Write %s = ….", now), "role %q of workflow %s is called %q now", role, w.Full(), now)
 		}
 	}
 	for _, decl := range w.Roles {
@@ -141,20 +151,24 @@ func (c *compiler) nodes(w *decl.Workflow) {
 		if flat, ok := least[r.Name]; ok {
 			r = flat
 		}
-		s, ok := c.file.Nodes[r.Name]
+		role := decl.Name
+		if given[role] != "" {
+			role = given[role]
+		}
+		s, ok := c.file.Nodes[role]
 		n := s.Count
 		if s.Predicate == nil {
 			n = len(s.Names)
 		}
-		at := c.file.roles[r.Name]
+		at := c.file.roles[role]
 		if !ok {
 			at = c.file.at
 		}
 		switch {
 		case n < r.Min:
-			c.bag.Errorf(at, fmt.Sprintf("Give it at least %d.", r.Min), "role %q of workflow %s has too few nodes: %d", r.Name, w.Full(), n)
+			c.bag.Errorf(at, fmt.Sprintf("Give it at least %d.", r.Min), "role %q of workflow %s has too few nodes: %d", decl.Name, w.Full(), n)
 		case r.Max > 0 && n > r.Max:
-			c.bag.Errorf(at, fmt.Sprintf("Give it at most %d.", r.Max), "role %q of workflow %s has too many nodes: %d", r.Name, w.Full(), n)
+			c.bag.Errorf(at, fmt.Sprintf("Give it at most %d.", r.Max), "role %q of workflow %s has too many nodes: %d", decl.Name, w.Full(), n)
 		}
 	}
 }
@@ -164,6 +178,7 @@ type frame struct {
 	c      *compiler
 	w      *decl.Workflow
 	prefix string            // "etcd." inside the task etcd
+	former []string          // what that was before, if calls were renamed
 	roles  map[string]string // of the workflow, to those of the top one
 	inputs map[string]expr.Source
 	items  map[string][]string // keys of the items of each task that has some
@@ -178,8 +193,13 @@ func (c *compiler) flatten(w *decl.Workflow) {
 	c.each = map[string]bool{}
 	c.top = &frame{c: c, w: w, roles: map[string]string{}, inputs: map[string]expr.Source{}}
 	for _, r := range w.Roles {
-		c.top.roles[r.Name] = r.Name
-		c.model.Roles = append(c.model.Roles, r.Role)
+		flat := r.Role
+		flat.Name, flat.Called = model.Stand(c.src.Names.Roles, r.Name), r.Name
+		for _, was := range r.Former {
+			flat.Was = append(flat.Was, was.Name)
+		}
+		c.top.roles[r.Name] = flat.Name
+		c.model.Roles = append(c.model.Roles, flat)
 	}
 	for _, in := range w.Inputs {
 		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
@@ -221,7 +241,11 @@ func (f *frame) tasks() {
 	f.checks()
 	for _, o := range f.w.Rollouts {
 		r := o.Model
-		r.Name = f.prefix + r.Name
+		r.Called = f.prefix + o.Name
+		for _, prefix := range f.former {
+			r.Was = append(r.Was, prefix+o.Name)
+		}
+		r.Name = model.Stand(f.c.src.Names.Rollouts, r.Called)
 		for _, n := range o.Tasks {
 			r.Tasks = append(r.Tasks, f.named(n.Name)...)
 			r.Roles = f.outer(decl.EachNames(f.w.Task(n.Name).Each))
@@ -256,8 +280,9 @@ func (f *frame) task(t *decl.Task, s *decl.Step) {
 	if t.Filled != nil {
 		f.trust(s.Pack)
 	}
+	called := f.item.name(f.prefix + t.Name)
 	out := model.Task{
-		Name: f.item.name(f.prefix + t.Name), Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
+		Name: f.stands(called), Called: called, Was: f.was(t), Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: decl.Place(f.w.Pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
@@ -296,7 +321,7 @@ func (f *frame) afters(t *decl.Task) []model.After {
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
-			if strings.HasPrefix(up.Name, inner.prefix) {
+			if strings.HasPrefix(up.Called, inner.prefix) {
 				together := len(mine) > 0 && decl.Within(mine, up.Each)
 				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.All || !together), Share: a.Share})
 			}
@@ -306,13 +331,13 @@ func (f *frame) afters(t *decl.Task) []model.After {
 }
 
 func (f *frame) call(t *decl.Task, called *decl.Workflow) {
-	g := &frame{c: f.c, w: called, prefix: f.prefix + t.Name + ".", roles: map[string]string{}, inputs: map[string]expr.Source{}}
+	g := &frame{c: f.c, w: called, prefix: f.prefix + t.Name + ".", former: f.formerly(t, "."), roles: map[string]string{}, inputs: map[string]expr.Source{}}
 	g.when, g.after = f.condition(t), append(slices.Clone(f.after), f.afters(t)...)
 	for i := range g.after { // the call has no node: its tasks wait for every instance
 		g.after[i].All = f.c.each[g.after[i].Task]
 	}
 	for _, p := range t.Roles {
-		g.roles[p.Inner.Name] = f.roles[p.Outer.Name]
+		g.roles[called.RoleOf(p.Inner.Name)] = f.roles[p.Outer.Name]
 	}
 	given := map[string]hclsyntax.Expression{}
 	for _, p := range t.With {
@@ -358,7 +383,7 @@ func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
 	if keys, ok := f.items[path[1]]; ok {
 		return f.gathered(kind, path[1], keys), 2
 	}
-	ref := model.Ref{Kind: kind, Name: f.prefix + path[1]}
+	ref := model.Ref{Kind: kind, Name: f.stands(f.prefix + path[1])}
 	if kind == model.RefAll || len(path) < 3 {
 		return expr.Reference{Ref: ref, Same: f.c.each[ref.Name]}, 2
 	}
@@ -433,6 +458,11 @@ func (c *compiler) digest() value.Digest {
 	if c.model.Frozen != (value.Digest{}) {
 		h.Text("frozen")
 		h.Digest(c.model.Frozen)
+	}
+	for i, names := range []map[string]string{c.src.Names.Tasks, c.src.Names.Roles, c.src.Names.Rollouts} {
+		for _, called := range decl.SortedKeys(names) {
+			h.Text(fmt.Sprintf("name %d %q %q", i, called, names[called]))
+		}
 	}
 	return h.Sum()
 }

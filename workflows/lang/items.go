@@ -175,11 +175,11 @@ func text(v value.Value, err error) string {
 func (f *frame) named(task string) []string {
 	keys, some := f.items[task]
 	if !some {
-		return []string{f.prefix + task}
+		return []string{f.stands(f.prefix + task)}
 	}
 	var names []string
 	for _, key := range keys {
-		names = append(names, addr.WithItem(f.prefix+task, key))
+		names = append(names, f.stands(addr.WithItem(f.prefix+task, key)))
 	}
 	return names
 }

@@ -56,6 +56,9 @@ type Source struct {
 	// where packs are only checked. A checksum that a pack ships takes precedence: a pin that differs from it is not used.
 	Pins map[string]model.Pin
 
+	// Names are those by which tasks, roles and rollouts of the cluster stand that were renamed since they were first started.
+	Names model.Names
+
 	Frozen value.Digest // of the frozen set that packs and pins come from; zero for none
 }
 

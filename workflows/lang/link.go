@@ -363,10 +363,16 @@ func (c *flowCheck) flowTask(t *decl.Task, called *decl.Workflow) {
 	}
 	mapped := map[string]string{}
 	for _, p := range t.Roles {
-		if !slices.Contains(called.RoleNames(), p.Inner.Name) {
+		now := called.RoleOf(p.Inner.Name)
+		switch _, twice := mapped[now]; {
+		case !slices.Contains(called.RoleNames(), now):
 			c.bag.Errorf(p.Inner.At, diag.Suggest(p.Inner.Name, called.RoleNames()), "workflow %s has no role %q", called.Full(), p.Inner.Name)
+		case twice:
+			c.bag.Errorf(p.Inner.At, "Say once who plays it.", "role %q of workflow %s is given twice", now, called.Full())
+		case now != p.Inner.Name:
+			c.bag.Warnf(p.Inner.At, fmt.Sprintf("Write %s = ….", now), "role %q of workflow %s is called %q now", p.Inner.Name, called.Full(), now)
 		}
-		mapped[p.Inner.Name] = p.Outer.Name
+		mapped[now] = p.Outer.Name
 	}
 	for _, r := range called.Roles {
 		if _, ok := mapped[r.Name]; !ok && len(t.Roles) == 0 && t.Attrs["roles"] == (hcl.Range{}) || !ok && len(t.Roles) > 0 {

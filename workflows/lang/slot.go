@@ -102,6 +102,9 @@ func (c *compiler) slotAt(w *decl.Workflow, f *fill) bool {
 		t := w.Task(name)
 		if t == nil || !more && !t.Slot {
 			advice := diag.Suggest(name, w.SlotNames())
+			if now := w.TaskOf(name); now != name {
+				advice = fmt.Sprintf("It is called %q now.", now)
+			}
 			if len(w.SlotNames()) == 0 {
 				advice = "It has none."
 			}
@@ -208,7 +211,7 @@ func (c *compiler) fit(w *decl.Workflow, t *decl.Task, f *fill) *decl.Task {
 	}
 	out.Each, out.On = nil, nil
 	drop("each", "on")
-	out.Roles = slices.DeleteFunc(slices.Clone(t.Roles), func(p decl.RolePair) bool { return !slices.Contains(to.Flow.RoleNames(), p.Inner.Name) })
+	out.Roles = slices.DeleteFunc(slices.Clone(t.Roles), func(p decl.RolePair) bool { return !slices.Contains(to.Flow.RoleNames(), to.Flow.RoleOf(p.Inner.Name)) })
 	if len(t.Roles) == 0 && len(t.Each) == 1 && len(to.Flow.Roles) == 1 {
 		out.Roles = []decl.RolePair{{Inner: named{Name: to.Flow.Roles[0].Name, At: f.aim}, Outer: t.Each[0]}}
 	}

@@ -122,7 +122,12 @@ func Cast(roles []Role, total int) (map[string][]string, error) {
 func RolesOf(m *model.Model, file *lang.ClusterFile, facts value.Value) []Role {
 	var roles []Role
 	for _, r := range m.Roles {
-		s := file.Nodes[r.Name]
+		var s lang.Selection
+		for called, one := range file.Nodes {
+			if of, _ := m.RoleCalled(called); of != nil && of.Name == r.Name {
+				s = one
+			}
+		}
 		role := Role{Name: r.Name, Names: s.Names, Count: s.Count, Max: r.Max}
 		if s.Predicate != nil {
 			role.Match = func(name string) error {

@@ -54,6 +54,9 @@ INSTANCE is cluster/task[node], or task[node] together with --cluster. Quote it:
 			if done, err := a.json(w); done {
 				return err
 			}
+			if w.Notice != "" {
+				fmt.Fprintln(a.Err, w.Notice)
+			}
 			rows := [][]string{}
 			for _, l := range w.Chain {
 				event, at := "", ""

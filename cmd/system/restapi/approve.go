@@ -24,7 +24,7 @@ func approve(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Ac
 	var refused error
 	var given history.Approved
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		t = targetOf(act.Instance, s, p)
+		t, _ = targetOf(act.Instance, s, p)
 		cell := p.Cell(t)
 		if known = cell != nil; !known {
 			return
@@ -34,11 +34,11 @@ func approve(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Ac
 				continue
 			}
 			if given = a.Given(act.By, act.Reason); act.Digest != "" && !strings.HasPrefix(a.Input.String(), act.Digest) {
-				refused = api.Fail(v1.Conflict, fmt.Errorf("what %s asks for has changed: it is %s now: %s", t, a.Input.Short(), a.Asks), "look at it, and approve that")
+				refused = api.Fail(v1.Conflict, fmt.Errorf("what %s asks for has changed: it is %s now: %s", p.Called(t), a.Input.Short(), a.Asks), "look at it, and approve that")
 			}
 			return
 		}
-		refused = api.Fail(v1.Conflict, fmt.Errorf("%s does not wait for approval: it %s", t, cell.Says()), "")
+		refused = api.Fail(v1.Conflict, fmt.Errorf("%s does not wait for approval: it %s", p.Called(t), cell.Says()), "")
 	}); err != nil {
 		return err
 	}

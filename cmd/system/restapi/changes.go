@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -53,9 +52,9 @@ func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, e
 		return nil, a.told(err)
 	}
 	out := &v1.Accepted{Cluster: name}
-	err = loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		if g := s.Goal(); g != nil {
-			out.Goal, out.Seq, out.Last, out.Roles = g.Model.String(), g.Seq, s.Seq, g.Roles
+			out.Goal, out.Seq, out.Last, out.Roles = g.Model.String(), g.Seq, s.Seq, p.CalledRoles(g.Roles)
 		}
 	})
 	return out, err
@@ -146,17 +145,21 @@ func retry(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
 // failed for good.
 func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
 	var names []string
+	stands := ""
 	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
-		for _, r := range p.Model().Rollouts {
-			names = append(names, r.Name)
+		for i := range p.Model().Rollouts {
+			names = append(names, p.Model().Rollouts[i].CalledNow())
+		}
+		if r := p.Rollout(act.Rollout); r != nil {
+			stands = r.Name
 		}
 	}); err != nil {
 		return err
 	}
-	if !slices.Contains(names, act.Rollout) {
+	if stands == "" {
 		return api.Fail(v1.NotFound, fmt.Errorf("this cluster has no rollout %.80q", act.Rollout), meant(act.Rollout, names, "joist status CLUSTER names those that have stopped"))
 	}
-	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: act.Rollout, By: act.By, Reason: act.Reason}); err != nil {
+	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: stands, By: act.By, Reason: act.Reason}); err != nil {
 		return err
 	}
 	return retry(ctx, loop, act)
@@ -171,18 +174,18 @@ func skip(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Actio
 	known := false
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		t = targetOf(act.Instance, s, p)
+		t, _ = targetOf(act.Instance, s, p)
 		cell, removal := p.Cell(t), p.Removal(t)
 		known = cell != nil || removal != nil
 		row := s.Row(t)
 		switch {
 		case !known:
 		case row != nil && row.Flight != nil:
-			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: an attempt is in flight", t), "joist cancel stops it")
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: an attempt is in flight", p.Called(t)), "joist cancel stops it")
 		case removal != nil && !removal.Failed:
-			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip the removal of %s: it has not failed", t), "")
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip the removal of %s: it has not failed", p.Called(t)), "")
 		case removal == nil && (cell.Settled() || cell.Verdict == plan.Absent):
-			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: it is %s", t, cell.Verdict), "")
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot skip %s: it is %s", p.Called(t), cell.Verdict), "")
 		}
 	}); err != nil {
 		return err
@@ -239,7 +242,7 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 	var t history.Target
 	known := false
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		t = targetOf(act.Instance, s, p)
+		t, _ = targetOf(act.Instance, s, p)
 		known = p.Cell(t) != nil
 	}); err != nil {
 		return err

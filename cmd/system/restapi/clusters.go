@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"joist/engine/addr"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -70,7 +70,7 @@ func fillSummary(c *v1.Cluster, m *run.Machine, tally outlook.Tally) {
 	s, p := m.State(), m.Plan()
 	c.Counts, c.States = tally.Verdicts, tally.States
 	c.Workflow = p.Model().Workflow
-	fillGoal(c, s)
+	fillGoal(c, s, p)
 	for _, n := range s.Nodes {
 		if p.Wants(n.Name) {
 			c.Nodes++
@@ -81,12 +81,12 @@ func fillSummary(c *v1.Cluster, m *run.Machine, tally outlook.Tally) {
 	}
 	for _, b := range m.Rollouts() {
 		if b.Stopped {
-			c.Breakers = append(c.Breakers, v1.Breaker{Rollout: b.Name, Failures: b.Failures})
+			c.Breakers = append(c.Breakers, v1.Breaker{Rollout: rolloutName(p, b.Name), Failures: b.Failures})
 		}
 	}
 }
 
-func fillGoal(c *v1.Cluster, s *history.State) {
+func fillGoal(c *v1.Cluster, s *history.State, p *plan.Planner) {
 	g := s.Goal()
 	if g == nil {
 		c.Outcome = "idle"
@@ -96,7 +96,7 @@ func fillGoal(c *v1.Cluster, s *history.State) {
 	if c.Outcome == "" {
 		c.Outcome = "converging"
 	}
-	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: maps.Clone(g.Roles), Destroy: g.Destroy, Expires: g.Expires}
+	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: p.CalledRoles(g.Roles), Destroy: g.Destroy, Expires: g.Expires}
 }
 
 func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, error) {
@@ -129,16 +129,16 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 		it := &items[i]
 		switch it.State {
 		case outlook.Running, outlook.Removing:
-			d.Running = append(d.Running, itemOf(it))
+			d.Running = append(d.Running, itemOf(p, it))
 		case outlook.Failed:
-			d.Failed = append(d.Failed, itemOf(it))
+			d.Failed = append(d.Failed, itemOf(p, it))
 		case outlook.Skipped:
-			d.Skipped = append(d.Skipped, itemOf(it))
+			d.Skipped = append(d.Skipped, itemOf(p, it))
 		case outlook.Blocked:
-			blocked = append(blocked, itemOf(it))
+			blocked = append(blocked, itemOf(p, it))
 		case outlook.Waiting:
 			if it.Wait.Kind != history.Same {
-				waits[it.Wait.Because()]++
+				waits[p.CalledCause(it.Wait).Because()]++
 			}
 		}
 	}
@@ -156,11 +156,11 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 	d.Blocked = blockages(m, items)
 	for _, a := range outlook.Approvals(p) {
 		if len(d.Asking) < most {
-			d.Asking = append(d.Asking, v1.Asked{Instance: a.Target.String(), Asks: a.Asks, Digest: a.Input.String()})
+			d.Asking = append(d.Asking, v1.Asked{Instance: p.Called(a.Target).String(), Asks: a.Asks, Digest: a.Input.String()})
 		}
 	}
 	for _, r := range m.Rollouts() {
-		d.Rollouts = append(d.Rollouts, rolloutOf(r))
+		d.Rollouts = append(d.Rollouts, rolloutOf(p, r))
 	}
 	d.Members = members(s, p, tally)
 	fillDrift(d, m, items)
@@ -173,6 +173,7 @@ func blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
 		if len(list) == most {
 			break
 		}
+		g.Root = g.Called(m.Plan())
 		b := v1.Blockage{By: string(g.By), Says: g.Says(), Cause: causeOf(g.Cause), Count: g.Count}
 		if g.Root.Of.Task != "" {
 			b.Instance = g.Root.Of.String()
@@ -180,17 +181,31 @@ func blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
 			b.Node = g.Root.Of.Node
 		}
 		for _, t := range g.Instances {
-			b.Instances = append(b.Instances, t.String())
+			b.Instances = append(b.Instances, m.Plan().Called(t).String())
 		}
 		list = append(list, b)
 	}
 	return list
 }
 
-func rolloutOf(r run.Rollout) v1.Rollout {
-	out := v1.Rollout{Name: r.Name, Tasks: r.Tasks, Nodes: r.Total, Limit: r.Limit, Places: r.Places, Settling: r.Settling, Proven: r.Proven, Failures: r.Failures, StopAfter: r.StopAfter, Stopped: r.Stopped}
+// rolloutName gives what people call a rollout.
+func rolloutName(p *plan.Planner, name string) string {
+	for i := range p.Model().Rollouts {
+		if r := &p.Model().Rollouts[i]; r.Name == name {
+			return r.CalledNow()
+		}
+	}
+	return name
+}
+
+func rolloutOf(p *plan.Planner, r run.Rollout) v1.Rollout {
+	tasks := slices.Clone(r.Tasks)
+	for i, task := range tasks {
+		tasks[i] = p.Called(history.Target{Task: task}).Task
+	}
+	out := v1.Rollout{Name: rolloutName(p, r.Name), Tasks: tasks, Nodes: r.Total, Limit: r.Limit, Places: r.Places, Settling: r.Settling, Proven: r.Proven, Failures: r.Failures, StopAfter: r.StopAfter, Stopped: r.Stopped}
 	if r.Broke.Task != "" {
-		out.Broke = r.Broke.String()
+		out.Broke = p.Called(r.Broke).String()
 	}
 	return out
 }
@@ -198,7 +213,7 @@ func rolloutOf(r run.Rollout) v1.Rollout {
 func members(s *history.State, p *plan.Planner, tally outlook.Tally) []v1.Member {
 	var roles map[string][]string
 	if g := s.Goal(); g != nil {
-		roles = g.Roles
+		roles = p.CalledRoles(g.Roles)
 	}
 	list := []v1.Member{}
 	for _, n := range s.Nodes {
@@ -273,19 +288,22 @@ func secretOutputs(m *model.Model) map[string]bool {
 }
 
 // targetOf reads task[node], task, or one item of a task. What a shell takes the quotes from is an item all the same, if
-// there is no such node.
-func targetOf(instance string, s *history.State, p *plan.Planner) history.Target {
+// there is no such node. What was renamed is found by its former names too; the notice says so.
+func targetOf(instance string, s *history.State, p *plan.Planner) (t history.Target, notice string) {
 	task, node, ok := addr.ParsePath(instance)
 	if !ok {
 		task, node, _ = strings.Cut(instance, "[")
 		node = strings.TrimSuffix(node, "]")
 	}
-	t := history.Target{Task: task, Node: node}
+	t, now := p.Standing(history.Target{Task: task, Node: node})
 	known := func(t history.Target) bool { return p.Cell(t) != nil || s.Row(t) != nil }
-	if item := (history.Target{Task: addr.WithItem(task, node)}); node != "" && !known(t) && known(item) {
-		return item
+	if item, called := p.Standing(history.Target{Task: addr.WithItem(task, node)}); node != "" && !known(t) && known(item) {
+		t, now = item, called
 	}
-	return t
+	if !now && known(t) {
+		notice = fmt.Sprintf("%s is called %s now", instance, p.Called(t))
+	}
+	return t, notice
 }
 
 func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, error) {
@@ -299,9 +317,9 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 	var retried []history.Target
 	var tries map[history.Target]try
 	look := func(s *history.State, p *plan.Planner) {
-		if t = targetOf(instance, s, p); instance == "" {
+		if t, why.Notice = targetOf(instance, s, p); instance == "" {
 			if t = lastInPlace(s, p); t.Task != "" {
-				why.Instance = t.String()
+				why.Instance = p.Called(t).String()
 			}
 		}
 		if p.Cell(t) == nil && s.Row(t) == nil {
@@ -319,7 +337,7 @@ func (a *apiClusters) Why(ctx context.Context, name, instance string) (*v1.Why, 
 				}
 			}
 			if l.Of != (history.Target{}) {
-				link.Instance = l.Of.String()
+				link.Instance = p.Called(l.Of).String()
 			}
 			seqs[l.Seq] = l.Seq > 0
 			why.Chain = append(why.Chain, link)
@@ -385,13 +403,13 @@ func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.
 	}
 	var out *v1.Instance
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		t := targetOf(instance, s, p)
+		t, notice := targetOf(instance, s, p)
 		instance = t.String()
 		if it, ok := outlook.One(p, t); ok {
-			out = &v1.Instance{Item: itemOf(&it)}
+			out = &v1.Instance{Item: itemOf(p, &it), Notice: notice}
 		}
 		if out != nil {
-			fillRow(out, s.Row(t), p)
+			fillRow(out, t, p)
 		}
 	}); err != nil {
 		return nil, err
@@ -403,7 +421,8 @@ func (a *apiClusters) Instance(ctx context.Context, name, instance string) (*v1.
 	return out, nil
 }
 
-func fillRow(out *v1.Instance, row *history.Row, p *plan.Planner) {
+func fillRow(out *v1.Instance, t history.Target, p *plan.Planner) {
+	row := p.State().Row(t)
 	if row == nil {
 		return
 	}
@@ -414,7 +433,7 @@ func fillRow(out *v1.Instance, row *history.Row, p *plan.Planner) {
 	}
 	var task *model.Task
 	if m := p.ModelOf(row.Goal); m != nil {
-		task = m.Task(out.Task)
+		task = m.Task(t.Task)
 	}
 	out.Outputs = withoutSecrets(row.Outputs, task)
 }

@@ -55,12 +55,12 @@ func noInstance(ctx context.Context, loop *drive.Cluster, cluster, instance stri
 	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
 		p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) {
 			if len(names) < searched {
-				names = append(names, t.String())
+				names = append(names, p.Called(t).String())
 			}
 		})
 		for _, r := range p.Removals() {
 			if len(names) < searched {
-				names = append(names, r.Target.String())
+				names = append(names, p.Called(r.Target).String())
 			}
 		}
 	}); err != nil {

@@ -14,8 +14,14 @@ import (
 	"joist/services/clusters"
 )
 
-// itemOf gives an instance the form in which it travels.
-func itemOf(it *outlook.Item) v1.Item {
+// itemOf gives an instance of a plan the form in which it travels.
+func itemOf(p *plan.Planner, it *outlook.Item) v1.Item {
+	called := it.Called(p)
+	return itemForm(&called)
+}
+
+// itemForm is itemOf for an item that has the names that people know.
+func itemForm(it *outlook.Item) v1.Item {
 	item := v1.Item{
 		Instance: it.Target.String(), Task: addr.Path(it.Task, ""), Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State),
 		Attempt: it.Attempt, Error: it.Error, Seconds: it.Seconds, Agent: it.Agent,
@@ -80,7 +86,7 @@ func planForm(p *clusters.Plan) *v1.Plan {
 	}
 	outlook.SortForPeople(p.Items)
 	for i := range p.Items {
-		out.Items[i] = itemOf(&p.Items[i])
+		out.Items[i] = itemForm(&p.Items[i])
 		switch p.Items[i].Verdict {
 		case plan.Unchanged, plan.Kept, plan.Absent, plan.Skipped:
 		default:

@@ -68,7 +68,7 @@ func momentOf(name string, machine *run.Machine) *v1.Moment {
 	fillDetail(&m.ClusterDetail, machine, tally)
 	outlook.SortForPeople(items)
 	for i := range items {
-		m.Items = append(m.Items, itemOf(&items[i]))
+		m.Items = append(m.Items, itemOf(machine.Plan(), &items[i]))
 	}
 	return m
 }

@@ -3,6 +3,7 @@ package restapi
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"joist/engine/drive"
 	"joist/engine/history"
@@ -42,7 +43,7 @@ func targetsOf(ctx context.Context, loop *drive.Cluster, cluster string, names [
 		all := map[string][]history.Target{}
 		p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) { all[t.Task] = append(all[t.Task], t) })
 		for _, name := range names {
-			t := targetOf(name, s, p)
+			t, _ := targetOf(name, s, p)
 			switch {
 			case t.Node == "" && len(all[t.Task]) > 0:
 				targets = append(targets, all[t.Task]...)
@@ -67,7 +68,13 @@ func (a *apiClusters) Verified(ctx context.Context, name string, id uint64, skip
 	}
 	var q run.Inquiry
 	var missing error
-	if err := loop.Inspect(ctx, func(m *run.Machine) { q, missing = m.Inquiry(id, skip, mostLooks) }); err != nil {
+	if err := loop.Inspect(ctx, func(m *run.Machine) {
+		q, missing = m.Inquiry(id, skip, mostLooks)
+		q.Ended = slices.Clone(q.Ended)
+		for i := range q.Ended {
+			q.Ended[i].Target = m.Plan().Called(q.Ended[i].Target)
+		}
+	}); err != nil {
 		return nil, err
 	}
 	if errors.Is(missing, run.ErrNoInquiry) {
@@ -87,7 +94,7 @@ func (a *apiClusters) Verified(ctx context.Context, name string, id uint64, skip
 func fillDrift(d *v1.ClusterDetail, m *run.Machine, items []outlook.Item) {
 	for i := range items {
 		if it := &items[i]; it.Verdict == plan.Kept && it.Cause.Kind == history.Drift && len(d.Drifted) < most {
-			d.Drifted = append(d.Drifted, itemOf(it))
+			d.Drifted = append(d.Drifted, itemOf(m.Plan(), it))
 		}
 	}
 	set, looked := m.Plan().Model().Drift, m.Looked()

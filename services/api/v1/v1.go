@@ -242,6 +242,7 @@ type ReplayQuery struct {
 // Why is the chain of causes of an instance, from now down to a fact.
 type Why struct {
 	Instance string `json:"instance"`
+	Notice   string `json:"notice,omitempty"` // that it is called otherwise now
 	Chain    []Link `json:"chain"`
 }
 
@@ -262,6 +263,7 @@ type Link struct {
 // Instance is the history of one instance.
 type Instance struct {
 	Item
+	Notice      string          `json:"notice,omitempty"`  // that it is called otherwise now
 	Started     uint64          `json:"started,omitempty"` // event of the last start
 	Ended       uint64          `json:"ended,omitempty"`   // event of the last end
 	Begun       time.Time       `json:"begun,omitzero"`

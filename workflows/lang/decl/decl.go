@@ -39,12 +39,16 @@ type Workflow struct {
 	Outputs  []Output
 	Rollouts []Rollout
 	Checks   []Check
+
+	tasks map[string]string // former names of tasks, with those that they have now
+	roles map[string]string // likewise of roles
 }
 
 // Role is a role of a workflow.
 type Role struct {
 	model.Role
-	At hcl.Range
+	At     hcl.Range
+	Former []named // names that it had before
 }
 
 // Input is an input of a workflow.
@@ -79,6 +83,7 @@ type Task struct {
 	Roles  []RolePair
 	Whole  hcl.Range // of the block's header
 	Attrs  map[string]hcl.Range
+	Was    []named // names that it had before
 }
 
 // After is one entry of a task's after.

@@ -60,7 +60,7 @@ func (p *Pack) Digest() value.Digest { return p.digest }
 // where errors are so grave that there is no pack; one with other errors can be given to Check for the rest of them, and
 // Compile refuses it. What the pack's workflows refer to is the matter of Check.
 func Load(files map[string][]byte, catalogue Catalogue) (*Pack, diag.Diagnostics) {
-	p := &Pack{Files: map[string][]byte{}, StepDecls: map[string]*Step{}, WorkflowDecls: map[string]*Workflow{}, artifacts: map[string]model.Artifact{}, Required: map[string]hcl.Range{}, renamed: map[string]string{}}
+	p := &Pack{Files: map[string][]byte{}, StepDecls: map[string]*Step{}, WorkflowDecls: map[string]*Workflow{}, artifacts: map[string]model.Artifact{}, Required: map[string]hcl.Range{}}
 	sources, total := map[string][]byte{}, 0
 	for _, name := range SortedKeys(files) {
 		if !archive.Belongs(name) {
@@ -145,7 +145,7 @@ func (d *decoder) bodies(bodies []*hclsyntax.Body) {
 	for _, b := range workflows {
 		d.workflow(b, seen)
 	}
-	d.renames()
+	d.pack.renamed = d.renames("the pack", "step or workflow", d.claims)
 }
 
 func (d *decoder) packBlock(b *hclsyntax.Block) {

@@ -58,8 +58,10 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	s := &Step{Pack: d.pack, Step: &model.Step{Name: d.pack.Name + "." + n.Name, Archive: d.pack.digest}, At: n.At, Fields: map[string]hcl.Range{}, used: map[string]bool{}}
 	d.pack.StepDecls[n.Name] = s
 	s.Doc, s.Once, s.Irreversible = r.Text("doc"), r.Truth("once"), r.Text("irreversible")
-	for _, was := range d.was(r, n.Name) {
-		s.Was = append(s.Was, d.pack.Name+"."+was)
+	former := d.was(r)
+	d.claims = append(d.claims, claim{n.Name, former})
+	for _, was := range former {
+		s.Was = append(s.Was, d.pack.Name+"."+was.Name)
 	}
 	scoped := false
 	if e := r.Need("scope", `Write scope = "node", "service" or "cluster": where it executes.`); e != nil {

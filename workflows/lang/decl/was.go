@@ -3,56 +3,75 @@ package decl
 import (
 	"slices"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"joist/workflows/lang/read"
 )
 
-// claim says that a step or a workflow had another name before.
+// claim says which names something had before.
 type claim struct {
-	was, now string
-	at       hcl.Range
+	now string
+	was []named
 }
 
-// was reads was = ["old"] of a step or a workflow.
-func (d *decoder) was(r *reader, now string) []string {
+// was reads was = ["old"] of a step, a workflow, a task or a role.
+func (d *decoder) was(r *reader) []named {
 	e := r.Attr("was")
 	if e == nil {
 		return nil
 	}
-	var names []string
-	for _, x := range read.List(e) {
+	list := read.List(e)
+	if len(list) == 0 {
+		d.bag.Errorf(e.Range(), `Write was = ["old"], or leave it out.`, "was names nothing")
+		return nil
+	}
+	var names []named
+	for _, x := range list {
 		name, ok := ConstantText(d.bag, x)
 		switch {
 		case !ok:
 		case !hclsyntax.ValidIdentifier(name):
-			d.bag.Errorf(x.Range(), "Write the name that it had in this pack.", "%q is no name of a step or a workflow", name)
-		case slices.Contains(names, name):
+			d.bag.Errorf(x.Range(), "Write the name that it had in an earlier version.", "%q is no name", name)
+		case slices.ContainsFunc(names, func(n named) bool { return n.Name == name }):
 			d.bag.Errorf(x.Range(), "Remove one of them.", "%q stands twice", name)
 		default:
-			names = append(names, name)
-			d.claims = append(d.claims, claim{name, now, x.Range()})
+			names = append(names, named{Name: name, At: x.Range()})
 		}
-	}
-	if len(read.List(e)) == 0 {
-		d.bag.Errorf(e.Range(), `Write was = ["old"], or leave it out.`, "was names nothing")
 	}
 	return names
 }
 
-// renames checks the former names of all steps and workflows, and notes them.
-func (d *decoder) renames() {
-	for _, c := range d.claims {
-		switch now := d.pack.renamed[c.was]; {
-		case d.pack.StepDecls[c.was] != nil || d.pack.WorkflowDecls[c.was] != nil:
-			d.bag.Errorf(c.at, "Take it out: a name that is in use is nobody's former name.", "the pack has a step or workflow %q still", c.was)
-		case now != "":
-			d.bag.Errorf(c.at, "Only one of them can be what it became.", "%q was the name of %q already", c.was, now)
-		default:
-			d.pack.renamed[c.was] = c.now
+// renames checks the former names of things of one sort, such as the tasks of a workflow, and gives the present name of each.
+func (d *decoder) renames(where, what string, claims []claim) map[string]string {
+	renamed, used := map[string]string{}, map[string]bool{}
+	for _, c := range claims {
+		used[c.now] = true
+	}
+	for _, c := range claims {
+		for _, was := range c.was {
+			switch now := renamed[was.Name]; {
+			case used[was.Name]:
+				d.bag.Errorf(was.At, "Take it out: a name that is in use is nobody's former name.", "%s has a %s %q still", where, what, was.Name)
+			case now != "":
+				d.bag.Errorf(was.At, "Only one of them can be what it became.", "%q was the name of %q already", was.Name, now)
+			default:
+				renamed[was.Name] = c.now
+			}
 		}
 	}
+	return renamed
+}
+
+// renames checks the former names of a workflow's tasks and roles.
+func (w *Workflow) renames(d *decoder) {
+	var tasks, roles []claim
+	for _, t := range w.Tasks {
+		tasks = append(tasks, claim{t.Name, t.Was})
+	}
+	for _, r := range w.Roles {
+		roles = append(roles, claim{r.Name, r.Former})
+	}
+	w.tasks, w.roles = d.renames("the workflow", "task", tasks), d.renames("the workflow", "role", roles)
 }
 
 // Find gives the step or workflow of a name, which may be a former one, and the name that it has now.
@@ -61,4 +80,20 @@ func (p *Pack) Find(name string) (Callee, string) {
 		name = now
 	}
 	return Callee{Step: p.StepDecls[name], Flow: p.WorkflowDecls[name]}, name
+}
+
+// RoleOf gives the present name of a role, given that or a former one.
+func (w *Workflow) RoleOf(name string) string {
+	if now, ok := w.roles[name]; ok {
+		return now
+	}
+	return name
+}
+
+// TaskOf gives the present name of a task, given that or a former one.
+func (w *Workflow) TaskOf(name string) string {
+	if now, ok := w.tasks[name]; ok {
+		return now
+	}
+	return name
 }

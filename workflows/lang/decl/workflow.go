@@ -23,7 +23,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		return
 	}
 	w := &Workflow{Name: n.Name, Doc: r.Text("doc"), Pack: d.pack, At: n.At}
-	d.was(r, n.Name)
+	d.claims = append(d.claims, claim{n.Name, d.was(r)})
 	d.pack.WorkflowDecls[n.Name] = w
 	d.pack.Workflows = append(d.pack.Workflows, w)
 	names := map[string]hcl.Range{}
@@ -61,13 +61,14 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	for _, b := range r.Blocks("check", 1) {
 		d.check(r.Inner(b), b, w, names)
 	}
+	w.renames(d)
 }
 
 func (d *decoder) role(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"min", "max", "memory", "tolerate", "doc"}, Later: []string{"was"}})
+	r.Expect(form{Attrs: []string{"min", "max", "memory", "tolerate", "doc", "was"}})
 	r.Text("doc")
 	n, ok := r.Word(b)
-	role := Role{Role: model.Role{Name: n.Name, Min: int(r.Whole("min", 0, 0)), Max: int(r.Whole("max", 1, 0)), Memory: r.Whole("memory", 1, 0), Tolerate: r.Count("tolerate")}, At: n.At}
+	role := Role{Role: model.Role{Name: n.Name, Min: int(r.Whole("min", 0, 0)), Max: int(r.Whole("max", 1, 0)), Memory: r.Whole("memory", 1, 0), Tolerate: r.Count("tolerate")}, At: n.At, Former: d.was(r)}
 	if role.Max > 0 && role.Max < role.Min {
 		d.bag.Errorf(r.Attr("max").Range(), "Raise max or lower min.", "max is less than min")
 	}
@@ -108,7 +109,7 @@ func readRole(r *reader, e hclsyntax.Expression, w *Workflow) (named, bool) {
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "for"}, Later: []string{"during", "was"}})
+	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "for", "was"}, Later: []string{"during"}})
 	t := &Task{Whole: r.At, Slot: b.Type == "slot", Attrs: map[string]hcl.Range{}}
 	for name, a := range r.Body.Attributes {
 		t.Attrs[name] = a.NameRange
@@ -137,6 +138,7 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[stri
 		}
 	}
 	d.excepts(r, t)
+	t.Was = d.was(r)
 	for _, p := range r.Pairs("roles") {
 		if outer, ok := readRole(r, p.Value, w); ok {
 			t.Roles = append(t.Roles, RolePair{p.Named, outer})

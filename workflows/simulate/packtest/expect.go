@@ -27,11 +27,11 @@ func (t *trial) plan() {
 	}
 	verdicts := map[string]string{}
 	for _, it := range outlook.Items(t.sim.Plan()) {
-		verdicts[it.Target.String()] = it.Verdict.String()
+		verdicts[t.called(it.Target)] = it.Verdict.String()
 	}
 	for _, r := range t.sim.Plan().Removals() {
-		if verdict := plan.Remove; verdicts[r.Target.String()] == "" {
-			verdicts[r.Target.String()] = verdict.String()
+		if verdict := plan.Remove; verdicts[t.called(r.Target)] == "" {
+			verdicts[t.called(r.Target)] = verdict.String()
 		}
 	}
 	for _, p := range e.pairs {
@@ -50,6 +50,9 @@ func (t *trial) plan() {
 		}
 	}
 }
+
+// called writes an instance as it is called now.
+func (t *trial) called(of history.Target) string { return t.sim.Plan().Called(of).String() }
 
 func (t *trial) unknown(n named, known []string) {
 	t.bag.Errorf(n.at, diag.Suggest(n.name, known), "the plan has no instance %q", n.name)
@@ -84,11 +87,11 @@ func (t *trial) check() {
 		switch {
 		case d.Excused: // it is done again, or ended with its node
 		case d.Discharged:
-			did["discharges"] = append(did["discharges"], d.Target.String())
+			did["discharges"] = append(did["discharges"], t.called(d.Target))
 		case d.Action == step.Remove:
-			did["removes"] = append(did["removes"], d.Target.String())
+			did["removes"] = append(did["removes"], t.called(d.Target))
 		default:
-			did["runs"] = append(did["runs"], d.Target.String())
+			did["runs"] = append(did["runs"], t.called(d.Target))
 		}
 	}
 	for _, word := range []string{"runs", "removes", "discharges"} {
@@ -107,7 +110,7 @@ func (t *trial) failures() string {
 	var b strings.Builder
 	for _, it := range outlook.Items(t.sim.Plan()) {
 		if it.Error != "" && b.Len() < 400 {
-			fmt.Fprintf(&b, "; %s: %s", it.Target, it.Error)
+			fmt.Fprintf(&b, "; %s: %s", t.called(it.Target), it.Error)
 		}
 	}
 	return b.String()
@@ -141,7 +144,7 @@ func (t *trial) order(deeds []simulate.Deed) {
 	for i, n := range t.stage.expect["order"].names {
 		first, last, some := time.Time{}, time.Time{}, false
 		for _, d := range deeds {
-			name := d.Target.String()
+			name := t.called(d.Target)
 			if d.Action == step.Remove {
 				name = "remove " + name
 			}
@@ -204,7 +207,8 @@ func (t *trial) given() {
 		}
 		instance, input := p.name[:at+1], p.name[at+2:]
 		task, node, _ := addr.ParsePath(instance)
-		row := t.sim.State().Row(history.Target{Task: task, Node: node})
+		of, _ := t.sim.Plan().Standing(history.Target{Task: task, Node: node})
+		row := t.sim.State().Row(of)
 		if row == nil || row.Inputs == nil {
 			t.bag.Errorf(p.at, "", "%s never ran", instance)
 			continue
@@ -250,12 +254,12 @@ func (t *trial) failed(deeds []simulate.Deed) {
 	for _, p := range e.pairs {
 		want, some := strings.Trim(jsonOf(p), `"`), false
 		for _, d := range deeds {
-			if !matches(p.name, d.Target.String()) || !d.Final {
+			if !matches(p.name, t.called(d.Target)) || !d.Final {
 				continue
 			}
 			some = true
 			if !strings.Contains(d.Error, want) {
-				t.bag.Errorf(p.where, "", "%s failed with %q, expected is %q", d.Target, d.Error, want)
+				t.bag.Errorf(p.where, "", "%s failed with %q, expected is %q", t.called(d.Target), d.Error, want)
 			}
 		}
 		if !some {

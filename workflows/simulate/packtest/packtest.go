@@ -100,6 +100,7 @@ type trial struct {
 	steps map[string]*model.Step // by task
 	wrong map[string]bool        // fakes that were found to yield what their steps do not
 	from  int                    // first deed of the stage
+	had   []*model.Model         // of the goals before, the newest first
 }
 
 func (f *file) run(ctx context.Context, cfg Config, t *scenario) (Result, error) {
@@ -149,15 +150,17 @@ func (t *trial) begin(machines simulate.Machines, of *scenario) (nodes []string,
 			return nil, false
 		}
 		t.plan()
+		t.had = nil
 		return nil, true
 	}
-	m, ds := lang.Compile(lang.Source{Packs: t.packs, Cluster: s.cluster})
+	m, ds := lang.CompileAfter(lang.Source{Packs: t.packs, Cluster: s.cluster}, t.had)
 	for _, d := range ds {
 		t.file.from(d, s.at, s.shift)
 	}
 	if m == nil {
 		return nil, false
 	}
+	t.had = append([]*model.Model{m}, t.had...)
 	var facts value.Value
 	if err := facts.UnmarshalJSON(of.facts); err != nil {
 		t.bag.Errorf(of.at, "", "the facts cannot be used: %s", err)
