@@ -36,6 +36,7 @@ const (
 	WayMade     CauseKind = "made way"     // it was out while Of ran
 	InTheWay    CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
 	CancelledBy CauseKind = "cancelled"    // a person stopped the pursuit
+	PolicyHeld  CauseKind = "policy"       // a policy refuses it
 	Accept      CauseKind = "accept"       // a changed fact would remove it; that waits for a person
 	AskedFor    CauseKind = "approval"     // a person has to approve it
 	OnAside     CauseKind = "set aside"    // its node is set aside
@@ -98,6 +99,8 @@ func (c Cause) Because() string {
 			text += " of " + of
 		}
 		return text
+	case PolicyHeld:
+		return c.Text
 	case SkippedBy:
 		text = "a person skipped it"
 		if of != "" {

@@ -30,6 +30,21 @@ type Goal struct {
 	Expires time.Time           `json:"expires,omitzero"` // when the cluster is to be destroyed; zero for never
 	Seq     uint64              `json:"-"`                // of the event, once it is folded
 	Changed bool                `json:"changed"`          // a person changed pack, input or cluster file: opened breakers close
+
+	Overrides []Override `json:"overrides,omitempty"` // policies that do not hold for this goal, on a person's word
+}
+
+// Override is a person's word, that of the goal's By, that a policy does not hold for a goal.
+type Override struct {
+	Policy string `json:"policy"`
+	Reason string `json:"reason"`
+}
+
+// WipeBegun is the intent to wipe a node whose wipe counts under some policies. Others need no event of their own: the goal,
+// or a WipeOrdered, says that they are wanted.
+type WipeBegun struct {
+	Node     string   `json:"node"`
+	Policies []string `json:"policies"`
 }
 
 // NodeSeen is what the cluster knows of a node whose agent speaks to the engine. Of a claimed node that has not come up
@@ -101,6 +116,7 @@ type Started struct {
 	Place       string          `json:"place,omitempty"` // rollout whose place it takes or holds
 	Deadline    time.Time       `json:"deadline"`
 	Cause       Cause           `json:"cause"`
+	Policies    []string        `json:"policies,omitempty"` // those under which it counts, and is let pass
 }
 
 // Succeeded ends an action well.
@@ -306,7 +322,7 @@ func Told(e Event) bool {
 		return true
 	case Succeeded:
 		return e.Silent == nil
-	case Started, Failed, Discharged, PlaceReturned, Settling, Expired, Stirred, Resumed, Rested:
+	case Started, Failed, Discharged, PlaceReturned, Settling, Expired, Stirred, Resumed, Rested, WipeBegun:
 	}
 	return false
 }
@@ -318,6 +334,7 @@ func (NodeReleased) kind() string  { return "node.released" }
 func (NodeAside) kind() string     { return "node.aside" }
 func (NodeReturned) kind() string  { return "node.returned" }
 func (WipeOrdered) kind() string   { return "wipe.ordered" }
+func (WipeBegun) kind() string     { return "wipe.begun" }
 func (Started) kind() string       { return "started" }
 func (Succeeded) kind() string     { return "succeeded" }
 func (Failed) kind() string        { return "failed" }
@@ -387,6 +404,8 @@ func complete(e Event) error {
 		node = e.Node
 	case NodeAside:
 		node = e.Node
+	case WipeBegun:
+		node = e.Node
 	case NodeReturned:
 		node = e.Node
 	case Succeeded:
@@ -409,7 +428,7 @@ func complete(e Event) error {
 }
 
 var decoders = map[string]func([]byte) (Event, error){
-	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
+	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "wipe.begun": read[WipeBegun], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "mended": read[Mended], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],

@@ -10,7 +10,7 @@ import (
 // TestTold: every kind of event is either told to the engine or decided by it, and this list says which.
 func TestTold(t *testing.T) {
 	told := map[string]bool{
-		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "node.returned": true, "breaker.closed": true, "forced": true, "approved": true, "skipped": true, "drifted": true, "mended": true, "watched": true,
+		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "wipe.begun": false, "node.returned": true, "breaker.closed": true, "forced": true, "approved": true, "skipped": true, "drifted": true, "mended": true, "watched": true,
 		"cancelled": true, "ticked": true, "succeeded": true,
 		"node.aside": false, "started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}

@@ -31,6 +31,8 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		}
 	case WipeOrdered:
 		s.foldWipe()
+	case WipeBegun:
+		s.count(e.Node, e.Policies)
 	case NodeReleased:
 		s.foldReleased(e)
 	case NodeAside:
@@ -226,6 +228,9 @@ func (s *State) wants(node string) bool {
 
 func (s *State) foldGoal(e Goal) {
 	e.Seq = s.Seq
+	if s.anew(e) {
+		s.Begun = nil
+	}
 	if last := s.Goal(); last != nil {
 		s.Before, last.Roles = last.Roles, nil
 	}
@@ -350,6 +355,7 @@ func (s *State) foldStarted(e Started) {
 	}
 	r.Phase, r.Started, r.Begun, r.Cause = Dirty, s.Seq, s.Now, e.Cause
 	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
+	s.count(e.Counted(), e.Policies)
 	if e.Place != "" && e.Node != "" {
 		s.budget(e.Place).Places[e.Node] = true
 		delete(s.budget(e.Place).Settling, e.Node) // something is done again: what was watched is another thing

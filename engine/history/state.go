@@ -20,10 +20,14 @@ type State struct {
 	Nodes   []*Node             // every node ever named, by index; indexes never change
 	Columns map[string]*Column
 	Budgets map[string]*Budget // by rollout
-	Wiping  map[string]string  // nodes that are to be wiped for a new beginning, with their incarnations; nil for none
-	Outcome string             // how the pursuit of the newest goal came to rest; empty while it is pursued
-	Detail  string             // of the outcome
-	Now     time.Time          // time of the last event
+	// Begun is what has begun in this run that counts under a policy: nodes, or instances that have none, by policy. A run begins
+	// with a goal that is another one, or that is set after the one before it was reached. nil for nothing.
+	Begun map[string]map[string]bool `json:",omitempty"`
+
+	Wiping  map[string]string // nodes that are to be wiped for a new beginning, with their incarnations; nil for none
+	Outcome string            // how the pursuit of the newest goal came to rest; empty while it is pursued
+	Detail  string            // of the outcome
+	Now     time.Time         // time of the last event
 
 	index map[string]int
 }
@@ -338,6 +342,10 @@ func (s *State) Clone() *State {
 		c.Columns[name] = &Column{Rows: rows}
 	}
 	c.Wiping = maps.Clone(s.Wiping)
+	c.Begun = maps.Clone(s.Begun)
+	for policy, begun := range s.Begun {
+		c.Begun[policy] = maps.Clone(begun)
+	}
 	c.Budgets = make(map[string]*Budget, len(s.Budgets))
 	for name, b := range s.Budgets {
 		copied := &Budget{Places: maps.Clone(b.Places), Settling: make(map[string]Watch, len(b.Settling)), Failures: b.Failures, Proven: maps.Clone(b.Proven)}

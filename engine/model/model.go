@@ -23,6 +23,7 @@ type Model struct {
 	Rollouts []Rollout
 	Outputs  []Output
 	Drift    Drift
+	Policies []Policy
 
 	Artifacts []Artifact   // all that its steps name, by pack and name, each once
 	Frozen    value.Digest // of the frozen set that all of it comes from, boot set included; zero for none

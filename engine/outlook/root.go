@@ -18,13 +18,14 @@ const (
 	ByFailure    Word = "failure"    // something failed for good, or cannot be decided: mend it and retry, or skip it
 	ByApproval   Word = "approval"   // a person has to approve a key, or to accept a change
 	ByTrust      Word = "trust"      // a node has to prove more than a person's word: be vouched for, or attested
+	ByPolicy     Word = "policy"     // a policy of the cluster file refuses it: wait for its hours, change it, or override it
 	ByBudget     Word = "budget"     // a rollout has no place, or was stopped by failures
 	ByCancel     Word = "cancel"     // a person stopped the pursuit
 	ByTransition Word = "transition" // something is under way and ends by itself: an attempt, a node that comes up, a time
 )
 
 func (w Word) rank() int {
-	return slices.Index([]Word{ByFailure, ByApproval, ByTrust, ByBudget, ByCancel, ByTransition}, w)
+	return slices.Index([]Word{ByFailure, ByApproval, ByTrust, ByPolicy, ByBudget, ByCancel, ByTransition}, w)
 }
 
 // Root is what is at the bottom of a wait: not the nearest reason, but the one that has none itself.
@@ -107,6 +108,9 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 		if wait = r.m.Held(t); wait.Kind == history.Same {
 			return Root{By: ByTransition, Of: t, Cause: plan.Cause{Kind: history.Running, Text: "about to start"}}
 		}
+		if wait.Kind == history.PolicyHeld {
+			return Root{By: ByPolicy, Of: t, Cause: wait}
+		}
 		return r.held(wait)
 	case history.FailedCause, history.Undecidable, history.SkippedBy:
 		return r.failed(t, wait)
@@ -120,6 +124,10 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 	case history.Upstream, history.Order, history.Consumer, history.InTheWay:
 		if wait.Of.Task != "" && wait.Of != t {
 			return r.below(wait.Of)
+		}
+	case history.Wiping:
+		if held := r.m.Policed(wait.Of); held.Kind != history.Same {
+			return Root{By: ByPolicy, Of: wait.Of, Cause: held}
 		}
 	case history.NotUp, history.Offline:
 		if wait.Of.Node != "" {

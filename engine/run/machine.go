@@ -23,6 +23,7 @@ type Machine struct {
 	watches  timers                     // ends of watches, by rollout and node
 	watching map[history.Target]watched // verifies under way
 	looks    looks
+	policed  policed
 	rollouts []*group
 	groups   map[string]*group                  // by task
 	flights  map[string]map[history.Target]bool // attempts in flight, by the node that performs them; "" for services
@@ -85,7 +86,7 @@ func (m *Machine) replan() {
 		m.queue = nil
 	}
 	m.looks.wheel = nil
-	waiting := m.queue
+	waiting := append(m.queue, m.repolice()...)
 	m.queue = nil
 	for _, g := range m.rollouts {
 		waiting = append(waiting, g.ready...)
@@ -217,6 +218,7 @@ func (m *Machine) advance(now time.Time) Outcome {
 	for _, t := range m.watches.until(now) {
 		m.watch(now, t)
 	}
+	m.reopen(now)
 	m.plan.Update()
 	for m.tolerate(now) || m.step(now) || m.lend(now) {
 		m.plan.Update()
@@ -224,7 +226,7 @@ func (m *Machine) advance(now time.Time) Outcome {
 	m.tend(now)
 	m.rest(now)
 	m.inspect(now)
-	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: sooner(m.timers.next(), m.nextLook(now))}
+	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: sooner(sooner(m.timers.next(), m.nextLook(now)), m.opening(now))}
 	if m.state.Outcome != history.OutcomeCancelled {
 		out.Wake = sooner(sooner(out.Wake, m.asks.next()), m.watches.next())
 	}

@@ -147,6 +147,9 @@ func (m *Machine) Held(t history.Target) plan.Cause {
 	if m.state.Outcome == history.OutcomeCancelled {
 		return plan.Cause{Kind: history.CancelledBy, Text: m.state.Detail}
 	}
+	if held := m.Policed(t); held.Kind != history.Same {
+		return held
+	}
 	g := m.groups[t.Task]
 	if g == nil || t.Node == "" || m.together(g) && m.open(g) {
 		return plan.Cause{}
@@ -354,6 +357,7 @@ func (m *Machine) lend(now time.Time) bool {
 	if m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 || m.flying > 0 || m.plan.Progress().Retrying > 0 {
 		return false
 	}
+	m.sift(now)
 	did := false
 	for _, g := range m.rollouts {
 		spent := m.state.Budgets[g.Name]

@@ -36,11 +36,12 @@ func (m *Machine) step(now time.Time) bool {
 	}
 	did := m.returnPlaces(now)
 	for _, t := range queue {
-		if !m.line(t) {
+		if !m.withhold(now, t) && !m.line(t) {
 			did = m.start(now, t, "") || did
 		}
 	}
 	for _, g := range m.rollouts {
+		m.sift(now)
 		did = m.admit(now, g) || did
 	}
 	return did
@@ -62,6 +63,9 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 		return false
 	}
 	if r := m.plan.Removal(t); r != nil {
+		if m.withhold(now, t) {
+			return false
+		}
 		m.begun[t] = r.Ready
 		return r.Ready && m.startRemoval(now, *r, place)
 	}
@@ -212,7 +216,8 @@ func (m *Machine) startRemoval(now time.Time, r plan.Removal, place string) bool
 		attempt = f.Attempt + 1
 	}
 	s := history.Started{Target: r.Target, Action: step.Remove, Attempt: attempt, Step: row.Step, Input: row.Input, Place: place,
-		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause}
+		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause, Policies: m.policed.Removal(now, &r).Counts}
+	m.policed.counted = m.policed.counted || len(s.Policies) > 0
 	switch r.Task.Step.Scope {
 	case model.Cluster:
 		var why plan.Cause

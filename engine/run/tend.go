@@ -34,6 +34,9 @@ func (m *Machine) tend(now time.Time) {
 		if n != nil {
 			what = m.need(goal, n)
 		}
+		if !m.mayWipe(now, what) {
+			what = nil
+		}
 		m.settle(name, what)
 		if fence, ok := what.(Fence); ok {
 			if silent := n.Since.Add(silentAfter); silent.After(now) {
@@ -134,12 +137,16 @@ func (m *Machine) rest(now time.Time) {
 		return
 	}
 	outcome, detail := history.OutcomeConverged, m.without()
+	removals, wipes, first := m.withheld()
 	switch {
+	case p.Open == 0 && wipes > 0:
+		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d nodes are not wiped: the first is %s", wipes, first)
 	case p.Open > 0:
 		outcome, detail = history.OutcomeStopped, fmt.Sprintf("%d of %d instances are blocked or stopped", p.Open, p.Total)
 		if p.Asking > 0 {
 			detail += fmt.Sprintf("; %d waiting for approval", p.Asking)
 		}
+		detail += policySays(removals, wipes)
 	case goal.Destroy:
 		outcome = history.OutcomeDestroyed
 	case p.Drifted > 0:

@@ -114,7 +114,12 @@ func (s *Server) destroy(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, r.URL.Query().Get("by")))
+	q := r.URL.Query()
+	var overrides []v1.Override
+	for _, policy := range q["override"] {
+		overrides = append(overrides, v1.Override{Policy: policy, Reason: q.Get("reason")})
+	}
+	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, q.Get("by")), overrides)
 	if err != nil {
 		return err
 	}

@@ -344,7 +344,16 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // Apply returns. The same declaration again means "try again". After an error nothing has changed but what the journal
 // of the goal before says.
 func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, error) {
-	return c.apply(ctx, s, history.Goal{By: by}, nil)
+	return c.ApplyAs(ctx, s, Said{By: by})
+}
+
+// ApplyAs is Apply on a person's word.
+func (c *Clusters) ApplyAs(ctx context.Context, s Source, said Said) (*Accepted, error) {
+	goal := history.Goal{By: said.By, Overrides: said.Overrides}
+	if said.Life > 0 {
+		goal.Expires = c.cfg.Drive.Now().Add(said.Life).UTC()
+	}
+	return c.apply(ctx, s, goal, nil)
 }
 
 // apply is Apply of exactly what was planned; nil for whatever there is to do. Of the goal it is given who asks, and until when
@@ -374,13 +383,16 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 		}
 	}
 	if want != nil { // before anything is claimed
-		p, err := c.preview(ctx, compiled, loop, nil)
+		p, err := c.preview(ctx, compiled, loop, history.Goal{})
 		if err != nil {
 			return nil, err
 		}
 		if err := want.Compare(p); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.policed(ctx, compiled, loop, goal); err != nil {
+		return nil, err
 	}
 	if compiled.Source != nil {
 		s = *compiled.Source
@@ -485,8 +497,8 @@ func (c *Clusters) lock(name string) (unlock func()) {
 	return m.Unlock
 }
 
-// Destroy makes "nothing" the cluster's goal.
-func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
+// Destroy makes "nothing" the cluster's goal. A *policy.RefusedError says which policies refuse that.
+func (c *Clusters) Destroy(ctx context.Context, name, by string, overrides ...history.Override) error {
 	unlock := c.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
@@ -503,5 +515,8 @@ func (c *Clusters) Destroy(ctx context.Context, name, by string) error {
 	if g == nil {
 		return fmt.Errorf("cannot destroy cluster %s: it was never given a goal", name)
 	}
-	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true, Expires: g.Expires})
+	if err := c.policedDestroy(ctx, name, loop, overrides); err != nil {
+		return err
+	}
+	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true, Expires: g.Expires, Overrides: overrides})
 }

@@ -134,6 +134,12 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 		st.Scope, st.Apply = model.Node, model.Action{Script: &model.Script{}, Timeout: time.Hour, Attempts: 1}
 		st.Remove = &st.Apply
 	}
+	var policies []model.Policy
+	names = slices.DeleteFunc(names, func(word string) bool {
+		p, ok := policyOf(word)
+		policies = append(policies, p...)
+		return ok
+	})
 	var artifacts []model.Artifact
 	names = slices.DeleteFunc(names, func(word string) bool {
 		version, ok := strings.CutPrefix(word, "version=")
@@ -145,7 +151,7 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 	if st.Artifacts = artifacts; artifacts != nil {
 		st.Digest = value.Sum([]byte(artifacts[0].Version))
 	}
-	m := &model.Model{Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}},
+	m := &model.Model{Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}}, Policies: policies,
 		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
 	return &Compiled{Model: m, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
 }

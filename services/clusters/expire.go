@@ -19,7 +19,7 @@ const (
 // ApplyFor is Apply of a cluster that is destroyed when a time is over, whoever may have asked for it and whatever became of
 // them.
 func (c *Clusters) ApplyFor(ctx context.Context, s Source, by string, life time.Duration) (*Accepted, error) {
-	return c.apply(ctx, s, history.Goal{By: by, Expires: c.cfg.Drive.Now().Add(life).UTC()}, nil)
+	return c.ApplyAs(ctx, s, Said{By: by, Life: life})
 }
 
 // Expire destroys clusters whose time is over, tries again what is left of them, and forgets the secrets of all that are

@@ -7,12 +7,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"joist/engine/drive"
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/outlook"
 	"joist/engine/plan"
+	"joist/engine/policy"
 	"joist/engine/value"
 )
 
@@ -27,6 +29,7 @@ type Plan struct {
 	Whole    outlook.Forecast
 	Tasks    []outlook.Forecast
 	Nodes    []NodeChange
+	Refused  []policy.Refusal // what policies refuse of it, if it were begun now
 	Warnings string
 }
 
@@ -62,18 +65,18 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	if err := c.refuse(ctx, loop, compiled); err != nil {
 		return nil, err
 	}
-	return c.preview(ctx, compiled, loop, nil)
+	return c.preview(ctx, compiled, loop, history.Goal{})
 }
 
-// preview plans what is compiled for a cluster as it stands now: a nil loop is one that has no journal yet, nil roles are
-// chosen.
-func (c *Clusters) preview(ctx context.Context, compiled *Compiled, loop *drive.Cluster, roles map[string][]string) (*Plan, error) {
+// preview plans what is compiled for a cluster as it stands now: a nil loop is one that has no journal yet. Of the goal it is
+// given the roles, which are chosen if they are nil, and what overrides policies.
+func (c *Clusters) preview(ctx context.Context, compiled *Compiled, loop *drive.Cluster, want history.Goal) (*Plan, error) {
 	m := compiled.Model
 	state, models, err := copyOf(ctx, loop)
 	if err != nil {
 		return nil, err
 	}
-	before := state.Goal()
+	before, roles := state.Goal(), want.Roles
 	if roles == nil {
 		if roles, err = c.choose(ctx, compiled, before); err != nil {
 			return nil, err
@@ -85,9 +88,9 @@ func (c *Clusters) preview(ctx context.Context, compiled *Compiled, loop *drive.
 			state.Fold(state.Seq+1, state.Now, seen)
 		}
 	}
-	goal := history.Goal{Model: m.Digest, Roles: roles, By: "preview", Changed: changed(before, m.Digest, roles)}
+	goal := history.Goal{Model: m.Digest, Roles: roles, By: "preview", Changed: changed(before, m.Digest, roles), Overrides: want.Overrides}
 	models[m.Digest] = m
-	return planned(m.Cluster, compiled.Warnings, foresee(state, models, seq, goal)), nil
+	return planned(m.Cluster, compiled.Warnings, c.foresee(state, models, seq, goal)), nil
 }
 
 // PreviewDestroy plans what destroying a cluster does. It changes nothing.
@@ -96,6 +99,10 @@ func (c *Clusters) PreviewDestroy(ctx context.Context, name string) (*Plan, erro
 	if err != nil {
 		return nil, err
 	}
+	return c.previewDestroy(ctx, name, loop, nil)
+}
+
+func (c *Clusters) previewDestroy(ctx context.Context, name string, loop *drive.Cluster, overrides []history.Override) (*Plan, error) {
 	state, models, err := copyOf(ctx, loop)
 	if err != nil {
 		return nil, err
@@ -104,8 +111,8 @@ func (c *Clusters) PreviewDestroy(ctx context.Context, name string) (*Plan, erro
 	if g == nil {
 		return nil, fmt.Errorf("cannot plan the destruction of cluster %s: it was never given a goal", name)
 	}
-	goal := history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: "preview", Changed: true}
-	return planned(name, "", foresee(state, models, state.Seq, goal)), nil
+	goal := history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: "preview", Changed: true, Overrides: overrides}
+	return planned(name, "", c.foresee(state, models, state.Seq, goal)), nil
 }
 
 // copyOf gives a state that can be folded further, with the models of its goals.
@@ -128,12 +135,13 @@ type view struct {
 	seq   uint64
 	state *history.State
 	plan  *plan.Planner
+	now   time.Time
 }
 
 // foresee gives the state and the plan that a goal would lead to. The state is its own.
-func foresee(state *history.State, models map[value.Digest]*model.Model, seq uint64, goal history.Goal) view {
+func (c *Clusters) foresee(state *history.State, models map[value.Digest]*model.Model, seq uint64, goal history.Goal) view {
 	state.Fold(state.Seq+1, state.Now, goal)
-	return view{seq, state, plan.New(state, func(goal int) *model.Model { return models[state.Goals[goal].Model] })}
+	return view{seq, state, plan.New(state, func(goal int) *model.Model { return models[state.Goals[goal].Model] }), c.cfg.Drive.Now()}
 }
 
 // Current gives the plan of the goal that the cluster pursues.
@@ -143,7 +151,9 @@ func (c *Clusters) Current(ctx context.Context, name string) (*Plan, error) {
 		return nil, err
 	}
 	var result *Plan
-	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) { result = planned(name, "", view{s.Seq, s, p}) })
+	err = loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		result = planned(name, "", view{s.Seq, s, p, c.cfg.Drive.Now()})
+	})
 	return result, err
 }
 
@@ -161,6 +171,7 @@ func planned(cluster, warnings string, v view) *Plan {
 	for i := range p.Tasks {
 		p.Tasks[i].Task = v.plan.Called(history.Target{Task: p.Tasks[i].Task}).Task
 	}
+	p.Refused = policy.Of(v.plan).Refusals(v.now, v.plan)
 	plays := map[string][]string{}
 	for _, role := range slices.Sorted(maps.Keys(p.Roles)) {
 		for _, name := range p.Roles[role] {
@@ -304,8 +315,8 @@ func nodeList(names []string) string {
 
 // ApplyPlan is Apply of exactly what was planned: a *ChangedError says what is different now, and then nothing has
 // changed.
-func (c *Clusters) ApplyPlan(ctx context.Context, s Source, want Planned, by string) (*Accepted, error) {
-	return c.apply(ctx, s, history.Goal{By: by}, &want)
+func (c *Clusters) ApplyPlan(ctx context.Context, s Source, want Planned, said Said) (*Accepted, error) {
+	return c.apply(ctx, s, history.Goal{By: said.By, Overrides: said.Overrides}, &want)
 }
 
 // mostTries bounds how often a plan is compared again because something happened meanwhile.
@@ -314,7 +325,7 @@ const mostTries = 20
 // pursueExactly sets the goal at the very event at which what it leads to is what was planned.
 func (c *Clusters) pursueExactly(ctx context.Context, loop *drive.Cluster, what claiming, g history.Goal) error {
 	for range mostTries {
-		p, err := c.preview(ctx, what.compiled, loop, g.Roles)
+		p, err := c.preview(ctx, what.compiled, loop, g)
 		if err != nil {
 			return err
 		}

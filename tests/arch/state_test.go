@@ -10,7 +10,7 @@ import (
 
 // pure lists the packages that decide: no input or output, no clock, no chance, no goroutine.
 var pure = []string{
-	"engine/addr", "engine/value", "engine/graph", "engine/step", "engine/model", "engine/plan", "engine/run", "engine/replay", "engine/history", "engine/outlook",
+	"engine/addr", "engine/value", "engine/graph", "engine/step", "engine/model", "engine/plan", "engine/policy", "engine/run", "engine/replay", "engine/history", "engine/outlook",
 	"dhcp-dns/lease", "dhcp-dns/zone", "services/boot/decide",
 }
 

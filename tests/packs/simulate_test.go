@@ -11,13 +11,15 @@ import (
 	"joist/workflows/lang"
 )
 
-func simulation(t testing.TB) system.Simulation {
+func simulation(t testing.TB) system.Simulation { return simulationOf(t, "etcd.hcl") }
+
+func simulationOf(t testing.TB, name string) system.Simulation {
 	t.Helper()
-	data, err := os.ReadFile("../../content/examples/etcd.hcl")
+	data, err := os.ReadFile("../../content/examples/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, diags := lang.LoadCluster("etcd.hcl", data)
+	file, diags := lang.LoadCluster(name, data)
 	if diags.HasErrors() {
 		t.Fatal(diags.Text())
 	}
@@ -25,7 +27,7 @@ func simulation(t testing.TB) system.Simulation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return system.Simulation{Source: clusters.Source{FileName: "etcd.hcl", File: data, Packs: packs}, Seed: 7, Again: 3}
+	return system.Simulation{Source: clusters.Source{FileName: name, File: data, Packs: packs}, Seed: 7, Again: 3}
 }
 
 // TestSimulate: the same simulation gives the same journal, another seed another one; whatever goes wrong, the cluster
@@ -67,6 +69,15 @@ func TestSimulate(t *testing.T) {
 	s.Nodes = 2
 	if _, _, err := system.Simulate(t.Context(), s); err == nil {
 		t.Error("three members on two machines")
+	}
+}
+
+// TestSimulatePolicies: the example's policies are read, and do not keep it from being built.
+func TestSimulatePolicies(t *testing.T) {
+	s := simulationOf(t, "etcd-policies.hcl")
+	s.Nodes = 3
+	if done, _, err := system.Simulate(t.Context(), s); err != nil || done.Outcome != "converged" {
+		t.Errorf("%+v, %v", done, err)
 	}
 }
 

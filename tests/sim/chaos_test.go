@@ -79,6 +79,7 @@ type lab struct {
 	skewed  map[value.Digest]*model.Model
 	drift   model.Drift // of every goal
 	side    *rand.Rand  // what drift follows from, so that it changes nothing else
+	police  *rand.Rand  // what policies follow from, likewise
 	checks  int         // plans compared with one from scratch: every so many advances; 0 for never
 }
 
@@ -97,6 +98,7 @@ func (l *lab) Blob(d value.Digest) []byte { return l.blobs[d] }
 func newLab(seed uint64, sh shape) *lab {
 	l := &lab{seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), models: map[value.Digest]*model.Model{}, blobs: map[value.Digest][]byte{}, skewed: map[value.Digest]*model.Model{}, roles: map[string][]string{}, checks: 3 + 12*int(seed%2)}
 	l.gen = &generator{rng: l.rng, names: rand.New(rand.NewPCG(seed, 3)), shape: sh}
+	l.police = rand.New(rand.NewPCG(seed, 11))
 	validity := map[string]time.Duration{}
 	if sh.valid {
 		for i := range 20 {
@@ -171,6 +173,9 @@ func (l *lab) commit(out run.Outcome) {
 	}
 	for _, e := range out.Effects {
 		switch e := e.(type) {
+		case run.Wipe, run.WipeAll:
+			l.ledger.now = out.Now
+			l.fail(l.ledger.mayWipe(e))
 		case run.Keep:
 			l.blobs[e.Digest] = e.Data
 		case run.Dispatch:
@@ -396,7 +401,7 @@ func (l *lab) goal(changed bool) {
 		}
 		roles[r] = slices.Sorted(slices.Values(names))
 	}
-	g := history.Goal{Model: m.Digest, Roles: roles, By: "sim", Changed: changed, Destroy: l.destroy}
+	g := history.Goal{Model: m.Digest, Roles: roles, By: "sim", Changed: changed, Destroy: l.destroy, Overrides: l.overrides()}
 	if l.destroy {
 		g.Roles = nil
 	}
@@ -508,6 +513,9 @@ func (l *lab) begin(nodes int) {
 	}
 	l.sketch = l.gen.sketch()
 	l.sketch.drift = l.drift
+	if l.gen.shape.policies {
+		l.sketch.policies = l.gen.policies(l.police)
+	}
 	l.reshuffle()
 	l.goal(true)
 }
@@ -552,6 +560,7 @@ func (l *lab) calm() {
 			l.roles[role] = []string{l.world.Nodes()[0].Name}
 		}
 	}
+	l.sketch.policies = nil // what they hold they may hold for ever
 	l.goal(true)
 	l.turn()
 	l.settle()
@@ -675,6 +684,9 @@ var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true
 func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
 
 func chaosOf(sh shape, seed uint64, f fault) *lab {
+	if seed%5 == 2 {
+		sh.policies = true
+	}
 	l := newLab(seed, sh)
 	l.fault = f
 	rough := seed%4 != 0

@@ -20,26 +20,27 @@ type target = history.Target
 // ledger is a second, deliberately dumb reading of the journal. It shares no code with history, plan and run: it keeps
 // what was written down, computes everything from scratch whenever it is asked, and says which law an event breaks.
 type ledger struct {
-	models  map[value.Digest]*model.Model
-	goals   []history.Goal
-	seqs    []uint64
-	seq     uint64
-	nodes   map[string]*lnode
-	rows    map[target]*lrow
-	places  map[string]map[string]bool
-	fails   map[string]int
-	proven  map[string]map[string]bool
-	halted  bool // cancelled
-	rested  string
-	memo    map[target]bool
-	ends    map[history.Rest]bool
-	gone    map[target]bool // ever discharged as a cluster-scope effect
-	starts  int
-	out     map[target][]target           // what came out, and what for
-	aside   map[target]bool               // was in place when the commit under way began to take it out
-	without map[string]*history.NodeAside // nodes that are set aside
-	given   map[target]history.Approved   // approvals
-	blame   map[target]string             // failures that count in a rollout
+	models   map[value.Digest]*model.Model
+	goals    []history.Goal
+	seqs     []uint64
+	seq      uint64
+	nodes    map[string]*lnode
+	rows     map[target]*lrow
+	places   map[string]map[string]bool
+	fails    map[string]int
+	proven   map[string]map[string]bool
+	halted   bool // cancelled
+	rested   string
+	memo     map[target]bool
+	ends     map[history.Rest]bool
+	gone     map[target]bool // ever discharged as a cluster-scope effect
+	starts   int
+	out      map[target][]target           // what came out, and what for
+	aside    map[target]bool               // was in place when the commit under way began to take it out
+	without  map[string]*history.NodeAside // nodes that are set aside
+	given    map[target]history.Approved   // approvals
+	blame    map[target]string             // failures that count in a rollout
+	policing policing
 	budgets
 }
 
@@ -125,7 +126,10 @@ func (l *ledger) take(e history.Event) error {
 		l.takeGoal(e)
 	case history.NodeSeen:
 		l.takeSeen(e)
+	case history.WipeOrdered:
+		l.policing.order(l.goal())
 	case history.NodeEnded:
+		delete(l.policing.unwiped, e.Node)
 		if n := l.node(e.Node); n.inc == e.Incarnation {
 			n.ended, n.online = true, false
 			l.ends[history.Rest{Node: e.Node, Incarnation: e.Incarnation}] = true
@@ -135,6 +139,7 @@ func (l *ledger) take(e history.Event) error {
 			return nil
 		}
 		delete(l.without, e.Node)
+		delete(l.policing.unwiped, e.Node)
 		n := l.node(e.Node)
 		n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
 		for _, r := range l.rows {
@@ -210,8 +215,10 @@ func (l *ledger) take(e history.Event) error {
 	case history.Expired:
 		l.row(e.Target).expired = true
 		delete(l.given, e.Target)
+	case history.Stirred:
+		l.policing.reached = false
 	case history.Cancelled:
-		l.halted = true
+		l.halted, l.policing.reached = true, false
 	case history.Rested:
 		return l.takeRested(e)
 	}
@@ -219,6 +226,7 @@ func (l *ledger) take(e history.Event) error {
 }
 
 func (l *ledger) takeGoal(e history.Goal) {
+	l.policing.goal(e, l.goal())
 	l.goals, l.seqs, l.halted, l.rested = append(l.goals, e), append(l.seqs, l.seq), false, ""
 	clear(l.out)
 	clear(l.blame)
@@ -283,7 +291,9 @@ func (l *ledger) takeStarted(e history.Started) error {
 		delete(l.out, e.Target)
 	} else {
 		l.aside[e.Target] = l.current(e.Target)
-		err = l.mayRemove(e.Target, "")
+		if err = l.mayRemove(e.Target, ""); err == nil {
+			err = l.mayRemoveByPolicy(e)
+		}
 		l.out[e.Target] = append(l.out[e.Target], l.roots(e.Target)...)
 	}
 	if err == nil {
@@ -384,15 +394,18 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 }
 
 func (l *ledger) takeRested(e history.Rested) error {
-	l.rested = e.Outcome
+	l.rested, l.policing.reached = e.Outcome, e.Outcome == history.OutcomeConverged || e.Outcome == history.OutcomeDestroyed
 	open := l.open()
 	switch e.Outcome {
 	case "converged", "destroyed":
+		if open == "" && !l.wiped() {
+			open = "something is not wiped"
+		}
 		if open != "" {
 			return fmt.Errorf("rest: %s although %s", e.Outcome, open)
 		}
 	case "stopped":
-		if open == "" {
+		if open == "" && l.wiped() {
 			return fmt.Errorf("rest: stopped (%s) although everything is as it should be", e.Detail)
 		}
 	}

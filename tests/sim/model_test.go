@@ -64,6 +64,7 @@ type shape struct {
 	valid    bool    // successes that expire
 	approve  float64 // probability that a task is a person's approval
 	tolerate float64 // probability that a role tolerates failures
+	policies bool    // of the cluster
 	drift    bool    // effects vanish, and verifies look for that
 }
 
@@ -84,6 +85,7 @@ type sketch struct {
 	tolerate map[string]model.Count // by role
 	drift    model.Drift
 	calls    map[string][]string // by role, what it is called if that is another name: the last one now
+	policies []model.Policy
 }
 
 type draft struct {
@@ -320,7 +322,7 @@ func (d *draft) edges() []upEdge {
 
 // change gives a sketch that differs in one thing.
 func (g *generator) change(s *sketch) *sketch {
-	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate, drift: s.drift, calls: s.calls}
+	n := &sketch{tasks: slices.Clone(s.tasks), inputs: map[string]string{"x": s.inputs["x"], "y": s.inputs["y"]}, rollouts: s.rollouts, tolerate: s.tolerate, drift: s.drift, calls: s.calls, policies: s.policies}
 	switch g.rng.IntN(6) {
 	case 0, 1:
 		n.inputs[pick(g.rng, []string{"x", "y"})] = fmt.Sprint(g.rng.IntN(3))
@@ -367,7 +369,7 @@ func (s *sketch) drop(name string) {
 
 // draw makes the model of a sketch, in which everything stands by what it is called.
 func (s *sketch) draw() *model.Model {
-	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts, Drift: s.drift}
+	m := &model.Model{Cluster: "c", Workflow: "p.w", Trust: model.Approved, Inputs: map[string]value.Value{}, Rollouts: s.rollouts, Drift: s.drift, Policies: s.policies}
 	for name, text := range s.inputs {
 		m.Inputs[name] = value.Text(text)
 	}
@@ -484,6 +486,9 @@ func (s *sketch) String() string {
 	}
 	if len(s.calls) > 0 {
 		fmt.Fprintf(&b, "  roles are called %v\n", s.calls)
+	}
+	for _, p := range s.policies {
+		fmt.Fprintf(&b, "  policy %+v\n", p)
 	}
 	if s.drift.Every > 0 {
 		fmt.Fprintf(&b, "  drift %+v\n", s.drift)

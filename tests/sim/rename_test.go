@@ -96,6 +96,10 @@ func (s *sketch) by(n naming) *sketch {
 	for i := range out.rollouts {
 		out.rollouts[i].Tasks, out.rollouts[i].Roles = mapped(s.rollouts[i].Tasks, n.tasks), mapped(s.rollouts[i].Roles, n.roles)
 	}
+	out.policies = slices.Clone(s.policies)
+	for i := range out.policies {
+		out.policies[i].Roles = mapped(s.policies[i].Roles, n.roles)
+	}
 	out.tolerate = map[string]model.Count{}
 	for role, count := range s.tolerate {
 		out.tolerate[n.roles(role)] = count

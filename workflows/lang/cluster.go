@@ -11,6 +11,7 @@ import (
 	"joist/workflows/lang/decl"
 	"joist/workflows/lang/diag"
 	"joist/workflows/lang/expr"
+	"joist/workflows/lang/read"
 	"joist/workflows/lang/selection"
 )
 
@@ -24,6 +25,7 @@ type ClusterFile struct {
 	Storage  string               // "disk" or "memory"; memory if it says nothing
 	Frozen   string               // name of the frozen set that it is pinned to; empty for none
 	Drift    model.Drift          // how often what is in place is verified, and what comes of it
+	Policies []read.Policy        // what they refer to is looked for when it is compiled
 
 	file  string
 	src   []byte
@@ -63,7 +65,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen", "drift"}, Later: []string{"reboot"}})
+	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen", "drift"}, Blocks: map[string]int{"policy": 1}, Later: []string{"reboot"}})
 	n, _ := r.Word(b)
 	c.Name, c.at = n.Name, n.At
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
@@ -95,6 +97,7 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 		}
 	}
 	c.Drift = r.Drift()
+	c.Policies = r.Policies()
 	c.Storage = "memory"
 	if e := r.Attr("storage"); e != nil {
 		c.Storage = r.Text("storage")

@@ -33,6 +33,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 		if !ds.HasErrors() && !c.bag.HasErrors() {
 			if w = c.fill(w); !c.bag.HasErrors() {
 				c.flatten(w)
+				c.policies(w)
 			}
 		}
 		c.nodes(w)
@@ -455,6 +456,7 @@ func (c *compiler) digest() value.Digest {
 	if d := f.Drift; d != (model.Drift{Every: model.DriftEvery, AtOnce: model.DriftAtOnce}) {
 		h.Text(fmt.Sprintf("drift %s %d %v", d.Every, d.AtOnce, d.Waits))
 	}
+	c.hashPolicies(h)
 	if c.model.Frozen != (value.Digest{}) {
 		h.Text("frozen")
 		h.Digest(c.model.Frozen)

@@ -224,3 +224,23 @@ func TestRenameChanges(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestRenamePolicies: a policy is about what it names, by whatever name that stands; also about what a renamed call no longer has.
+func TestRenamePolicies(t *testing.T) {
+	const about = `policy "p" {
+    refuse = "removal"
+    roles  = [role.%s]
+    tasks  = [%s]
+  }
+`
+	n := newNodes(t)
+	n.become(renamed(t), "m", fmt.Sprintf(about, "m", "task.base, task.call"))
+	n.up("n1", "n2")
+	m, _ := n.become(renamed(t, "base=ground was base", "call=sub was call", "m=member was m"), "member", fmt.Sprintf(about, "member", "task.ground, task.sub"))
+	p := m.Policies[0]
+	for task, want := range map[string]bool{"base": true, "call.deep": true, "call.gone": true, "many": false, "reader": false} {
+		if got := p.About(task, []string{"m"}, []string{"m"}); got != want {
+			t.Errorf("the policy is about %s: %t", task, got)
+		}
+	}
+}

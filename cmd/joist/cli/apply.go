@@ -70,6 +70,7 @@ func (a *app) siteMark(ctx context.Context) (string, error) {
 
 func (a *app) applyCommand() *cobra.Command {
 	var look view
+	var said overrides
 	c := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Make a cluster file the goal and follow until it is reached",
@@ -83,6 +84,9 @@ or nothing is changed and what is different since is named.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			what, err := a.declaration(args[0])
+			if err == nil {
+				what.Overrides, err = said.list()
+			}
 			if err != nil {
 				return err
 			}
@@ -108,6 +112,7 @@ or nothing is changed and what is different since is named.`,
 		},
 	}
 	look.flags(c)
+	said.flags(c)
 	return c
 }
 
@@ -138,6 +143,7 @@ func (a *app) watchCommand() *cobra.Command {
 func (a *app) destroyCommand() *cobra.Command {
 	var look view
 	var yes bool
+	var said overrides
 	c := &cobra.Command{
 		Use:   "destroy CLUSTER",
 		Short: "Remove a cluster: its machines are wiped and given back",
@@ -147,6 +153,10 @@ stored on them is lost.`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completeClusters,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			over, err := said.list()
+			if err != nil {
+				return err
+			}
 			d, err := a.api.Cluster(ctx, args[0])
 			if err != nil {
 				return err
@@ -160,7 +170,7 @@ stored on them is lost.`,
 			if err != nil {
 				return err
 			}
-			done, err := a.api.Destroy(ctx, d.Name)
+			done, err := a.api.Destroy(ctx, d.Name, over...)
 			if err != nil {
 				return err
 			}
@@ -175,6 +185,7 @@ stored on them is lost.`,
 		},
 	}
 	look.flags(c)
+	said.flags(c)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }

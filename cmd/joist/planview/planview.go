@@ -40,6 +40,7 @@ func Write(a Config, p *v1.Plan) {
 	}
 	a.writeNodes(p)
 	a.writeDrift(p)
+	a.writeRefused(p)
 	switch {
 	case len(p.Items) == 0 && !p.Changes:
 		a.printf("cluster %s has no instances\n", p.Cluster)
@@ -64,6 +65,18 @@ func (a Config) writeDrift(p *v1.Plan) {
 	}
 	if n > 20 {
 		a.printf("… and %d more\n", n-20)
+	}
+}
+
+// writeRefused says what policies refuse of the plan, where they stand, and what to change.
+func (a Config) writeRefused(p *v1.Plan) {
+	for i := range p.Refused {
+		r := &p.Refused[i]
+		if r.Reason != "" {
+			a.printf("%s policy %s (%s): %s: %s\n", a.Ink.Yellow("overridden:"), r.Policy, r.At, diag.Visible(r.Says), diag.Visible(r.Reason))
+			continue
+		}
+		a.printf("%s policy %s (%s): %s\n  %s\n", a.Ink.Red("refused:"), r.Policy, r.At, diag.Visible(r.Says), diag.Visible(r.Advice))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"joist/engine/drive"
 	"joist/engine/history"
 	"joist/engine/plan"
+	"joist/engine/policy"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/services/certs"
@@ -22,15 +23,13 @@ type apiChanges struct{ *apiClusters }
 func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, error) {
 	var done *clusters.Accepted
 	var err error
-	switch life := time.Duration(in.TTL * float64(time.Second)); {
+	switch {
 	case in.Plan != nil && in.TTL != 0, in.TTL < 0, in.TTL > longestLife.Seconds():
 		err = api.Fail(v1.Malformed, fmt.Errorf("a time of %.0f s does not fit", in.TTL), fmt.Sprintf("give a cluster file, and at most %s", longestLife))
 	case in.Plan != nil:
 		done, err = a.applyPlan(ctx, in)
-	case in.TTL > 0:
-		done, err = a.Clusters.ApplyFor(ctx, sourceOf(in.Source), in.By, life)
 	default:
-		done, err = a.Clusters.Apply(ctx, sourceOf(in.Source), in.By)
+		done, err = a.Clusters.ApplyAs(ctx, sourceOf(in.Source), said(in))
 	}
 	if err != nil {
 		return nil, a.refused(err)
@@ -60,8 +59,8 @@ func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, e
 	return out, err
 }
 
-func (a *apiChanges) Destroy(ctx context.Context, name, by string) (*v1.Accepted, error) {
-	if err := a.Clusters.Destroy(ctx, name, by); err != nil {
+func (a *apiChanges) Destroy(ctx context.Context, name, by string, overrides []v1.Override) (*v1.Accepted, error) {
+	if err := a.Clusters.Destroy(ctx, name, by, overridesOf(overrides)...); err != nil {
 		return nil, a.refused(err)
 	}
 	return a.accepted(ctx, name)
@@ -88,7 +87,7 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	case v1.Aside, v1.Return:
 		err = aside(ctx, loop, act)
 	case v1.WipeAll:
-		err = wipeAll(ctx, loop, act.By)
+		err = a.wipeAll(ctx, name, loop, act.By)
 	default:
 		err = api.Fail(v1.Unsupported, fmt.Errorf("there is no action %q", act.Action), "")
 	}
@@ -99,16 +98,22 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 }
 
 // wipeAll orders that every machine of the cluster be wiped. The goal stays, so that the cluster is then built anew.
-func wipeAll(ctx context.Context, loop *drive.Cluster, by string) error {
+func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Cluster, by string) error {
 	wanted := false
-	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+	var refused error
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		g := s.Goal()
-		wanted = g != nil && !g.Destroy && s.Outcome != history.OutcomeCancelled
+		if wanted = g != nil && !g.Destroy && s.Outcome != history.OutcomeCancelled; wanted {
+			refused = policy.RefuseWipe(s, p, a.Now(), name)
+		}
 	}); err != nil {
 		return err
 	}
 	if !wanted {
 		return api.Fail(v1.Conflict, errors.New("this cluster has no goal that is pursued"), "joist apply FILE, or joist retry CLUSTER, gives it one")
+	}
+	if refused != nil {
+		return Refused(refused)
 	}
 	return loop.Happen(ctx, history.WipeOrdered{By: by})
 }
@@ -130,7 +135,7 @@ func retry(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
 	var again *history.Goal
 	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
 		if g := s.Goal(); g != nil {
-			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason, Expires: g.Expires}
+			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason, Expires: g.Expires, Overrides: g.Overrides}
 		}
 	}); err != nil {
 		return err

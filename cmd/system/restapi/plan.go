@@ -73,6 +73,9 @@ func planForm(p *clusters.Plan) *v1.Plan {
 	if out.Base.Roles == nil {
 		out.Base.Roles = map[string][]string{}
 	}
+	for i := range p.Refused {
+		out.Refused = append(out.Refused, refusalOf(&p.Refused[i]))
+	}
 	for _, t := range p.Tasks {
 		out.Tasks = append(out.Tasks, v1.PlanTask{Task: addr.Path(t.Task, ""), Step: t.Step, Counts: t.Counts, Runs: v1.Bounds(t.Runs), Seconds: t.Seconds})
 	}
@@ -130,7 +133,7 @@ func (a *apiChanges) applyPlan(ctx context.Context, in v1.Apply) (*clusters.Acce
 		}
 		want.Items = append(want.Items, one)
 	}
-	done, err := a.Clusters.ApplyPlan(ctx, sourceOf(in.Source), want, in.By)
+	done, err := a.Clusters.ApplyPlan(ctx, sourceOf(in.Source), want, said(in))
 	var changed *clusters.ChangedError
 	if errors.As(err, &changed) {
 		return nil, api.Fail(v1.Conflict, err, "nothing was changed; plan again, look, and apply the new plan")

@@ -215,9 +215,14 @@ func (c *Client) Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error) {
 	return ask[v1.Accepted](ctx, c, call{method: "POST", path: "/v1/clusters"}, a)
 }
 
-// Destroy makes nothing the cluster's goal.
-func (c *Client) Destroy(ctx context.Context, name string) (*v1.Accepted, error) {
-	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, "")}, nil)
+// Destroy makes nothing the cluster's goal, whatever the named policies say; all of them are overridden for one reason.
+func (c *Client) Destroy(ctx context.Context, name string, overrides ...v1.Override) (*v1.Accepted, error) {
+	q := url.Values{}
+	for _, o := range overrides {
+		q.Add("override", o.Policy)
+		q.Set("reason", o.Reason)
+	}
+	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, ""), query: q}, nil)
 }
 
 // Act passes a person's word on.

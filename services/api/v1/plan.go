@@ -1,6 +1,9 @@
 package v1
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // PlanFormat is the form of a Plan: docs/plan-format.md. Fields are added to it, never renamed, removed or given another
 // meaning; what would need that gets another format.
@@ -30,6 +33,26 @@ type Plan struct {
 	Nodes    []PlanNode     `json:"nodes"` // by name
 	Items    []Item         `json:"items"`
 	Warnings string         `json:"warnings,omitempty"`
+	Refused  []Refusal      `json:"refused,omitempty"` // by policies, if it were begun now
+}
+
+// Refusal is what a policy refuses of a plan.
+type Refusal struct {
+	Policy   string    `json:"policy"`
+	At       string    `json:"at"`                 // where the policy stands: file:line:column
+	Refuses  string    `json:"refuses"`            // removal, replacement, wipe
+	Has      []string  `json:"has"`                // what the plan has of it: nodes, or instances that have none; with what has begun in this run
+	Says     string    `json:"says"`               // that as a sentence
+	Advice   string    `json:"advice"`             // what to change
+	Passes   time.Time `json:"passes,omitzero"`    // when the policy lets it pass; left out if no time does
+	Reason   string    `json:"reason,omitempty"`   // a person's, who overrode it for this goal
+	MayForce bool      `json:"override,omitempty"` // whether a person may override it
+}
+
+// Override is a person's word that a policy does not hold for a goal.
+type Override struct {
+	Policy string `json:"policy"`
+	Reason string `json:"reason"`
 }
 
 // PlanBase is what a plan rests on.

@@ -177,6 +177,8 @@ type Apply struct {
 	By   string  `json:"by,omitempty"`          // who asks; empty for the user at the other end of the socket
 	TTL  float64 `json:"ttl_seconds,omitempty"` // after which the cluster is destroyed by itself; 0 for never
 	Plan *Plan   `json:"plan,omitempty"`        // what was planned: exactly that is done, or the answer is 409 and says what changed
+
+	Overrides []Override `json:"overrides,omitempty"` // policies that are not to hold for it, where they let a person say so
 }
 
 // Accepted says what became of a change.

@@ -1,0 +1,172 @@
+package run
+
+import (
+	"container/heap"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/plan"
+	"joist/engine/policy"
+)
+
+// policed is what is ready and held by policies: until a window opens, or another goal.
+type policed struct {
+	policy.Judge
+	held    map[history.Target]bool
+	open    []bool // of each policy, whether its windows let something pass, when that was last looked at
+	counted bool   // something has begun that counts, since those that wait for a place were last looked at
+}
+
+// repolice takes the policies of the newest goal. What was held waits anew.
+func (m *Machine) repolice() (waiting []history.Target) {
+	waiting = slices.Collect(maps.Keys(m.policed.held))
+	sortTargets(waiting)
+	m.policed = policed{Judge: policy.New(m.state, m.model(len(m.state.Goals)-1)), held: map[history.Target]bool{}, counted: true}
+	return waiting
+}
+
+// reopen looks again at what is held, if a window has opened or closed since.
+func (m *Machine) reopen(now time.Time) {
+	if m.policed.Idle() {
+		return
+	}
+	open := m.policed.Open(now)
+	if slices.Equal(open, m.policed.open) {
+		return
+	}
+	m.policed.open, m.policed.counted = open, true
+	for t := range m.policed.held {
+		m.plan.Touch(t)
+	}
+	clear(m.policed.held)
+}
+
+// sift takes what policies hold out of the lines for places: it asks for none.
+func (m *Machine) sift(now time.Time) {
+	if !m.policed.counted || m.policed.Idle() {
+		return
+	}
+	m.policed.counted = false
+	for _, g := range m.rollouts {
+		g.ready = slices.DeleteFunc(g.ready, func(t history.Target) bool { return m.withhold(now, t) })
+		for node, list := range g.waiting {
+			if g.waiting[node] = slices.DeleteFunc(list, func(t history.Target) bool { return m.withhold(now, t) }); len(g.waiting[node]) == 0 {
+				delete(g.waiting, node)
+			}
+		}
+		g.queue = slices.DeleteFunc(g.queue, func(q queued) bool { return len(g.waiting[q.node]) == 0 })
+		heap.Init(&g.queue)
+	}
+}
+
+// withhold reports whether policies hold what is ready, and keeps it aside then.
+func (m *Machine) withhold(now time.Time, t history.Target) bool {
+	r := m.plan.Removal(t)
+	if r == nil || !r.Ready || m.policed.Removal(now, r).Held.Kind == history.Same {
+		return false
+	}
+	m.policed.held[t] = true
+	return true
+}
+
+// opening is when something that is held may go on; zero for never.
+func (m *Machine) opening(now time.Time) time.Time {
+	if len(m.policed.held) == 0 {
+		return time.Time{}
+	}
+	return m.policed.Opens(now)
+}
+
+// mayWipe reports whether policies let what was asked for be wiped, and writes down what counts before it is.
+func (m *Machine) mayWipe(now time.Time, e Effect) bool {
+	var nodes []string
+	switch e := e.(type) {
+	case Wipe:
+		nodes = []string{e.Node}
+	case WipeAll:
+		for _, n := range e.Nodes {
+			nodes = append(nodes, n.Node)
+		}
+	}
+	if len(nodes) == 0 || m.policed.Idle() {
+		return true
+	}
+	var begins []history.WipeBegun
+	for _, node := range nodes {
+		v := m.policed.Wipe(now, node)
+		if v.Held.Kind != history.Same {
+			m.asks.add(v.Opens, history.Target{Node: nodes[0]})
+			return false
+		}
+		if slices.ContainsFunc(v.Counts, func(name string) bool { return !m.state.Begun[name][node] }) {
+			begins = append(begins, history.WipeBegun{Node: node, Policies: v.Counts})
+		}
+	}
+	for _, e := range begins {
+		m.take(now, e)
+	}
+	return true
+}
+
+// Policed says which policy holds a removal, or the wipe of a node; the zero cause for none.
+func (m *Machine) Policed(t history.Target) plan.Cause {
+	if m.policed.Idle() {
+		return plan.Cause{}
+	}
+	if r := m.plan.Removal(t); r != nil && r.Ready {
+		return m.policed.Removal(m.plan.Now(), r).Held
+	}
+	n := m.state.Node(t.Node)
+	if n == nil {
+		return plan.Cause{}
+	}
+	if goal := m.state.Goal(); m.wiped(goal, n) {
+		return m.policed.Wipe(m.plan.Now(), n.Name).Held
+	}
+	return plan.Cause{}
+}
+
+// wiped reports whether a node is to be wiped, and is not yet.
+func (m *Machine) wiped(goal *history.Goal, n *history.Node) bool {
+	_, ordered := m.state.Wiping[n.Name]
+	return ordered || goal != nil && goal.Destroy && leaving(n) && n.Alive()
+}
+
+// Refused lists what policies refuse of what is left to do.
+func (m *Machine) Refused() []policy.Refusal { return m.policed.Refusals(m.plan.Now(), m.plan) }
+
+// withheld counts what policies hold, and says which wipes are among it.
+func (m *Machine) withheld() (removals, wipes int, first string) {
+	if m.policed.Idle() {
+		return 0, 0, ""
+	}
+	note := func(n *int, held plan.Cause) {
+		if held.Kind != history.Same {
+			if *n++; first == "" {
+				first = held.Text
+			}
+		}
+	}
+	for _, r := range m.plan.Removals() {
+		if r.Ready {
+			note(&removals, m.policed.Removal(m.plan.Now(), &r).Held)
+		}
+	}
+	for _, n := range m.state.Nodes {
+		if m.wiped(m.state.Goal(), n) {
+			note(&wipes, m.policed.Wipe(m.plan.Now(), n.Name).Held)
+		}
+	}
+	return removals, wipes, first
+}
+
+// policySays ends the detail of a rest with what policies hold.
+func policySays(removals, wipes int) string {
+	if removals+wipes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d held by policies", removals+wipes)
+}

@@ -1,0 +1,138 @@
+package run
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/policy"
+	"joist/engine/value"
+)
+
+// policedModel has a front for each node, which is removed when the node leaves; x makes it another model.
+func policedModel(x string, p model.Policy) *model.Model {
+	m := mod("front each=m service: input.x", "agent each=m:")
+	m.Inputs["x"] = value.Text(x)
+	p.Name, p.Roles = "limit", []string{"m"}
+	m.Policies = []model.Policy{p}
+	return m
+}
+
+func window(t *testing.T, s string) []model.Window {
+	t.Helper()
+	w, err := model.ParseWindow(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []model.Window{w}
+}
+
+// TestPolicyHoldsBeyond: one node's removal passes in a run, the next is held until another run.
+func TestPolicyHoldsBeyond(t *testing.T) {
+	p := model.Policy{Refuse: model.Removal, Bounded: true, Beyond: 1}
+	w := newWorld(t)
+	w.goal(policedModel("1", p), "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.log = nil
+	w.goal(policedModel("1", p), "n1")
+	w.expect("remove agent[n2]", "remove front[n2]", "release n2")
+	w.outcome("stopped")
+	held := w.m.Held(history.Target{Task: "front", Node: "n3"})
+	if held.Kind != history.PolicyHeld || !strings.Contains(held.Because(), "held by policy limit") {
+		t.Errorf("held by %+v", held)
+	}
+	w.do(history.Goal{Model: w.m.State().Goal().Model, Roles: w.m.State().Goal().Roles}) // tried again: the same run
+	w.expect()
+	again := New(w.m.State(), w) // an engine that takes the journal up counts the same
+	w.m = again
+	w.perform(again.Resume(w.now))
+	w.expect()
+	w.goal(policedModel("1", p), "n1") // a person's change begins a run
+	w.expect("remove agent[n3]", "remove front[n3]", "release n3")
+	w.outcome("converged")
+}
+
+// TestPolicyHoldsOutside: what is not within the window waits for it, and is woken for it.
+func TestPolicyHoldsOutside(t *testing.T) {
+	p := model.Policy{Refuse: model.Removal, Outside: window(t, "Sat 02:00-06:00")}
+	w := newWorld(t)
+	w.now = time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC) // a Friday
+	w.goal(policedModel("1", p), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.log = nil
+	w.goal(policedModel("1", p), "n1")
+	w.expect()
+	w.outcome("stopped")
+	opens := time.Date(2026, 1, 10, 2, 0, 0, 0, time.UTC)
+	out := w.m.Advance(w.now)
+	if out.Wake.IsZero() || out.Wake.After(opens) {
+		t.Errorf("wakes at %s, want %s at the latest", out.Wake, opens)
+	}
+	w.now = opens
+	w.do()
+	w.expect("remove agent[n2]", "remove front[n2]", "release n2")
+	w.outcome("converged")
+}
+
+// TestPolicyHoldsReplacement lets removals pass, and none of what is made anew.
+func TestPolicyHoldsReplacement(t *testing.T) {
+	p := model.Policy{Refuse: model.Replacement}
+	w := newWorld(t)
+	w.goal(policedModel("1", p), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.log = nil
+	w.up("b", "n2") // what the service has is of an incarnation that has ended
+	w.expect("discharge agent[n2]", "agent[n2]")
+	w.outcome("stopped")
+	w.goal(policedModel("1", p), "n1")
+	w.expect("remove agent[n2]", "remove front[n2]", "release n2")
+	w.outcome("converged")
+}
+
+// TestPolicyHoldsWipes: a cluster whose nodes may not be wiped is not destroyed, and not said to be.
+func TestPolicyHoldsWipes(t *testing.T) {
+	p := model.Policy{Refuse: model.Wiping, Outside: window(t, "Sat 02:00-06:00"), Bounded: true, Beyond: 9}
+	w := newWorld(t)
+	w.now = time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)
+	w.goal(policedModel("1", p), "n1")
+	w.up("a", "n1")
+	w.log = nil
+	w.goal(policedModel("1", p))
+	w.expect("remove front[n1]")
+	w.outcome("stopped")
+	if refused := w.m.Refused(); len(refused) != 1 || refused[0].Opens.IsZero() {
+		t.Errorf("refused %+v", refused)
+	}
+	w.now = time.Date(2026, 1, 10, 2, 0, 0, 0, time.UTC)
+	w.do()
+	if !w.m.State().Begun["limit"]["n1"] {
+		t.Errorf("begun %v", w.m.State().Begun)
+	}
+	w.outcome("destroyed")
+}
+
+// TestOverride: a person's word holds for the goal that it was given with, where the policy lets it.
+func TestOverride(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		p := model.Policy{Refuse: model.Removal, Override: may}
+		w := newWorld(t)
+		w.goal(policedModel("1", p), "n1", "n2")
+		w.up("a", "n1", "n2")
+		w.log = nil
+		w.goal(policedModel("1", p), "n1")
+		w.expect()
+		g := *w.m.State().Goal()
+		g.Overrides = []history.Override{{Policy: "limit", Reason: "it burns"}}
+		w.do(g)
+		if may {
+			w.expect("remove agent[n2]", "remove front[n2]", "release n2")
+		} else {
+			w.expect()
+		}
+		if err := policy.CheckOverrides(w.m.Plan().Model(), g.Overrides); (err == nil) != may {
+			t.Errorf("override = %v: %v", may, err)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package clusters
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"joist/engine/history"
+	"joist/engine/model"
+	"joist/engine/plan"
+	"joist/engine/policy"
+)
+
+// policyOf reads a word such as "policy=removal/1", "policy=wipe/never/override" or "policy=removal/22:00-23:00".
+func policyOf(word string) ([]model.Policy, bool) {
+	text, ok := strings.CutPrefix(word, "policy=")
+	if !ok {
+		return nil, false
+	}
+	parts := strings.Split(text, "/")
+	p := model.Policy{Name: "limit", Refuse: model.Danger(parts[0]), Override: len(parts) > 2, Range: model.Range{File: "c.hcl", Line: 7, Col: 10}}
+	if w, err := model.ParseWindow(parts[1]); err == nil {
+		p.Outside = []model.Window{w}
+	} else {
+		p.Bounded = true
+		_, _ = fmt.Sscan(parts[1], &p.Beyond) // 0 for what is no number
+	}
+	return []model.Policy{p}, true
+}
+
+// TestPolicies holds what a policy refuses, in the plan and when it is applied: nothing is claimed, written or started. The
+// bubble's time is 2000-01-01 00:00 UTC.
+func TestPolicies(t *testing.T) {
+	for _, test := range []struct {
+		policy, next string // and the nodes wanted next; empty for the cluster's destruction
+		want         string // empty if it passes
+	}{
+		{"policy=removal/1", "n1 n2", ""},
+		{"policy=removal/1", "n1", "c.hcl:7:10): the plan has a removal of n2, n3, and one node in a run may pass; go in smaller steps"},
+		{"policy=removal/2", "n1", ""},
+		{"policy=removal/0", "n1 n2", "the plan has a removal of n3, and none in a run may pass; leave it out, or change the policy"},
+		{"policy=removal/22:00-23:00", "n1 n2", "the plan has a removal of n3, and that passes at 22:00-23:00 UTC only; apply it from 2000-01-01T22:00:00Z on"},
+		{"policy=removal/00:00-01:00", "n1 n2", ""},
+		{"policy=replacement/0", "n1 n2", ""},
+		{"policy=wipe/2", "", "the plan has a wipe of n1, n2, n3, and 2 nodes in a run may pass"},
+		{"policy=wipe/0/override", "", "override it with --override limit --reason WHY"},
+		{"policy=wipe/00:00-01:00", "", ""},
+		{"policy=wipe/0", "n1", ""},
+	} {
+		t.Run(test.policy+" "+test.next, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.Close()
+				w.apply("demo: n1 n2 n3 " + test.policy)
+				w.calls = nil
+				before, source := w.length(), Source{FileName: "c.hcl", File: []byte("demo: " + test.next + " " + test.policy)}
+				look := func() (*Plan, error) { return w.Preview(t.Context(), source) }
+				act := func(o ...history.Override) error {
+					_, err := w.ApplyAs(t.Context(), source, Said{By: "ada", Overrides: o})
+					return err
+				}
+				if test.next == "" {
+					look = func() (*Plan, error) { return w.PreviewDestroy(t.Context(), "demo") }
+					act = func(o ...history.Override) error { return w.Destroy(t.Context(), "demo", "ada", o...) }
+				}
+				p, err := look()
+				if err != nil || len(p.Refused) == 1 != (test.want != "") {
+					t.Fatalf("the plan: %v, refused %+v", err, p.Refused)
+				}
+				err = act()
+				var refused *policy.RefusedError
+				switch {
+				case test.want == "" && err != nil, test.want != "" && (!errors.As(err, &refused) || !strings.Contains(err.Error(), test.want)):
+					t.Fatalf("%v\n\twant %s", err, test.want)
+				case test.want == "":
+					return
+				}
+				synctest.Wait()
+				if w.length() != before || len(w.calls) > 0 || w.owners() != "map[n1:demo n2:demo n3:demo]" {
+					t.Errorf("it left %d events, %v, %s", w.length()-before, w.calls, w.owners())
+				}
+				err = act(history.Override{Policy: "limit", Reason: "it burns"})
+				if may := strings.Contains(test.policy, "override"); (err == nil) != may {
+					t.Errorf("overridden: %v", err)
+				}
+				synctest.Wait()
+				if err := act(history.Override{Policy: "limits", Reason: "it burns"}); err == nil {
+					t.Error("a policy that is not there was overridden")
+				}
+			})
+		})
+	}
+}
+
+// TestPolicyWipe: an order to wipe all is weighed as well.
+func TestPolicyWipe(t *testing.T) {
+	for word, refused := range map[string]bool{"policy=wipe/1": true, "policy=wipe/2": false, "policy=removal/0": false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			defer w.Close()
+			w.apply("demo: n1 n2 " + word)
+			loop, err := w.Get("demo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := loop.Look(t.Context(), func(s *history.State, p *plan.Planner) {
+				if err := policy.RefuseWipe(s, p, s.Now, "demo"); (err != nil) != refused {
+					t.Errorf("%s: %v", word, err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
