@@ -35,6 +35,9 @@ const (
 	MakesWay    CauseKind = "makes way"    // Of is to run, and it is in place except during that
 	WayMade     CauseKind = "made way"     // it was out while Of ran
 	InTheWay    CauseKind = "in the way"   // Of has to come out first, which is in place except while this runs
+	During      CauseKind = "during"       // it is in place only while Of runs
+	Over        CauseKind = "over"         // nothing runs any more that it is in place for
+	Unguarded   CauseKind = "unguarded"    // Of has to come in first, which is in place only while this runs
 	CancelledBy CauseKind = "cancelled"    // a person stopped the pursuit
 	PolicyHeld  CauseKind = "policy"       // a policy refuses it
 	Accept      CauseKind = "accept"       // a changed fact would remove it; that waits for a person
@@ -87,6 +90,12 @@ func (c Cause) Because() string {
 	case InTheWay:
 		text = of + " has to come out first"
 		of = ""
+	case During:
+		text, of = "it is in place only while "+of+" runs", ""
+	case Over:
+		text = "nothing runs that it is in place for"
+	case Unguarded:
+		text, of = of+" has to come in first", ""
 	case NotUp:
 		text = "the node has not come up yet"
 	case LaterWait:

@@ -69,6 +69,8 @@ type Task struct {
 	When   *Argument // decides whether instances exist; nil for always
 	After  []After
 	Except []string // tasks of the same nodes: instances are in place except while those of the same target run
+	During []string // tasks of the same nodes: instances are in place only while an apply of those of the same target runs
+	Guards []string // tasks that name this one in During
 	Range  Range    // where the task stands
 }
 
@@ -81,14 +83,13 @@ type Argument struct {
 	Shared bool         // mentions nothing of its target (no node, no task of the same node, no host): evaluated once per task
 }
 
-// UsesHost reports whether the argument looks at the node that executes, so that it lies outside every digest.
-func (a *Argument) UsesHost() bool {
-	for _, r := range a.Refs {
-		if r.Kind == RefHost {
-			return true
-		}
-	}
-	return false
+// Outside reports whether the argument lies outside every digest and the journal: it looks at the node that executes, or at
+// what is in place only while the task runs.
+func (a *Argument) Outside() bool { return a.Uses(RefHost) || a.Uses(RefDuring) }
+
+// Uses reports whether the argument has a reference of a kind.
+func (a *Argument) Uses(kind RefKind) bool {
+	return slices.ContainsFunc(a.Refs, func(r Ref) bool { return r.Kind == kind })
 }
 
 // Expr is a compiled expression.
@@ -110,13 +111,14 @@ type RefKind uint8
 
 // What expressions can refer to. A step's own expressions (`apply { outputs }`, `apply { when }`) refer to RefStep only.
 const (
-	RefInput RefKind = iota // input.Name of the top workflow
-	RefNode                 // node.Attr of the instance's node
-	RefRole                 // role.Name: map from node name to node object
-	RefTask                 // task.Name.Attr: same node, or the only instance
-	RefAll                  // all.Name: map from node name to outputs; Attr, if not empty, is the only output used
-	RefHost                 // host.Name.Attr: on the node that executes; outside every digest
-	RefStep                 // input.Name inside a step's body
+	RefInput  RefKind = iota // input.Name of the top workflow
+	RefNode                  // node.Attr of the instance's node
+	RefRole                  // role.Name: map from node name to node object
+	RefTask                  // task.Name.Attr: same node, or the only instance
+	RefAll                   // all.Name: map from node name to outputs; Attr, if not empty, is the only output used
+	RefHost                  // host.Name.Attr: on the node that executes; outside every digest
+	RefStep                  // input.Name inside a step's body
+	RefDuring                // task.Name.Attr of one of the task's Guards: same node, or the only instance; outside every digest
 )
 
 // Ref is one thing an expression refers to. It is comparable.
@@ -414,6 +416,17 @@ func (t *Task) Edges() []Edge {
 		add(Edge{Task: name, Order: true})
 	}
 	return edges
+}
+
+// Guard lets every task know which tasks are in place only while it runs, as their During says.
+func Guard(tasks []Task) {
+	for i := range tasks {
+		for k := 0; k < len(tasks) && len(tasks[i].During) > 0; k++ {
+			if slices.Contains(tasks[i].During, tasks[k].Name) {
+				tasks[k].Guards = append(tasks[k].Guards, tasks[i].Name)
+			}
+		}
+	}
 }
 
 // Edge says that a task waits for another one.

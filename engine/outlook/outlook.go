@@ -123,6 +123,8 @@ func One(p *plan.Planner, t history.Target) (Item, bool) {
 // StateOf says how an instance of the goal is now.
 func StateOf(cell *plan.Cell) State {
 	switch {
+	case cell.Verdict == plan.Unchanged && cell.Cause.Kind == history.During: // what it is in place for runs
+		return InPlace
 	case cell.Wait.Kind == history.Running:
 		return Running
 	case cell.Failed():

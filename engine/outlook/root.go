@@ -121,7 +121,7 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 		return Root{By: ByTrust, Of: wait.Of, Cause: wait}
 	case history.Accept, history.AskedFor:
 		return Root{By: ByApproval, Of: t, Cause: wait}
-	case history.Upstream, history.Order, history.Consumer, history.InTheWay:
+	case history.Upstream, history.Order, history.Consumer, history.InTheWay, history.Unguarded:
 		if wait.Of.Task != "" && wait.Of != t {
 			return r.below(wait.Of)
 		}

@@ -14,7 +14,7 @@ import (
 // decide is the decision about one instance from its history and from what it waits for, which is decided already.
 func (p *Planner) decide(c *column, node int) Cell {
 	cell := p.decideBy(c, node)
-	if node >= 0 && p.state.Nodes[node].Aside != nil {
+	if node >= 0 && p.state.Nodes[node].Aside != nil && len(c.task.During) == 0 {
 		return p.setAside(c, node, cell)
 	}
 	return cell
@@ -53,6 +53,12 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 		if decided {
 			return cell
 		}
+	}
+	if len(c.task.During) > 0 {
+		fit := p.fits(c, row, node)
+		cell := p.guard(c, row, node, p.useOf(c, row, node, fit))
+		cell.fit = fit
+		return cell
 	}
 	cell := p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
 	if accept && cell.Verdict == Unchanged {
@@ -354,12 +360,16 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 	if ask := c.task.Step.Apply.Approve; ask != nil && cell.Wait.Kind == history.Same && (row == nil || !row.Approval.Of(c.task.Step.Digest, in.input)) {
 		cell.Wait = Cause{Kind: history.AskedFor, Of: p.target(c.task.Name, node), Text: p.question(ask, c, node)}
 	}
-	if cell.Wait.Kind == history.Same && len(p.presence.over) > 0 {
+	if cell.Wait.Kind == history.Same && len(p.presence.Over) > 0 {
 		cell.Wait = p.obstacle(c.task.Name, node)
 		cell.way = true
 	}
+	if cell.Wait.Kind == history.Same && len(c.task.Guards) > 0 {
+		cell.Wait = p.unguarded(c.task, row, node)
+		cell.near = true
+	}
 	if cell.Wait.Kind == history.FailedCause || cell.Wait.Kind == history.SkippedBy {
-		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}, way: cell.way}
+		return Cell{Verdict: Blocked, Cause: cell.Wait, view: view{standing: blocked}, way: cell.way, near: cell.near}
 	}
 	cell.Ready = cell.Wait.Kind == history.Same
 	return cell

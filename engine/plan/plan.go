@@ -47,6 +47,8 @@ type Cell struct {
 	input  value.Digest // of the inputs' values; likewise
 	failed bool         // blocked by its own final failure
 	way    bool         // nothing keeps it from starting but what has to make way for it
+	near   bool         // nothing keeps it from starting but what has to come in first
+	fit    bool         // a guard that stands as it would be applied now
 	aside  bool         // to be removed only to make way, and applied again
 }
 

@@ -9,11 +9,15 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/naming"
+	"joist/engine/plan/presence"
 	"joist/engine/value"
 )
 
 // Planner holds the decisions about every instance of one goal.
 type Planner struct {
+	naming.Names // what people call things; everything else here goes by what they stand by
+
 	state    *history.State
 	model    *model.Model // of the newest goal; an empty one for a goal that destroys
 	goal     history.Goal
@@ -31,9 +35,10 @@ type Planner struct {
 	done     []history.Target // came to be as the goal wants it since last asked
 	counts   counts           // of the goal's instances
 	remove   removals
-	presence presence
-	called   map[string]string // what tasks are called that stand by another name
-	again    bool              // something was marked while removals were decided
+	presence presence.Presence
+	halted   map[string]bool // tasks whose rollout lets nothing start
+	again    bool            // something was marked while removals were decided
+	rewind   bool            // something was marked that is decided before what marked it
 }
 
 // role is the nodes that play a role in the goal.
@@ -141,7 +146,7 @@ func New(state *history.State, models func(goal int) *model.Model) *Planner {
 	p := &Planner{
 		state: state, models: models, model: &model.Model{}, now: state.Now,
 		byName: map[string]*column{}, roles: map[string]*role{}, known: map[model.Ref]value.Value{}, fixed: map[string]value.Digest{},
-		above: map[string][]string{}, pools: map[string]*executors{}, counts: counts{waits: map[history.CauseKind]int{}},
+		above: map[string][]string{}, pools: map[string]*executors{}, halted: map[string]bool{}, counts: counts{waits: map[history.CauseKind]int{}},
 	}
 	p.remove.init()
 	goal := state.Goal()

@@ -5,44 +5,25 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/naming"
+	"joist/engine/plan/presence"
 	"joist/engine/step"
-	"joist/engine/value"
 )
 
-// presence is who makes way for whom (`except_during`), by task. Both stand for the same target.
-type presence struct {
-	makes map[string][]string // a task, to those that it makes way for
-	over  map[string][]string // a task, to those that make way for it
-}
-
-// buildPresence learns who makes way for whom: as the goal's model says, and for what the goal has no task for any more,
-// as the models say that something live was started with.
-func (p *Planner) buildPresence() {
-	p.presence = presence{makes: map[string][]string{}, over: map[string][]string{}}
-	seen := map[value.Digest]bool{}
+// learn learns names and presence from the models that matter.
+func (p *Planner) learn() {
+	var models []*model.Model
 	for i := range p.state.Goals {
-		digest := p.state.Goals[i].Model
-		m := p.models(i)
-		if m == nil || seen[digest] {
-			continue
-		}
-		seen[digest] = true
-		for k := range m.Tasks {
-			t := &m.Tasks[k]
-			for _, of := range t.Except {
-				if m != p.model && p.byName[of] != nil || slices.Contains(p.presence.makes[t.Name], of) {
-					continue
-				}
-				p.presence.makes[t.Name] = append(p.presence.makes[t.Name], of)
-				p.presence.over[of] = append(p.presence.over[of], t.Name)
-			}
+		if m := p.models(i); m != nil && (len(models) == 0 || models[len(models)-1] != m) {
+			models = append(models, m)
 		}
 	}
+	p.Names, p.presence = naming.Of(p.model, models), presence.Of(p.model, models)
 }
 
 // obstacle finds what has yet to make way for an instance before that may start.
 func (p *Planner) obstacle(task string, node int) Cause {
-	for _, by := range p.presence.over[task] {
+	for _, by := range p.presence.Over[task] {
 		row := p.state.Columns[by].Row(node)
 		if row == nil || row.Phase == history.Absent {
 			continue
@@ -59,7 +40,7 @@ func (p *Planner) obstacle(task string, node int) Cause {
 // wayFor gives the instance that one has to make way for, perhaps by way of others that make way for it: nothing else
 // keeps that from starting.
 func (p *Planner) wayFor(task string, node int) (history.Target, bool) {
-	for _, of := range p.presence.makes[task] {
+	for _, of := range p.presence.Makes[task] {
 		t := p.target(of, node)
 		if cell := p.Cell(t); cell != nil && cell.way {
 			return t, true
@@ -76,7 +57,7 @@ func (p *Planner) wayFor(task string, node int) (history.Target, bool) {
 
 // present is the decision about an instance that is wanted, given what it would be if nobody disturbed it.
 func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cell) Cell {
-	if row == nil || row.Phase == history.Absent || row.Flight != nil || cell.Verdict == Replace || len(p.presence.makes[task.Name]) == 0 {
+	if row == nil || row.Phase == history.Absent || row.Flight != nil || cell.Verdict == Replace || len(p.presence.Makes[task.Name]) == 0 {
 		return cell
 	}
 	if of, way := p.wayFor(task.Name, node); way {
@@ -89,7 +70,7 @@ func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cel
 	if cell.Verdict != Unchanged {
 		return cell
 	}
-	for _, of := range p.presence.makes[task.Name] {
+	for _, of := range p.presence.Makes[task.Name] {
 		t := p.target(of, node)
 		if up := p.Cell(t); up != nil && up.view.standing == pending || p.remove.all[t] != nil {
 			cell.Verdict, cell.Cause = RunIf, Cause{Kind: history.MakesWay, Of: t, Text: "if that runs"}
@@ -102,7 +83,7 @@ func (p *Planner) present(task *model.Task, row *history.Row, node int, cell Cel
 // cleared reports whether, for this goal, something came out to let an instance be removed. Nothing but that kept it from
 // going then: that those who read it wait now for what came out does not hold it up.
 func (p *Planner) cleared(of history.Target, task string, node int) bool {
-	for _, by := range p.presence.over[task] {
+	for _, by := range p.presence.Over[task] {
 		row := p.state.Columns[by].Row(node)
 		out := row != nil && row.Phase != history.InPlace && row.Cause.Kind == history.MakesWay && row.Cause.Of == of && row.Started > p.state.GoalSeq
 		if out || p.cleared(of, by, node) {
@@ -115,7 +96,7 @@ func (p *Planner) cleared(of history.Target, task string, node int) bool {
 // absentFor reports whether an instance must not start because something that it makes way for is being removed, or is
 // about to be. What the goal has is looked at by the order that `except_during` implies.
 func (p *Planner) absentFor(task string, node int) Cause {
-	for _, of := range p.presence.makes[task] {
+	for _, of := range p.presence.Makes[task] {
 		t := p.target(of, node)
 		if r := p.remove.all[t]; r != nil && r.holds {
 			return Cause{Kind: history.Order, Of: t}
@@ -126,7 +107,7 @@ func (p *Planner) absentFor(task string, node int) Cause {
 
 // wakeMakers marks what makes way for an instance for a new decision.
 func (p *Planner) wakeMakers(t history.Target, node int) {
-	for _, by := range p.presence.over[t.Task] {
+	for _, by := range p.presence.Over[t.Task] {
 		if c := p.byName[by]; c != nil {
 			c.taintAt(c.at(node))
 			p.again = true
@@ -140,7 +121,7 @@ func (p *Planner) wakeMakers(t history.Target, node int) {
 
 // wakeDisturbed marks what an instance makes way for for a new decision.
 func (p *Planner) wakeDisturbed(t history.Target, node int) {
-	for _, of := range p.presence.makes[t.Task] {
+	for _, of := range p.presence.Makes[t.Task] {
 		if c := p.byName[of]; c != nil {
 			c.taintAt(c.at(node))
 		}
@@ -152,7 +133,7 @@ func (p *Planner) wakeDisturbed(t history.Target, node int) {
 }
 
 // makesWay reports whether instances of a task make way for those of another one.
-func (p *Planner) makesWay(by, of string) bool { return slices.Contains(p.presence.makes[by], of) }
+func (p *Planner) makesWay(by, of string) bool { return slices.Contains(p.presence.Makes[by], of) }
 
 // aside reports whether what is to go has to make way for something in any case: it waits for nobody who reads it then.
 func (p *Planner) aside(r *removal) bool {
@@ -163,7 +144,7 @@ func (p *Planner) aside(r *removal) bool {
 // comingOut finds something that an instance depends on and that is about to make way: whoever is in place stays so, and
 // nobody starts with it.
 func (p *Planner) comingOut(c *column, node int) (history.Target, bool) {
-	if len(p.presence.makes) == 0 {
+	if len(p.presence.Makes) == 0 {
 		return history.Target{}, false
 	}
 	for _, e := range c.waits {

@@ -80,8 +80,7 @@ func (p *Planner) buildRemovals() {
 			p.remove.book.Learn(digest, m)
 		}
 	}
-	p.learnNames()
-	p.buildPresence()
+	p.learn()
 	for name, rows := range p.state.Columns {
 		c := p.byName[name]
 		for i, row := range rows.Rows {
@@ -125,6 +124,8 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 		r.Replaced, r.aside, r.Cause = false, false, Cause{Kind: history.Unwanted}
 		if cell != nil && cell.Verdict == Replace {
 			r.Replaced, r.aside, r.Cause = true, cell.aside, cell.Cause
+		} else if cell != nil && cell.Cause.Kind == history.Over {
+			r.Cause = cell.Cause
 		}
 		if r.Cause != was {
 			p.wakeMakers(t, node)
@@ -244,9 +245,12 @@ func (p *Planner) updateRemovals() {
 			}
 			r.marked = false
 			p.remove.waits[r.Wait.Kind]--
-			way, holds := r.way, r.holds
+			way, holds, failed := r.way, r.holds, r.Failed
 			p.decideRemoval(r)
 			r.holds = r.Discharge == "" && (r.way || r.Wait.Kind != history.Consumer && p.state.Row(r.Target).Phase == history.Dirty)
+			if r.Failed != failed {
+				p.wakeGuarded(r.Target, p.nodeOf(r.Target))
+			}
 			if r.way != way || r.holds != holds {
 				p.wakeMakers(r.Target, p.nodeOf(r.Target))
 			}
@@ -308,9 +312,12 @@ func (p *Planner) decideRemoval(r *removal) {
 		return
 	}
 	if r.Wait = p.consumer(r, row); r.Wait.Kind == history.Same && r.Discharge == "" {
+		r.Wait = p.guarding(r)
+	}
+	if r.Wait.Kind == history.Same && r.Discharge == "" {
 		r.Wait = p.removalHindrance(r, row)
 	}
-	if r.Wait.Kind == history.Same && r.Discharge == "" && len(p.presence.over) > 0 {
+	if r.Wait.Kind == history.Same && r.Discharge == "" && len(p.presence.Over) > 0 {
 		r.way = true
 		r.Wait = p.obstacle(r.Target.Task, p.nodeOf(r.Target))
 		r.Failed = r.Wait.Kind == history.FailedCause

@@ -40,6 +40,8 @@ func (s scope) Lookup(r model.Ref) value.Value {
 		if s.host != "" {
 			return p.hostOutput(r.Name, p.state.Index(s.host), r.Attr)
 		}
+	case model.RefDuring:
+		return p.duringOutput(r.Name, s.node, r.Attr)
 	case model.RefTask:
 		if c := p.byName[r.Name]; c != nil {
 			return p.outputOf(c, s.node, r.Attr)
@@ -264,8 +266,11 @@ func (p *Planner) inputs(c *column, node int) (inputs, error) {
 	for i := range c.task.With {
 		a := &c.task.With[i]
 		h.Text(a.Name)
-		if a.UsesHost() {
+		if a.Outside() {
 			h.Digest(a.Digest)
+			if !p.hashBeside(h, a, node) {
+				return inputs{open: a.Name}, nil
+			}
 			continue
 		}
 		v, err := p.argument(c, i, node)
@@ -358,7 +363,7 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 		a := &c.task.With[i]
 		var v value.Value
 		var err error
-		if a.UsesHost() {
+		if a.Outside() {
 			v, err = p.evaluate(c, a, scope{p, node, host})
 		} else {
 			var known argument
@@ -373,11 +378,12 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 	return c.task.Step.Complete(given), nil
 }
 
-// HostInputs evaluates the inputs that look at the node that executes, for an instance of a task as it is or as it was.
+// HostInputs evaluates the inputs that look at the node that executes, for an instance of a task as it is or as it was, and
+// while it is applied those that look at what is in place only during that.
 func (p *Planner) HostInputs(t history.Target, task *model.Task, host string, into map[string]value.Value) {
 	for i := range task.With {
 		a := &task.With[i]
-		if !a.UsesHost() {
+		if !a.Outside() || a.Uses(model.RefDuring) && !applying(p.state.Row(t)) {
 			continue
 		}
 		if v, err := a.Expr.Eval(scope{p, p.nodeOf(t), host}); err == nil && v.Known() {
@@ -394,7 +400,7 @@ func (p *Planner) changedInput(c *column, row *history.Row, node int) string {
 	}
 	for i := range c.task.With {
 		a := &c.task.With[i]
-		if a.UsesHost() {
+		if a.Outside() {
 			continue
 		}
 		v, err := p.argument(c, i, node)

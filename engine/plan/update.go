@@ -40,6 +40,8 @@ func (c *column) takeStale() []int {
 func (p *Planner) Touch(t history.Target) {
 	node := p.nodeOf(t)
 	p.wakeDisturbed(t, node)
+	p.wakeGuards(t, node)
+	p.wakeGuarded(t, node)
 	if c := p.byName[t.Task]; c != nil {
 		if k := c.at(node); k >= 0 {
 			c.taintAt(k)
@@ -86,9 +88,12 @@ func (p *Planner) plays(node int, role string) bool {
 func (p *Planner) Update() {
 	for p.again = true; p.again; {
 		p.again = false
-		for _, c := range p.tasks {
-			if c.all || len(c.stale) > 0 {
-				p.updateColumn(c)
+		for p.rewind = true; p.rewind; {
+			p.rewind = false
+			for _, c := range p.tasks {
+				if c.all || len(c.stale) > 0 {
+					p.updateColumn(c)
+				}
 			}
 		}
 		p.again = false // who makes way comes after what it makes way for
@@ -112,6 +117,7 @@ func (p *Planner) updateColumn(c *column) {
 		if old.way != now.way {
 			p.wakeMakers(p.target(c.task.Name, c.targets[k]), c.targets[k])
 		}
+		p.wakePresent(c, c.targets[k], &old, &now)
 		p.touchHost(c.task.Name, c.targets[k])
 		if old.view != now.view {
 			c.count(old.view, -1)
@@ -198,6 +204,9 @@ func (p *Planner) Retarget() bool {
 		delete(p.known, model.Ref{Kind: model.RefRole, Name: role})
 	}
 	for _, c := range p.tasks {
+		if len(c.task.During) > 0 {
+			c.taint()
+		}
 		touched := slices.ContainsFunc(c.task.Each, func(r string) bool { return changed[r] })
 		if touched {
 			p.reaim(c)

@@ -84,6 +84,34 @@ func (j Judge) Wipe(now time.Time, node string) Verdict {
 	return j.weigh(now, thing{model.Wiping, history.Target{Node: node}, nil, j.played(node), false})
 }
 
+// Wipes weighs the wipes of nodes that would begin together, each after those before it. The verdict is of the first that is held;
+// otherwise begins are those that count and have not begun.
+func (j Judge) Wipes(now time.Time, nodes []string) (begins []history.WipeBegun, held Verdict) {
+	ahead := *j.state
+	ahead.Begun = map[string]map[string]bool{}
+	for name, begun := range j.state.Begun {
+		ahead.Begun[name] = maps.Clone(begun)
+	}
+	for _, node := range nodes {
+		v := Judge{&ahead, j.policies}.Wipe(now, node)
+		if v.Held.Kind != history.Same {
+			return nil, v
+		}
+		fresh := false
+		for _, name := range v.Counts {
+			if ahead.Begun[name] == nil {
+				ahead.Begun[name] = map[string]bool{}
+			}
+			fresh = fresh || !ahead.Begun[name][node]
+			ahead.Begun[name][node] = true
+		}
+		if fresh {
+			begins = append(begins, history.WipeBegun{Node: node, Policies: v.Counts})
+		}
+	}
+	return begins, Verdict{}
+}
+
 // thing is something that policies may be about.
 type thing struct {
 	danger       model.Danger
@@ -99,10 +127,11 @@ func (j Judge) played(node string) []string {
 	return nil
 }
 
-// dangerOf says which danger a removal is; none if nothing is taken away, or what comes out comes back as it was.
+// dangerOf says which danger a removal is; none if nothing is taken away, or what comes out comes back
+// as it was, or was never there to stay.
 func dangerOf(r *plan.Removal) model.Danger {
 	switch {
-	case r.Task == nil || r.Discharge != "" || r.Cause.Kind == history.MakesWay:
+	case r.Task == nil || r.Discharge != "" || r.Cause.Kind == history.MakesWay || len(r.Task.During) > 0:
 		return ""
 	case r.Replaced:
 		return model.Replacement

@@ -274,6 +274,7 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		m.asked = map[string]asked{}
 	case history.Cancelled:
 		m.abortAll()
+		m.plan.TouchGuards()
 	case history.Watched:
 		if g := m.groups[t.Task]; g != nil {
 			g.touched[t.Node] = true
@@ -397,6 +398,7 @@ func (m *Machine) Replanned() *plan.Planner {
 	for _, r := range m.plan.Removals() {
 		p.Touch(r.Target)
 	}
+	p.Halt(m.stopped)
 	p.Each(func(t history.Target, _ *model.Task, _ *plan.Cell) { p.Touch(t) })
 	p.Update()
 	return p

@@ -94,16 +94,10 @@ func (m *Machine) mayWipe(now time.Time, e Effect) bool {
 	if len(nodes) == 0 || m.policed.Idle() {
 		return true
 	}
-	var begins []history.WipeBegun
-	for _, node := range nodes {
-		v := m.policed.Wipe(now, node)
-		if v.Held.Kind != history.Same {
-			m.asks.add(v.Opens, history.Target{Node: nodes[0]})
-			return false
-		}
-		if slices.ContainsFunc(v.Counts, func(name string) bool { return !m.state.Begun[name][node] }) {
-			begins = append(begins, history.WipeBegun{Node: node, Policies: v.Counts})
-		}
+	begins, held := m.policed.Wipes(now, nodes)
+	if held.Held.Kind != history.Same {
+		m.asks.add(held.Opens, history.Target{Node: nodes[0]})
+		return false
 	}
 	for _, e := range begins {
 		m.take(now, e)
@@ -119,20 +113,24 @@ func (m *Machine) Policed(t history.Target) plan.Cause {
 	if r := m.plan.Removal(t); r != nil && r.Ready {
 		return m.policed.Removal(m.plan.Now(), r).Held
 	}
-	n := m.state.Node(t.Node)
-	if n == nil {
-		return plan.Cause{}
-	}
-	if goal := m.state.Goal(); m.wiped(goal, n) {
-		return m.policed.Wipe(m.plan.Now(), n.Name).Held
+	if n := m.state.Node(t.Node); n != nil {
+		return m.unwiped(n)
 	}
 	return plan.Cause{}
 }
 
-// wiped reports whether a node is to be wiped, and is not yet.
-func (m *Machine) wiped(goal *history.Goal, n *history.Node) bool {
-	_, ordered := m.state.Wiping[n.Name]
-	return ordered || goal != nil && goal.Destroy && leaving(n) && n.Alive()
+// unwiped says which policy holds the wipe of a node; the zero cause for none, and for a node that is not to be wiped. Those whose
+// wipe was ordered are wiped together or not at all.
+func (m *Machine) unwiped(n *history.Node) plan.Cause {
+	goal := m.state.Goal()
+	if _, ordered := m.state.Wiping[n.Name]; ordered {
+		_, v := m.policed.Wipes(m.plan.Now(), slices.Sorted(maps.Keys(m.state.Wiping)))
+		return v.Held
+	}
+	if goal != nil && goal.Destroy && leaving(n) && n.Alive() {
+		return m.policed.Wipe(m.plan.Now(), n.Name).Held
+	}
+	return plan.Cause{}
 }
 
 // Refused lists what policies refuse of what is left to do.
@@ -156,9 +154,7 @@ func (m *Machine) withheld() (removals, wipes int, first string) {
 		}
 	}
 	for _, n := range m.state.Nodes {
-		if m.wiped(m.state.Goal(), n) {
-			note(&wipes, m.policed.Wipe(m.plan.Now(), n.Name).Held)
-		}
+		note(&wipes, m.unwiped(n))
 	}
 	return removals, wipes, first
 }

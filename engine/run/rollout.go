@@ -91,7 +91,7 @@ func (m *Machine) completed(g *group, node string) bool {
 	}
 	some := false
 	for _, task := range g.Tasks {
-		if of := m.plan.Task(task); of != nil && slices.ContainsFunc(of.Except, func(name string) bool { return slices.Contains(g.Tasks, name) }) {
+		if of := m.plan.Task(task); of != nil && (len(of.During) > 0 || slices.ContainsFunc(of.Except, func(name string) bool { return slices.Contains(g.Tasks, name) })) {
 			continue
 		}
 		t := history.Target{Task: task, Node: node}
@@ -233,7 +233,7 @@ func (m *Machine) line(t history.Target) bool {
 	if g == nil || t.Node == "" {
 		return false
 	}
-	if r := m.plan.Removal(t); r != nil && r.Ready && r.Discharge != "" {
+	if r := m.plan.Removal(t); r != nil && r.Ready && (r.Discharge != "" || len(r.Task.During) > 0) {
 		return false
 	}
 	if m.holds(g, t.Node) {
@@ -386,7 +386,7 @@ func (m *Machine) waits(g *group, node string) bool {
 		} else {
 			continue
 		}
-		if k := wait.Kind; k != history.Upstream && k != history.Order && k != history.Consumer && k != history.InTheWay {
+		if k := wait.Kind; k != history.Upstream && k != history.Order && k != history.Consumer && k != history.InTheWay && k != history.Unguarded {
 			return false
 		}
 	}

@@ -29,7 +29,7 @@ func (e expr) Eval(s model.Scope) (value.Value, error) {
 
 func arg(name string, refs ...model.Ref) model.Argument {
 	shared := !slices.ContainsFunc(refs, func(r model.Ref) bool {
-		return r.Kind == model.RefNode || r.Kind == model.RefTask || r.Kind == model.RefHost
+		return r.Kind == model.RefNode || r.Kind == model.RefTask || r.Kind == model.RefHost || r.Kind == model.RefDuring
 	})
 	return model.Argument{Name: name, Expr: expr(refs), Refs: refs, Digest: value.Sum([]byte(fmt.Sprint(refs))), Shared: shared}
 }
@@ -63,6 +63,8 @@ func task(line string) model.Task {
 		in := fmt.Sprintf("i%d", i)
 		var a model.Argument
 		switch kind {
+		case "guard":
+			a = arg(in, model.Ref{Kind: model.RefDuring, Name: name, Attr: "out"})
 		case "task":
 			a = arg(in, model.Ref{Kind: model.RefTask, Name: name, Attr: "out"})
 		case "all":
@@ -75,7 +77,9 @@ func task(line string) model.Task {
 			a = arg(in, model.Ref{Kind: model.RefRole, Name: name})
 		default:
 			word, name, _ := strings.Cut(w, "=")
-			if word == "except" {
+			if word == "during" {
+				t.During = append(t.During, name)
+			} else if word == "except" {
 				t.Except = append(t.Except, name)
 			} else {
 				share, some := map[string]model.Share{"all": model.Every, "most": model.Most, "any": model.Any}[word]
@@ -263,6 +267,7 @@ func mod(lines ...string) *model.Model {
 	for _, l := range lines {
 		m.Tasks = append(m.Tasks, task(l))
 	}
+	model.Guard(m.Tasks)
 	return m
 }
 

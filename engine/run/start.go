@@ -26,13 +26,17 @@ func (m *Machine) step(now time.Time) bool {
 	queue := append(m.queue, m.plan.Fresh()...)
 	if m.queue = nil; m.state.Outcome == history.OutcomeCancelled || len(m.state.Wiping) > 0 {
 		m.queue = queue
-		return false
+		return m.release(now)
 	}
 	if held {
 		queue = m.reorder(queue)
 	}
 	if len(m.begun) > 0 {
 		m.begun = map[history.Target]bool{} // rather than cleared: one that was large once would stay so
+	}
+	if m.plan.Halt(m.stopped) {
+		m.plan.Update()
+		queue = append(queue, m.plan.Fresh()...)
 	}
 	did := m.returnPlaces(now)
 	for _, t := range queue {
@@ -45,6 +49,30 @@ func (m *Machine) step(now time.Time) bool {
 		did = m.admit(now, g) || did
 	}
 	return did
+}
+
+// release removes what was in place only for what a person cancelled, once that has ended. Nothing else starts after a cancel.
+func (m *Machine) release(now time.Time) bool {
+	if m.state.Outcome != history.OutcomeCancelled {
+		return false
+	}
+	did := false
+	m.begun = map[history.Target]bool{}
+	m.queue = slices.DeleteFunc(m.queue, func(t history.Target) bool {
+		r := m.plan.Removal(t)
+		if r == nil || !r.Ready || len(r.Task.During) == 0 {
+			return false
+		}
+		did = m.start(now, t, "") || did
+		return true
+	})
+	return did
+}
+
+// stopped reports whether a task's rollout lets nothing start.
+func (m *Machine) stopped(task string) bool {
+	g := m.groups[task]
+	return g != nil && !m.open(g)
 }
 
 // reorder gives what is ready of a list in the plan's order. When each became ready is not in the journal while nothing is
@@ -133,7 +161,7 @@ func (m *Machine) record(t history.Target, task *model.Task, inputs map[string]v
 	kept := make(map[string]json.RawMessage, len(task.With))
 	for i := range task.With {
 		a := &task.With[i]
-		if a.UsesHost() {
+		if a.Outside() {
 			continue
 		}
 		small, large, err := m.plan.Kept(t, i, inputs[a.Name])
@@ -311,7 +339,7 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 		}
 		inputs[f.Name] = v
 	}
-	if row.Flight != nil && row.Flight.Agent != "" && task.Step.Scope == model.Cluster {
+	if f := row.Flight; f != nil && (f.Action == step.Apply || f.Agent != "" && task.Step.Scope == model.Cluster) {
 		m.plan.HostInputs(t, task, row.Flight.Agent, inputs)
 	}
 	return task.Step.Complete(inputs), task, broken

@@ -648,7 +648,7 @@ func (l *lab) real() error {
 	}
 	for _, t := range l.ledger.instances() {
 		task := l.ledger.model().Task(t.Task)
-		if exists, _ := l.ledger.exists(t); !exists || task.Step.Pure() {
+		if exists, _ := l.ledger.exists(t); !exists || task.Step.Pure() || l.ledger.guards(t) {
 			continue
 		}
 		where := map[model.StepScope]string{model.Node: t.Node, model.Service: "tables", model.Cluster: "fabric"}[task.Step.Scope]
@@ -679,7 +679,7 @@ func (l *lab) event(seq uint64) history.Event {
 	return e
 }
 
-var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1, tolerate: 0.2, approve: 0.05}
+var full = shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true, when: true, valid: true, except: 0.1, during: 0.1, tolerate: 0.2, approve: 0.05}
 
 func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
 

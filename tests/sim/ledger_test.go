@@ -41,6 +41,7 @@ type ledger struct {
 	given    map[target]history.Approved   // approvals
 	blame    map[target]string             // failures that count in a rollout
 	policing policing
+	ended    map[target]uint64 // event of the last end
 	budgets
 }
 
@@ -65,12 +66,13 @@ type lrow struct {
 	expired, forced, drifted bool
 	until                    *time.Time
 	broke                    bool // its apply failed for good
+	hopeless                 bool // its last attempt failed for good
 	driftedAt                uint64
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, given: map[target]history.Approved{}, out: map[target][]target{}, aside: map[target]bool{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, ended: map[target]uint64{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, given: map[target]history.Approved{}, out: map[target][]target{}, aside: map[target]bool{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -164,6 +166,8 @@ func (l *ledger) take(e history.Event) error {
 	case history.Failed:
 		r := l.row(e.Target)
 		delete(l.blame, e.Target)
+		l.ended[e.Target] = l.seq
+		r.hopeless = e.Final && !e.Excused
 		if r.flight != nil && r.flight.Place != "" && e.Final && !e.Excused && l.without[e.Node] == nil {
 			l.fails[r.flight.Place]++
 			l.blame[e.Target] = r.flight.Place
@@ -190,7 +194,7 @@ func (l *ledger) take(e history.Event) error {
 		if l.proven[e.Rollout] == nil {
 			l.proven[e.Rollout] = map[string]bool{}
 		}
-		if g := l.rolloutNamed(e.Rollout); g != nil && l.without[e.Node] == nil && slices.ContainsFunc(g.Tasks, func(task string) bool { return l.current(target{Task: task, Node: e.Node}) }) {
+		if g := l.rolloutNamed(e.Rollout); g != nil && l.without[e.Node] == nil && slices.ContainsFunc(g.Tasks, func(task string) bool { t := target{Task: task, Node: e.Node}; return !l.guards(t) && l.current(t) }) {
 			l.proven[e.Rollout][e.Node] = true
 		}
 	case history.BreakerClosed:
@@ -278,7 +282,7 @@ func (l *ledger) takeSeen(e history.NodeSeen) {
 
 func (l *ledger) takeStarted(e history.Started) error {
 	r := l.row(e.Target)
-	if l.halted {
+	if l.halted && !(e.Action == step.Remove && l.guards(e.Target)) {
 		return fmt.Errorf("cancel: %s %s started after a person cancelled", e.Action, e.Target)
 	}
 	if r.flight != nil {
@@ -301,6 +305,9 @@ func (l *ledger) takeStarted(e history.Started) error {
 	}
 	if err == nil {
 		err = l.undisturbed(e)
+	}
+	if err == nil {
+		err = l.standing(e)
 	}
 	l.starts++
 	r.flight, r.id = &e, l.seq
@@ -331,7 +338,8 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 	if r.flight == nil {
 		return fmt.Errorf("law 4: %s ended without having been started", e.Target)
 	}
-	r.flight = nil
+	r.flight, r.hopeless = nil, false
+	l.ended[e.Target] = l.seq
 	if e.Action == step.Remove {
 		delete(l.rows, e.Target)
 		delete(l.given, e.Target)
@@ -383,6 +391,7 @@ func declared(s *model.Step, outputs json.RawMessage) error {
 
 func (l *ledger) takeDischarged(e history.Discharged) error {
 	err := l.mayRemove(e.Target, e.Why)
+	l.ended[e.Target] = l.seq
 	if r := l.rows[e.Target]; r != nil {
 		if m := l.models[l.goals[r.goal].Model]; m != nil && m.Task(e.Task).Step.Scope == model.Cluster {
 			l.gone[e.Target] = true
@@ -396,6 +405,9 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 func (l *ledger) takeRested(e history.Rested) error {
 	l.rested, l.policing.reached = e.Outcome, e.Outcome == history.OutcomeConverged || e.Outcome == history.OutcomeDestroyed
 	open := l.open()
+	if left := l.leftover(); left != "" {
+		return fmt.Errorf("during: %s is left at rest", left)
+	}
 	switch e.Outcome {
 	case "converged", "destroyed":
 		if open == "" && !l.wiped() {
@@ -415,7 +427,7 @@ func (l *ledger) takeRested(e history.Rested) error {
 // open names something that is not as the goal wants it, if there is anything.
 func (l *ledger) open() string {
 	for _, t := range l.instances() {
-		if l.leftOut(t) {
+		if l.leftOut(t) || l.guards(t) {
 			continue
 		}
 		if exists, known := l.exists(t); !known || exists && !l.current(t) {
@@ -426,7 +438,7 @@ func (l *ledger) open() string {
 		}
 	}
 	for _, t := range l.targets() {
-		if !l.wanted(t) && l.rows[t].there {
+		if (!l.wanted(t) || l.guards(t)) && l.rows[t].there {
 			return t.String() + " is still there"
 		}
 	}
@@ -599,7 +611,7 @@ func (l *ledger) reach(m *model.Model, e model.Edge, node string) []target {
 func (l *ledger) inputs(task *model.Task, node string) (string, bool) {
 	kept := map[string]json.RawMessage{}
 	for _, a := range task.With {
-		if a.UsesHost() {
+		if a.Outside() {
 			continue
 		}
 		v, err := a.Expr.Eval(lscope{l, node})
@@ -656,7 +668,7 @@ func (l *ledger) mayRemove(t target, discharged string) error {
 	}
 	replaced := l.replaced(t)
 	way := l.waysFor(t)
-	if l.wanted(t) && !replaced && len(way) == 0 {
+	if l.wanted(t) && !replaced && len(way) == 0 && !l.guards(t) {
 		return fmt.Errorf("law 11: %s was removed (%s) although it is wanted", t, discharged)
 	}
 	ended := discharged != "" && t.Node != "" && (!l.node(t.Node).alive() || l.node(t.Node).inc != r.inc)
@@ -733,7 +745,7 @@ func (l *ledger) rollout(task string) *model.Rollout {
 // mayEnter is law 8.
 func (l *ledger) mayEnter(e history.Started) error {
 	g := l.rollout(e.Task)
-	if g == nil || e.Node == "" {
+	if g == nil || e.Node == "" || e.Action == step.Remove && l.guards(e.Target) {
 		return nil
 	}
 	before := l.goal().Roles
@@ -789,7 +801,7 @@ func (l *ledger) founded(g *model.Rollout) bool {
 		}
 		some, all := false, true
 		for _, task := range g.Tasks {
-			if by := l.model().Task(task); by != nil && slices.ContainsFunc(by.Except, func(name string) bool { return slices.Contains(g.Tasks, name) }) {
+			if by := l.model().Task(task); by != nil && (len(by.During) > 0 || slices.ContainsFunc(by.Except, func(name string) bool { return slices.Contains(g.Tasks, name) })) {
 				continue
 			}
 			t := target{Task: task, Node: name}
@@ -834,7 +846,11 @@ func (l *ledger) groupDone(rollout, node string) bool {
 	if g := l.rolloutNamed(rollout); g != nil {
 		for _, task := range g.Tasks {
 			t := target{Task: task, Node: node}
-			if l.wanted(t) && l.without[node] == nil {
+			if l.guards(t) {
+				if r := l.rows[t]; r != nil && r.there {
+					return false
+				}
+			} else if l.wanted(t) && l.without[node] == nil {
 				if !l.current(t) {
 					return false
 				}

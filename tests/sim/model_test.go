@@ -48,7 +48,7 @@ func (e is) Eval(s model.Scope) (value.Value, error) {
 func argument(name string, e model.Expr) model.Argument {
 	refs := e.Refs()
 	shared := !slices.ContainsFunc(refs, func(r model.Ref) bool {
-		return r.Kind == model.RefNode || r.Kind == model.RefTask || r.Kind == model.RefHost
+		return r.Kind == model.RefNode || r.Kind == model.RefTask || r.Kind == model.RefHost || r.Kind == model.RefDuring
 	})
 	return model.Argument{Name: name, Expr: e, Refs: refs, Digest: value.Sum([]byte(fmt.Sprintf("%#v", e))), Shared: shared}
 }
@@ -61,6 +61,7 @@ type shape struct {
 	budgets  bool // waves, watches and failure domains
 	when     bool
 	except   float64 // probability that a task makes way for one before it
+	during   float64 // probability that a task has one that is in place only while it runs
 	valid    bool    // successes that expire
 	approve  float64 // probability that a task is a person's approval
 	tolerate float64 // probability that a role tolerates failures
@@ -104,6 +105,9 @@ type draft struct {
 	hosts    []model.Ref
 	after    []model.After
 	except   []string
+	during   []string
+	guards   []string
+	held     []model.Ref // to what is in place while it runs
 	when     model.Expr
 }
 
@@ -114,7 +118,7 @@ func pick[T any](rng *rand.Rand, list []T) T { return list[rng.IntN(len(list))] 
 func (g *generator) sketch() *sketch {
 	s := &sketch{inputs: map[string]string{"x": "1", "y": "1"}}
 	for range 2 + g.rng.IntN(g.shape.tasks) {
-		s.tasks = append(s.tasks, g.draft(s.tasks))
+		s.tasks = g.add(s.tasks)
 	}
 	if g.shape.rollouts {
 		g.addRollout(s)
@@ -248,6 +252,9 @@ func (g *generator) members(s *sketch, role string, not map[string]bool) []strin
 	var names []string
 	for i := range s.tasks {
 		d := &s.tasks[i]
+		if len(d.during) > 0 {
+			continue
+		}
 		forced := slices.ContainsFunc(d.except, func(name string) bool { return slices.Contains(names, name) })
 		if !forced && (len(d.each) != 1 || d.each[0] != role || not[d.name] || !g.chance(0.6)) {
 			continue
@@ -263,7 +270,7 @@ func (g *generator) members(s *sketch, role string, not map[string]bool) []strin
 			return g.members(s, role, not)
 		}
 	}
-	return names
+	return s.guardRollout(names)
 }
 
 // gathersGroup reports whether d waits, directly or not, for every node's instance of a task of the group: such a group
@@ -314,6 +321,9 @@ func (d *draft) edges() []upEdge {
 	for _, name := range d.except {
 		list = append(list, upEdge{name, false})
 	}
+	for _, name := range d.guards {
+		list = append(list, upEdge{name, false})
+	}
 	for _, r := range d.hosts {
 		list = append(list, upEdge{r.Name, true})
 	}
@@ -340,10 +350,10 @@ func (g *generator) change(s *sketch) *sketch {
 	case 4: // a task goes, with everything that refers to it
 		n.drop(n.tasks[g.rng.IntN(len(n.tasks))].name)
 		if len(n.tasks) == 0 {
-			n.tasks = append(n.tasks, g.draft(nil))
+			n.tasks = g.add(nil)
 		}
 	case 5:
-		n.tasks = append(n.tasks, g.draft(n.tasks))
+		n.tasks = g.add(n.tasks)
 	}
 	if g.shape.rollouts {
 		g.addRollout(n)
@@ -365,6 +375,9 @@ func (s *sketch) drop(name string) {
 		kept = append(kept, d)
 	}
 	s.tasks = kept
+	for _, idle := range s.release() {
+		s.drop(idle)
+	}
 }
 
 // draw makes the model of a sketch, in which everything stands by what it is called.
@@ -379,6 +392,7 @@ func (s *sketch) draw() *model.Model {
 	for i := range s.tasks {
 		m.Tasks = append(m.Tasks, s.tasks[i].build())
 	}
+	model.Guard(m.Tasks)
 	m.Digest = value.Sum([]byte(s.String()))
 	return m
 }
@@ -426,12 +440,15 @@ func (d *draft) build() model.Task {
 		open := argument("when", constant{value.Truth(true)})
 		st.Apply.When = &open
 	}
-	t := model.Task{Name: d.name, Called: d.name, Was: d.former, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except}
+	t := model.Task{Name: d.name, Called: d.name, Was: d.former, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except, During: d.during}
 	for i, e := range d.args {
 		t.With = append(t.With, argument(fmt.Sprintf("i%d", i), e))
 	}
 	for i, r := range d.hosts {
 		t.With = append(t.With, argument(fmt.Sprintf("host%d", i), record{r}))
+	}
+	for i, r := range d.held {
+		t.With = append(t.With, argument(fmt.Sprintf("held%d", i), record{r}))
 	}
 	for _, a := range t.With {
 		st.Inputs = append(st.Inputs, model.Field{Name: a.Name})
@@ -480,6 +497,11 @@ func (s *sketch) String() string {
 			fmt.Fprintf(&b, "  was %v\n", d.former)
 		}
 		fmt.Fprintf(&b, "  %s %s step=%s/%d was=%v each=%v on=%s once=%v attempts=%d valid=%s args=%v hosts=%v after=%v except=%v when=%v\n", d.name, d.kind, d.stepName, d.version, d.was, d.each, d.on, d.once, d.attempts, d.valid, d.args, d.hosts, d.after, d.except, d.when)
+	}
+	for i := range s.tasks {
+		if d := &s.tasks[i]; len(d.during) > 0 || len(d.held) > 0 {
+			fmt.Fprintf(&b, "  %s during=%v held=%v\n", d.name, d.during, d.held)
+		}
 	}
 	for _, r := range s.rollouts {
 		fmt.Fprintf(&b, "  rollout %+v\n", r)

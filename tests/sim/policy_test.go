@@ -112,14 +112,17 @@ func (l *ledger) mayRemoveByPolicy(e history.Started) error {
 		return nil
 	}
 	d := model.Removal
+	task := l.models[l.goals[l.row(e.Target).goal].Model].Task(e.Task)
 	switch {
 	case e.Cause.Kind == history.MakesWay && len(l.waysFor(e.Target)) > 0: // out, and back as it was
+		return nil
+	case task != nil && len(task.During) > 0: // never there to stay
 		return nil
 	case l.replaced(e.Target):
 		d = model.Replacement
 	}
 	each := []string{}
-	if task := l.models[l.goals[l.row(e.Target).goal].Model].Task(e.Task); task != nil && task.Each != nil {
+	if task != nil && task.Each != nil {
 		each = task.Each
 	}
 	return l.mayEndanger(d, e.Target, each)

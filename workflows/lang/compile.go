@@ -206,6 +206,7 @@ func (c *compiler) flatten(w *decl.Workflow) {
 		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
 	}
 	c.top.tasks()
+	model.Guard(c.model.Tasks)
 	c.join()
 	for _, o := range w.Outputs {
 		x := c.top.compile(o.Value)
@@ -239,6 +240,7 @@ func (f *frame) tasks() {
 			f.call(t, to.Flow)
 		}
 	}
+	f.during()
 	f.checks()
 	for _, o := range f.w.Rollouts {
 		r := o.Model
@@ -383,6 +385,9 @@ func (f *frame) resolve(t hcl.Traversal) (expr.Source, int) {
 	}
 	if keys, ok := f.items[path[1]]; ok {
 		return f.gathered(kind, path[1], keys), 2
+	}
+	if t := f.w.Task(path[1]); kind == model.RefTask && t != nil && len(t.During) > 0 {
+		kind = model.RefDuring
 	}
 	ref := model.Ref{Kind: kind, Name: f.stands(f.prefix + path[1])}
 	if kind == model.RefAll || len(path) < 3 {

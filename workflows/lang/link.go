@@ -230,6 +230,7 @@ func (c *flowCheck) task(t *decl.Task) {
 		c.after(t, a)
 	}
 	c.presence(t)
+	c.during(t)
 	c.items(t)
 	if t.When != nil {
 		c.check(site{task: t, each: decl.EachNames(t.Each), when: true}, t.When, value.Type{Kind: value.Bool})
@@ -252,6 +253,8 @@ func (c *flowCheck) after(t *decl.Task, a decl.After) {
 	switch {
 	case up == nil:
 		c.bag.Errorf(a.At, diag.Suggest(a.Name, c.w.TaskNames()), "no task is called %q", a.Name)
+	case len(up.During) > 0:
+		c.bag.Errorf(a.At, "Leave it out: what it is in place for waits for it, and nobody else can.", "task %q is in place only while others run", a.Name)
 	case c.failed[a.Name] || c.targets[a.Name].Flow != nil:
 	case up.For != nil && a.All && a.Share != model.Every:
 		c.bag.Errorf(a.At, fmt.Sprintf("Write all.%s, or task.%s for the same node's.", a.Name, a.Name), "task %q has an instance for each item, of which each counts", a.Name)

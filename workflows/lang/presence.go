@@ -42,6 +42,10 @@ func (c *flowCheck) disturber(t *decl.Task, n named) {
 	if c.failed[n.Name] || t.Lost {
 		return
 	}
+	if len(up.During) > 0 {
+		c.bag.Errorf(n.At, "Name what it is in place for.", "task %q is in place only while others run itself", n.Name)
+		return
+	}
 	to, each, upEach := c.targets[n.Name], decl.EachNames(t.Each), decl.EachNames(up.Each)
 	if to.Flow != nil {
 		for _, p := range up.Roles {
@@ -89,6 +93,20 @@ func (c *flowCheck) joined() map[string][]string {
 			in[t.Name] = own
 		}
 	}
+	for _, t := range c.order {
+		own := in[t.Name]
+		for _, n := range t.During {
+			for _, o := range in[n.Name] {
+				if !slices.Contains(in[t.Name], o) {
+					in[t.Name] = append(in[t.Name], o)
+				}
+			}
+		}
+		if all := in[t.Name]; len(t.During) > 0 && len(all) > 1 {
+			c.bag.Errorf(t.Attrs["during"], "Put what it is in place for into one rollout, and the task itself into that one or none.", "task %q would take places of several rollouts: %s", t.Name, strings.Join(all, ", "))
+			in[t.Name] = own
+		}
+	}
 	return in
 }
 
@@ -133,7 +151,7 @@ func (f *frame) excepts(t *decl.Task) []string {
 	return out
 }
 
-// join makes every task part of the rollout of what it makes way for.
+// join makes every task part of the rollout of what it makes way for, or is in place for.
 func (c *compiler) join() {
 	find := func(names ...string) *model.Rollout {
 		for i := range c.model.Rollouts {
@@ -150,6 +168,13 @@ func (c *compiler) join() {
 		}
 		if o := find(t.Except...); o != nil {
 			o.Tasks = append(o.Tasks, t.Name)
+		}
+	}
+	for i := range c.model.Tasks {
+		if t := &c.model.Tasks[i]; len(t.During) > 0 && find(t.Name) == nil {
+			if o := find(t.During...); o != nil {
+				o.Tasks = append(o.Tasks, t.Name)
+			}
 		}
 	}
 }

@@ -135,6 +135,9 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 	if c.failed[name] {
 		return expr.Shape{}, len(path)
 	}
+	if why := c.barred(at, root, name); why != "" {
+		return fail(why, "task %q is in place only while others run, and %s cannot look at its outputs like this", name, at.who())
+	}
 	outputs, ok := c.results[name]
 	if !ok { // part of a circle, which is reported
 		return expr.Shape{}, len(path)

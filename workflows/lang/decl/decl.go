@@ -80,6 +80,8 @@ type Task struct {
 	When   hclsyntax.Expression
 	After  []After
 	Except []named // tasks that it makes way for
+	During []named // tasks that it is in place for while they run
+	Guards []named // tasks that are so for it, by where they say that
 	Roles  []RolePair
 	Whole  hcl.Range // of the block's header
 	Attrs  map[string]hcl.Range
@@ -230,7 +232,7 @@ func (t *Task) Dependencies() []Dependency {
 	for _, a := range t.After {
 		out = append(out, Dependency{a.Named, a.All && a.Share != model.Any})
 	}
-	for _, n := range t.Except {
+	for _, n := range slices.Concat(t.Except, t.Guards) {
 		out = append(out, Dependency{n, false})
 	}
 	return out

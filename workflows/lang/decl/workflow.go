@@ -1,6 +1,7 @@
 package decl
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
@@ -43,6 +44,7 @@ func (d *decoder) workflow(b *hclsyntax.Block, seen map[string]hcl.Range) {
 			d.task(r.Inner(b), b, w, names)
 		}
 	}
+	w.guard()
 	names = map[string]hcl.Range{}
 	for _, b := range r.Blocks("output", 1) {
 		inner := r.Inner(b)
@@ -109,7 +111,7 @@ func readRole(r *reader, e hclsyntax.Expression, w *Workflow) (named, bool) {
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "for", "was"}, Later: []string{"during"}})
+	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "during", "for", "was"}})
 	t := &Task{Whole: r.At, Slot: b.Type == "slot", Attrs: map[string]hcl.Range{}}
 	for name, a := range r.Body.Attributes {
 		t.Attrs[name] = a.NameRange
@@ -137,7 +139,8 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[stri
 			d.after(x, t)
 		}
 	}
-	d.excepts(r, t)
+	t.Except = d.others(r, t, "except_during", "makes way for itself")
+	t.During = d.others(r, t, "during", "is in place only while it runs itself")
 	t.Was = d.was(r)
 	for _, p := range r.Pairs("roles") {
 		if outer, ok := readRole(r, p.Value, w); ok {
@@ -179,25 +182,39 @@ func (d *decoder) rollout(r *reader, b *hclsyntax.Block, w *Workflow, seen map[s
 	}
 }
 
-func (d *decoder) excepts(r *reader, t *Task) {
-	e := r.Attr("except_during")
+// others reads the tasks that an attribute about a task's presence names.
+func (d *decoder) others(r *reader, t *Task, attr, itself string) []named {
+	e := r.Attr(attr)
 	if e == nil {
-		return
+		return nil
 	}
+	var out []named
 	for _, x := range read.List(e) {
 		n, ok := r.Reference(x, "task")
 		switch {
 		case !ok:
 		case n.Name == t.Name:
-			d.bag.Errorf(n.At, "Leave it out.", "task %q makes way for itself", t.Name)
-		case slices.ContainsFunc(t.Except, func(o named) bool { return o.Name == n.Name }):
+			d.bag.Errorf(n.At, "Leave it out.", "task %q %s", t.Name, itself)
+		case slices.ContainsFunc(out, func(o named) bool { return o.Name == n.Name }):
 			d.bag.Errorf(n.At, "Remove one of them.", "task %q stands twice", n.Name)
 		default:
-			t.Except = append(t.Except, n)
+			out = append(out, n)
 		}
 	}
 	if len(read.List(e)) == 0 {
-		d.bag.Errorf(e.Range(), "Write except_during = [task.NAME], or leave it out.", "except_during names no task")
+		d.bag.Errorf(e.Range(), fmt.Sprintf("Write %s = [task.NAME], or leave it out.", attr), "%s names no task", attr)
+	}
+	return out
+}
+
+// guard lets every task know what is in place only while it runs.
+func (w *Workflow) guard() {
+	for _, t := range w.Tasks {
+		for _, n := range t.During {
+			if up := w.Task(n.Name); up != nil {
+				up.Guards = append(up.Guards, named{Name: t.Name, At: n.At})
+			}
+		}
 	}
 }
 

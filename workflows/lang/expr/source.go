@@ -25,7 +25,7 @@ func (r Reference) Digest(h value.Hasher) {
 
 // Personal implements Source.
 func (r Reference) Personal() bool {
-	return r.Kind == model.RefNode || r.Kind == model.RefHost || r.Kind == model.RefTask && r.Same
+	return r.Kind == model.RefNode || r.Kind == model.RefHost || r.Kind == model.RefDuring || r.Kind == model.RefTask && r.Same
 }
 
 // Eval implements Source.
