@@ -51,11 +51,9 @@ func (m *Machine) step(now time.Time) bool {
 	return did
 }
 
-// release removes what was in place only for what a person cancelled, once that has ended. Nothing else starts after a cancel.
+// release removes what was in place only for what has ended. Nothing else starts after a cancel, nor before a wipe that was
+// ordered, which policies may hold for long.
 func (m *Machine) release(now time.Time) bool {
-	if m.state.Outcome != history.OutcomeCancelled {
-		return false
-	}
 	did := false
 	m.begun = map[history.Target]bool{}
 	m.queue = slices.DeleteFunc(m.queue, func(t history.Target) bool {

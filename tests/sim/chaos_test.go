@@ -568,16 +568,10 @@ func (l *lab) calm() {
 
 // settle lets the cluster come to rest and fails if it does not.
 func (l *lab) settle() {
-	end := l.world.Now().Add(6 * time.Hour)
-	quiet := func() bool {
-		return l.machine.State().Outcome != "" && l.world.Idle() || l.world.Now().After(end)
-	}
-	l.pump(20000, quiet)
-	for range 200 {
-		if l.err != nil || l.world.Now().After(end) || !l.approve(1) {
-			break
-		}
-		l.pump(20000, quiet)
+	l.quiet()
+	if l.side != nil && l.real() != nil { // what a rollout held a place for is verified after that
+		l.turn()
+		l.quiet()
 	}
 	want := "converged"
 	if l.destroy {
@@ -594,6 +588,21 @@ func (l *lab) settle() {
 		if l.seed%4 < 2 {
 			l.fail(l.replayed())
 		}
+	}
+}
+
+// quiet lets everything happen that happens by itself or waits for a person.
+func (l *lab) quiet() {
+	end := l.world.Now().Add(6 * time.Hour)
+	still := func() bool {
+		return l.machine.State().Outcome != "" && l.world.Idle() || l.world.Now().After(end)
+	}
+	l.pump(20000, still)
+	for range 200 {
+		if l.err != nil || l.world.Now().After(end) || !l.approve(1) {
+			break
+		}
+		l.pump(20000, still)
 	}
 }
 
