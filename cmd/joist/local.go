@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"joist/cmd/joist/cli"
+	labs "joist/cmd/joist/lab"
 	"joist/cmd/joist/supply"
 	"joist/providers/qemu/lab"
 	"joist/services/boot/bootset"
@@ -36,7 +37,7 @@ func build(ctx context.Context, o supply.BuildOptions, progress func(stage, deta
 	return set.Folder, nil
 }
 
-func openLab(data, subnet string) (cli.Lab, error) {
+func openLab(data, subnet string) (*labs.Lab, error) {
 	cfg := lab.Config{Data: data}
 	if subnet != "" {
 		var err error
@@ -48,17 +49,17 @@ func openLab(data, subnet string) (cli.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inLab{l}, nil
+	return &labs.Lab{Namespace: l.Name(), Socket: socket(l), Room: room{l}}, nil
 }
 
-// Start implements cli.Lab.
-func (l inLab) Start(ctx context.Context, o cli.ServeOptions) (ended func() error, err error) {
+// Start implements labs.Room.
+func (l room) Start(ctx context.Context, o labs.Engine) (ended func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("cannot find this program: %w", err)
 	}
 	argv := []string{
-		self, "serve", "--socket", l.Socket(), "--data", o.Data, "--bootsets", o.BootSets, "--log-level", o.LogLevel,
+		self, "serve", "--socket", socket(l.Lab), "--data", o.Data, "--bootsets", o.BootSets, "--log-level", o.LogLevel,
 		"--interface", lab.Bridge, "--subnet", l.Subnet().String(), "--address", l.Address().String(), "--run-dir", l.RunDir(), "--bridge", lab.Bridge,
 	}
 	if err := os.MkdirAll(o.Data, 0o700); err != nil {
@@ -84,14 +85,13 @@ func lastLine(file string) string {
 	return strings.TrimPrefix(lines[len(lines)-1], "joist: ")
 }
 
-// Socket implements cli.Lab.
-func (l inLab) Socket() string { return filepath.Join(l.RunDir(), "api.sock") }
+func socket(l *lab.Lab) string { return filepath.Join(l.RunDir(), "api.sock") }
 
-// inLab runs commands in a lab with this program's input and outputs.
-type inLab struct{ *lab.Lab }
+// room runs commands in a lab with this program's input and outputs.
+type room struct{ *lab.Lab }
 
-// Exec implements cli.Lab.
-func (l inLab) Exec(ctx context.Context, argv []string) (int, error) {
+// Exec implements labs.Room.
+func (l room) Exec(ctx context.Context, argv []string) (int, error) {
 	cmd, err := l.Command(context.WithoutCancel(ctx), argv...) // a terminal's Ctrl-C reaches the command itself
 	if err != nil {
 		return 0, err

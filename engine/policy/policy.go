@@ -286,6 +286,7 @@ type RefusedError struct {
 	Refusals []Refusal // those that no person overrode, at least one
 }
 
+// Error implements error.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "policies of cluster %s refuse this:", e.Cluster)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"joist/cmd/joist/layout"
 	"os"
 	"strings"
 	"time"
@@ -17,6 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"joist/cmd/joist/author"
+	"joist/cmd/joist/lab"
+	"joist/cmd/joist/layout"
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/supply"
 	"joist/cmd/joist/verify"
@@ -93,22 +94,7 @@ type Local struct {
 	// Build builds a boot set and gives its folder.
 	Build func(ctx context.Context, o supply.BuildOptions, progress func(stage, detail string)) (folder string, err error)
 	// Lab gives the lab of a data folder.
-	Lab func(data, subnet string) (Lab, error)
-}
-
-// Lab is a network namespace with virtual machines.
-type Lab interface {
-	Up(ctx context.Context) error
-	Down(ctx context.Context) error
-	// Exec runs a command inside it, with this program's input and outputs, and returns its exit code.
-	Exec(ctx context.Context, argv []string) (int, error)
-	// Start runs an engine inside it that outlives this program. What it gives tells, with the engine's last words, that
-	// it has ended; nil while it runs.
-	Start(ctx context.Context, o ServeOptions) (ended func() error, err error)
-	// Name is that of its network namespace.
-	Name() string
-	// Socket is where an engine inside it is reached.
-	Socket() string
+	Lab func(data, subnet string) (*lab.Lab, error)
 }
 
 // Env is the world around one run of the program.
@@ -300,6 +286,14 @@ func (a *app) supply() *supply.Program {
 		Table: func(rows [][]string) { layout.Table(a.Out, rows) }, Clusters: a.completeClusterFlag, Wanted: a.Local.Wanted, Build: a.Local.Build,
 		Quiet: func() bool { return a.output == "json" },
 	}
+}
+
+func (a *app) labCommand() *cobra.Command {
+	p := &lab.Program{Getenv: a.Getenv, JSON: a.json, Printf: a.printf, Usage: usage, Exit: func(code int) error { return &ExitError{Code: code} }, Group: group, Open: a.Local.Lab}
+	if p.Open == nil {
+		p.Open = func(string, string) (*lab.Lab, error) { return nil, missing("make labs") }
+	}
+	return lab.Commands(p)
 }
 
 // usageErrors makes every complaint about arguments one about usage, with the way to the help.
