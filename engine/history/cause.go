@@ -63,6 +63,8 @@ func (c Cause) Because() string {
 		text = "nothing changed"
 	case FirstTime:
 		text = "it had never run for this target"
+	case Interrupted: // or failed: nobody knows how far it came
+		return "it was started and has not succeeded since"
 	case StepChanged:
 		text = "the step's apply is another one"
 	case InputChanged:

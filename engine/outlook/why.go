@@ -23,6 +23,9 @@ func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Ca
 	if cell := p.Cell(t); cell != nil {
 		chain = append(chain, Link{Of: t, Says: says(p, cell)})
 	}
+	if r := p.Removal(t); r != nil {
+		chain = append(chain, Link{Of: t, Says: removal(p, r)})
+	}
 	seen := map[history.Target]bool{}
 	for !seen[t] {
 		seen[t] = true
@@ -45,6 +48,15 @@ func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Ca
 		t = cause.Of
 	}
 	return append(chain, fact(s, t, s.Row(t))), retried
+}
+
+// removal says why an instance is to be removed, and what it waits for.
+func removal(p *plan.Planner, r *plan.Removal) string {
+	s := "is to be removed: " + p.CalledCause(r.Cause).Because()
+	if !r.Ready && r.Wait.Kind != history.Same {
+		s += "; it waits: " + p.CalledCause(r.Wait).Because()
+	}
+	return s
 }
 
 // fact is where a chain ends: the goal, or the node's incarnation if that came after the goal.

@@ -93,6 +93,9 @@ func (r *Replay) Take(rec journal.Record) error {
 	return nil
 }
 
+// Within reports whether the last record taken is followed by others that were decided with it.
+func (r *Replay) Within() bool { return len(r.pending) > 0 }
+
 // End ends the replay and gives what came of it.
 func (r *Replay) End() Report {
 	if len(r.pending) > 0 {

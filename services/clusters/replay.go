@@ -18,7 +18,7 @@ import (
 // ReplayRequest says what of a cluster's journal is replayed.
 type ReplayRequest struct {
 	Run uint64 // event of the goal that began the run; 0 for every run
-	At  uint64 // look at the state after this event, and compare up to it only; 0 for the end
+	At  uint64 // look at the state after this event, and compare what was decided until then, or with it; 0 for the end
 }
 
 // Replayed is what came of a replay.
@@ -48,8 +48,9 @@ func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, loo
 		from = q.Run
 	}
 	r, out := replay.New(library, from), &Replayed{}
+	var then *history.State // after the event that was asked for
 	err := c.cfg.Drive.Store.Read(ctx, drive.JournalOf(name), 0, func(rec journal.Record) error {
-		if q.At > 0 && rec.Seq > q.At {
+		if q.At > 0 && rec.Seq > q.At && !r.Within() {
 			return errEnough
 		}
 		if err := ctx.Err(); err != nil {
@@ -72,7 +73,12 @@ func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, loo
 		if err := r.Take(rec); err != nil {
 			return err
 		}
-		out.Last, out.Time = rec.Seq, rec.Time
+		if q.At > 0 && rec.Seq > q.At {
+			return nil
+		}
+		if out.Last, out.Time = rec.Seq, rec.Time; rec.Seq == q.At {
+			then = r.State().Clone()
+		}
 		out.count(rec, e, before, r.Report())
 		return nil
 	})
@@ -94,9 +100,10 @@ func (c *Clusters) Replay(ctx context.Context, name string, q ReplayRequest, loo
 	}
 	out.Report = r.End()
 	if look != nil {
-		state := r.State()
-		m := run.New(state, library)
-		look(m)
+		if then == nil {
+			then = r.State()
+		}
+		look(run.New(then, library))
 	}
 	return out, nil
 }

@@ -55,6 +55,7 @@ type compiler struct {
 	model *model.Model
 	each  map[string]bool // tasks that have an instance for each node
 	top   *frame
+	named []string                    // what every task is called, whether it has instances or not
 	steps map[*model.Step]*model.Step // with the digests of their artifacts decided
 }
 
@@ -232,6 +233,7 @@ func (f *frame) tasks() {
 	f.trust(f.w.Pack)
 	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
 	for _, t := range order {
+		f.c.named = append(f.c.named, f.prefix+t.Name)
 		to := f.c.link.callee(f.w, t)
 		if to.Step != nil {
 			f.steps[t.Name] = to.Step

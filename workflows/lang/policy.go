@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"slices"
 
-	"joist/engine/addr"
 	"joist/engine/model"
 	"joist/engine/value"
 	"joist/workflows/lang/decl"
@@ -13,11 +12,6 @@ import (
 
 // policies checks what the cluster file's policies refer to, once the tasks are known.
 func (c *compiler) policies(w *decl.Workflow) {
-	var tasks []string
-	for i := range c.model.Tasks {
-		of, _, _ := addr.CutItem(c.model.Tasks[i].CalledNow())
-		tasks = append(tasks, of)
-	}
 	for _, p := range c.file.Policies {
 		for _, role := range p.Roles {
 			if !slices.Contains(w.RoleNames(), role.Name) {
@@ -25,8 +19,8 @@ func (c *compiler) policies(w *decl.Workflow) {
 			}
 		}
 		for _, task := range p.Tasks {
-			if !slices.ContainsFunc(tasks, func(name string) bool { return model.Below(name, task.Name) }) {
-				c.bag.Errorf(task.At, diag.Suggest(task.Name, tasks), "policy %q is about a task %q, which workflow %s does not have", p.Name, task.Name, w.Full())
+			if !slices.Contains(c.named, task.Name) {
+				c.bag.Errorf(task.At, diag.Suggest(task.Name, c.named), "policy %q is about a task %q, which workflow %s does not have", p.Name, task.Name, w.Full())
 			}
 		}
 		c.model.Policies = append(c.model.Policies, c.standing(w, p.Policy))

@@ -26,6 +26,15 @@ workflow "inner" {
 }
 workflow "w" {
   role "control" {}
+  input "extras" {
+    type    = set(string)
+    default = []
+  }
+  task "extra" {
+    step = one
+    each = role.control
+    for  = input.extras
+  }
   task "seat" {
     step = one
     each = role.control
@@ -47,6 +56,7 @@ func TestPolicies(t *testing.T) {
 		`refuse = "removal"`: "",
 		`refuse = "removal" | roles = [role.control] | tasks = [task.seat, task.etcd, task.etcd.member] | beyond = 1`: "",
 		`refuse = "wipe" | outside = ["Sat 02:00-06:00", "Sun"] | zone = "+02:00" | override = true`:                  "",
+		`refuse = "removal" | tasks = [task.extra]`:                                                                   "", // which has no items
 		`beyond = 1`:                                                      `policy "p" has no refuse`,
 		`refuse = "removals"`:                                             `Did you mean "removal"?`,
 		`refuse = "reboot"`:                                               "not yet supported",

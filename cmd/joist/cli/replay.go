@@ -35,6 +35,9 @@ It exits with 1 if a decision differs: another version of joist may decide other
 					return usage("cannot read %q: a run is CLUSTER:EVENT, such as demo:17; joist replay CLUSTER lists them", args[0])
 				}
 			}
+			if cmd.Flags().Changed("at") && q.At == 0 {
+				return usage("there is no event 0: events are counted from 1")
+			}
 			r, err := a.replay(cmd.Context(), data, name, q)
 			if err != nil {
 				return err

@@ -57,6 +57,15 @@ func TestReplay(t *testing.T) {
 	e.want(cli.Usage, []string{"CLUSTER:EVENT"}, "replay", "demo:x")
 	e.want(cli.OK, []string{"stopped", "member[n2]", "no room"}, "replay", "demo", "--at", itoa(second-1))
 
+	e.want(cli.Usage, []string{"counted from 1"}, "replay", "demo", "--at", "0")
+	for at := uint64(1); at <= r.Last; at++ { // also where that is in the middle of what was decided at once
+		var then v1.Replay
+		must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "replay", "demo", "--at", itoa(at), "-o", "json")), &then))
+		if then.Last != at || then.At.Events != at {
+			t.Errorf("at %d: it ends with %d, %+v", at, then.Last, then.At)
+		}
+	}
+
 	e.end()
 	e.want(cli.OK, []string{"are the same"}, "replay", "demo", "--data", data)
 	e.want(cli.Failed, []string{"name an engine's data folder"}, "replay", "demo", "--data", e.dir)
