@@ -132,18 +132,23 @@ func Unpack(archives map[string][]byte, catalogue lang.Catalogue) (map[string]*l
 	return packs, diags, nil
 }
 
-// Required adds the shipped packs that packs require to them. One that does not ship is left out: lang.Check says that
-// it is missing, and where it is required.
-func Required(packs map[string]*lang.Pack, catalogue lang.Catalogue) (lang.Diagnostics, error) {
+// Required adds the packs that packs require to them: from the folder in which theirs lie, where each has a folder of its own
+// name (empty for none), else those that ship. One that is in neither is left out: lang.Check says that it is missing, and where it is
+// required.
+func Required(packs map[string]*lang.Pack, beside string, catalogue lang.Catalogue) (lang.Diagnostics, error) {
 	var diags lang.Diagnostics
 	for grown := true; grown; {
 		grown = false
 		for _, p := range packs {
 			for name := range p.Requires {
-				if packs[name] != nil || !slices.Contains(Shipped(), name) {
+				source := filepath.Join(beside, name)
+				if _, err := os.Stat(filepath.Join(source, "pack.hcl")); beside == "" || err != nil {
+					source = Builtin
+				}
+				if packs[name] != nil || source == Builtin && !slices.Contains(Shipped(), name) {
 					continue
 				}
-				files, err := Find(name, Builtin, "")
+				files, err := Find(name, source, ".")
 				if err != nil {
 					return diags, err
 				}

@@ -166,7 +166,7 @@ func check(dir string) (lang.Diagnostics, error) {
 	}
 	if pack != nil {
 		packs := map[string]*lang.Pack{pack.Name: pack}
-		more, err := content.Required(packs, system.Catalogue())
+		more, err := content.Required(packs, filepath.Dir(filepath.Clean(dir)), system.Catalogue())
 		if err != nil {
 			return nil, err
 		}

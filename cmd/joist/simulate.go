@@ -58,7 +58,7 @@ func testPack(ctx context.Context, dir, only string) (*author.PackTests, error) 
 	if err != nil {
 		return nil, err
 	}
-	results, diags, err := system.TestPack(ctx, files, only)
+	results, diags, err := system.TestPack(ctx, system.PackUnderTest{Files: files, Beside: filepath.Dir(filepath.Clean(dir)), Only: only})
 	if err != nil {
 		return nil, err
 	}

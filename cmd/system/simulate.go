@@ -239,15 +239,22 @@ func modelOf(s clusters.Source) (*model.Model, *lang.ClusterFile, error) {
 	return m, file, nil
 }
 
-// TestPack runs the tests of a pack, given the files of its folder. An error is one of reading, or ctx's.
-func TestPack(ctx context.Context, files map[string][]byte, only string) ([]packtest.Result, lang.Diagnostics, error) {
-	pack, diags := lang.Load(files, Catalogue())
+// PackUnderTest is a pack whose tests are to run.
+type PackUnderTest struct {
+	Files  map[string][]byte // of its folder
+	Beside string            // folder where packs that it requires may lie; empty for none but those that ship
+	Only   string            // tests with this in their names; empty for all
+}
+
+// TestPack runs the tests of a pack. An error is one of reading, or ctx's.
+func TestPack(ctx context.Context, of PackUnderTest) ([]packtest.Result, lang.Diagnostics, error) {
+	pack, diags := lang.Load(of.Files, Catalogue())
 	if pack == nil {
 		return nil, diags, nil
 	}
 	pack.Folder = ""
 	packs := map[string]*lang.Pack{pack.Name: pack}
-	more, err := content.Required(packs, Catalogue())
+	more, err := content.Required(packs, of.Beside, Catalogue())
 	if err != nil {
 		return nil, diags, err
 	}
@@ -255,7 +262,7 @@ func TestPack(ctx context.Context, files map[string][]byte, only string) ([]pack
 		return nil, diags, nil
 	}
 	results, found, err := packtest.Run(ctx, packtest.Config{
-		Pack: pack, Packs: packs, Files: files, Catalogue: Catalogue(), Only: only, Now: time.Now,
+		Pack: pack, Packs: packs, Files: of.Files, Catalogue: Catalogue(), Only: of.Only, Now: time.Now,
 		Outside: func(seed uint64, odds simulate.Chances, answer func(simulate.Ask) (json.RawMessage, error)) packtest.Outside {
 			w := NewWorld(seed, chancesOf(odds), answer)
 			return packtest.Outside{World: w, Machines: w}

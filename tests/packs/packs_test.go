@@ -21,7 +21,7 @@ func TestShipped(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			results, diags, err := system.TestPack(t.Context(), files, "")
+			results, diags, err := system.TestPack(t.Context(), system.PackUnderTest{Files: files})
 			if err != nil {
 				t.Fatal(err)
 			}

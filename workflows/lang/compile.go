@@ -37,6 +37,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			}
 		}
 		c.nodes(w)
+		c.everybody(w)
 		slices.SortFunc(c.model.Artifacts, func(a, b model.Artifact) int { return strings.Compare(a.PinName(), b.PinName()) })
 	}
 	ds = append(ds, c.bag.Done("")...)
@@ -48,15 +49,16 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 }
 
 type compiler struct {
-	src   Source
-	file  *ClusterFile
-	link  *linker
-	bag   *diag.Bag
-	model *model.Model
-	each  map[string]bool // tasks that have an instance for each node
-	top   *frame
-	named []string                    // what every task is called, whether it has instances or not
-	steps map[*model.Step]*model.Step // with the digests of their artifacts decided
+	src      Source
+	file     *ClusterFile
+	link     *linker
+	bag      *diag.Bag
+	model    *model.Model
+	each     map[string]bool // tasks that have an instance for each node
+	nodewise map[string]bool // inputs that the cluster file gives node by node
+	top      *frame
+	named    []string                    // what every task is called, whether it has instances or not
+	steps    map[*model.Step]*model.Step // with the digests of their artifacts decided
 }
 
 // workflow gives the workflow that the cluster file names, and checks its packs.
@@ -95,36 +97,6 @@ func (c *compiler) workflow() *decl.Workflow {
 		c.bag.Errorf(f.flow, diag.Suggest(name, decl.SortedKeys(p.WorkflowDecls)), "pack %s has no workflow %q", pack, name)
 	}
 	return w
-}
-
-// inputs evaluates what the cluster file gives the workflow.
-func (c *compiler) inputs(w *decl.Workflow) {
-	c.model.Inputs = map[string]value.Value{}
-	given := map[string]bool{}
-	for _, p := range c.file.with {
-		in := w.Input(p.Name)
-		if in == nil {
-			c.bag.Errorf(p.At, diag.Suggest(p.Name, w.InputNames()), "workflow %s has no input %q", w.Full(), p.Name)
-			continue
-		}
-		given[p.Name] = true
-		if v, ok := expr.Constant(c.bag, p.Value, in.Type); ok {
-			c.model.Inputs[p.Name] = v
-		}
-	}
-	for _, in := range w.Inputs {
-		switch {
-		case len(in.Each) > 0 && (given[in.Name] || in.Default == nil && !in.Optional):
-			c.bag.Errorf(c.file.flow, "Call it as a task of another workflow, which gives that.", "workflow %s is given its input %q for each node, which a cluster file cannot do", w.Full(), in.Name)
-		case given[in.Name]:
-		case in.Default != nil:
-			c.model.Inputs[in.Name] = *in.Default
-		case in.Optional:
-			c.model.Inputs[in.Name] = value.NullOf(in.Type)
-		default:
-			c.bag.Errorf(c.file.at, fmt.Sprintf("Add %s to with: it is %s.", in.Name, expr.Article(in.Type)), "the cluster does not give workflow %s its input %q", w.Full(), in.Name)
-		}
-	}
 }
 
 // nodes checks that every role gets as many nodes as it needs.
@@ -204,7 +176,7 @@ func (c *compiler) flatten(w *decl.Workflow) {
 		c.model.Roles = append(c.model.Roles, flat)
 	}
 	for _, in := range w.Inputs {
-		c.top.inputs[in.Name] = expr.Reference{Ref: model.Ref{Kind: model.RefInput, Name: in.Name}}
+		c.top.inputs[in.Name] = c.inputOf(&in)
 	}
 	c.top.tasks()
 	model.Guard(c.model.Tasks)

@@ -242,8 +242,12 @@ func (c *flowCheck) task(t *decl.Task) {
 	case to.Flow != nil:
 		c.flowTask(t, to.Flow)
 	default: // its expressions are looked at all the same
+		each := decl.EachNames(t.Each)
+		for _, p := range t.Roles { // it would have been a workflow
+			each = append(each, p.Outer.Name)
+		}
 		for _, p := range t.With {
-			c.check(site{task: t, each: decl.EachNames(t.Each), host: t.On != nil}, p.Value, value.Type{})
+			c.check(site{task: t, each: each, host: t.On != nil}, p.Value, value.Type{})
 		}
 	}
 }

@@ -357,3 +357,46 @@ func (b ByNode) Eval(s model.Scope) (cty.Value, error) {
 	}
 	return cty.ObjectVal(out), nil
 }
+
+// Handed is an input of the top workflow that the cluster file gives node by node: what stands in a map under the node's name.
+type Handed struct {
+	Reference
+	Default *value.Value // for nodes that are not in the map; nil for none
+}
+
+// Refs implements Source.
+func (n Handed) Refs(add func(model.Ref)) {
+	add(n.Ref)
+	add(model.Ref{Kind: model.RefNode, Attr: model.NodeName})
+}
+
+// Digest implements Source.
+func (n Handed) Digest(h value.Hasher) {
+	h.Text("handed")
+	n.Reference.Digest(h)
+	if n.Default != nil {
+		h.Digest(n.Default.Digest())
+	}
+}
+
+// Personal implements Source.
+func (Handed) Personal() bool { return true }
+
+// Eval implements Source.
+func (n Handed) Eval(s model.Scope) (cty.Value, error) {
+	all, name := s.Lookup(n.Ref).Cty(), s.Lookup(model.Ref{Kind: model.RefNode, Attr: model.NodeName})
+	if !name.Known() || !all.IsKnown() {
+		return cty.DynamicVal, nil
+	}
+	node := name.Cty().AsString()
+	switch t := all.Type(); {
+	case t.IsMapType() && all.HasIndex(name.Cty()).True():
+		return all.Index(name.Cty()), nil
+	case t.IsObjectType() && t.HasAttribute(node):
+		return all.GetAttr(node), nil
+	}
+	if n.Default == nil {
+		return cty.NilVal, fmt.Errorf("input %s is not given for node %s: add it to %s in the cluster file's with", n.Name, node, n.Name)
+	}
+	return n.Default.Cty(), nil
+}
