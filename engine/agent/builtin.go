@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"joist/engine/agent/disk"
 	"joist/engine/agent/sandbox"
@@ -26,6 +28,7 @@ import (
 //	facts  inputs {}; outputs {facts}: what facts yields
 //	key    inputs {purpose}; outputs {path, csr}: see below
 //	data_disk  inputs {mount, storage, size, overlay}: see package disk
+//	reboot     apply has the machine reboot, in order; outputs {}. It is the engine's, not for steps
 //	wipe       apply erases the machine's data disks; outputs {disks}: []disk.Wiped. It is the engine's, not for steps
 //
 // key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, named after its purpose, with a certificate request
@@ -51,6 +54,9 @@ func Builtins(incarnation string, facts func(ctx context.Context) (json.RawMessa
 		"key":       key,
 		"data_disk": disk.New(disk.Config{Incarnation: incarnation}).Builtin,
 		"wipe":      wipe,
+		"reboot": func(ctx context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
+			return reboot(ctx, call, "systemctl")
+		},
 	}
 }
 
@@ -63,6 +69,17 @@ func wipe(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) 
 		return nil, err
 	}
 	return json.Marshal(map[string]any{"disks": done})
+}
+
+// reboot asks the system manager, such as systemctl, for an orderly reboot.
+func reboot(ctx context.Context, call sandbox.BuiltinCall, manager string) (json.RawMessage, error) {
+	if call.Action != wire.Apply {
+		return nil, errors.New("a reboot can only be applied")
+	}
+	if out, err := exec.CommandContext(ctx, manager, "reboot").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot have the machine reboot: %w: %s", err, wire.Clip(strings.TrimSpace(string(out)), 500))
+	}
+	return nil, nil
 }
 
 // keyPlace is where a key lies and the subject of its certificate request.

@@ -144,6 +144,21 @@ type Join struct {
 	Rest
 }
 
+// Rebooting says that an apply has done its part, which is durable, and that its node reboots for it. The attempt goes well once the
+// node is back with another boot and the same incarnation, and the step's verify, if there is one, finds it so then.
+type Rebooting struct {
+	Target
+	Attempt    int             `json:"attempt"`
+	Outputs    json.RawMessage `json:"outputs,omitempty"`
+	ValidUntil *time.Time      `json:"valid_until,omitempty"`
+	Boot       string          `json:"boot"`     // that ends
+	Deadline   time.Time       `json:"deadline"` // when the node has to be back, and verified
+}
+
+// Reborn is the error of an apply whose node came back from its reboot as another incarnation. It outlasts what was lost with the old
+// one: else the next incarnation would be rebooted too, and so on.
+const Reborn = "its node came back from the reboot with nothing of what it had, as another incarnation: what has to outlast a reboot needs a disk that is there before"
+
 // Failed ends an attempt, or with Final the whole action, badly.
 type Failed struct {
 	Target
@@ -289,6 +304,8 @@ func TargetOf(e Event) (Target, bool) {
 		return e.Target, true
 	case Succeeded:
 		return e.Target, true
+	case Rebooting:
+		return e.Target, true
 	case Failed:
 		return e.Target, true
 	case Discharged:
@@ -318,7 +335,7 @@ func Told(e Event) bool {
 	switch e := e.(type) {
 	case NodeAside:
 		return e.By != ""
-	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Approved, Drifted, Mended, Watched, Cancelled, Ticked:
+	case Goal, NodeSeen, NodeEnded, NodeReleased, NodeReturned, WipeOrdered, BreakerClosed, Forced, Skipped, Approved, Drifted, Mended, Watched, Cancelled, Ticked, Rebooting:
 		return true
 	case Succeeded:
 		return e.Silent == nil
@@ -337,6 +354,7 @@ func (WipeOrdered) kind() string   { return "wipe.ordered" }
 func (WipeBegun) kind() string     { return "wipe.begun" }
 func (Started) kind() string       { return "started" }
 func (Succeeded) kind() string     { return "succeeded" }
+func (Rebooting) kind() string     { return "rebooting" }
 func (Failed) kind() string        { return "failed" }
 func (Discharged) kind() string    { return "discharged" }
 func (PlaceReturned) kind() string { return "place.returned" }
@@ -429,7 +447,7 @@ func complete(e Event) error {
 
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "wipe.begun": read[WipeBegun], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
-	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "discharged": read[Discharged],
+	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "rebooting": read[Rebooting], "discharged": read[Discharged],
 	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "mended": read[Mended], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }

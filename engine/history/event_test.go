@@ -11,7 +11,7 @@ import (
 func TestTold(t *testing.T) {
 	told := map[string]bool{
 		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "wipe.begun": false, "node.returned": true, "breaker.closed": true, "forced": true, "approved": true, "skipped": true, "drifted": true, "mended": true, "watched": true,
-		"cancelled": true, "ticked": true, "succeeded": true,
+		"cancelled": true, "ticked": true, "succeeded": true, "rebooting": true,
 		"node.aside": false, "started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}
 	for _, kind := range history.Kinds() {

@@ -43,11 +43,19 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.foldStarted(e)
 	case Succeeded:
 		s.foldSucceeded(e)
+	case Rebooting:
+		if f := s.row(e.Target).Flight; f != nil {
+			f.Deadline, f.Reboot = e.Deadline, &Reboot{Boot: e.Boot, Seq: seq, Outputs: e.Outputs, ValidUntil: e.ValidUntil}
+		}
 	case Failed:
 		s.foldFailed(e)
 	case Discharged:
 		r := s.row(e.Target)
-		*r = Row{Started: r.Started, Ended: seq}
+		reborn := r.Failure
+		if reborn != nil && reborn.Error != Reborn {
+			reborn = nil
+		}
+		*r = Row{Started: r.Started, Ended: seq, Failure: reborn}
 	case PlaceReturned:
 		b := s.budget(e.Rollout)
 		delete(b.Places, e.Node)

@@ -166,6 +166,15 @@ type Flight struct {
 	Place    string
 	Deadline time.Time
 	Input    value.Digest
+	Reboot   *Reboot `json:",omitempty"` // its node reboots for it; nil if not, or not yet. Immutable
+}
+
+// Reboot is what an attempt waits for whose node reboots for it.
+type Reboot struct {
+	Boot       string // that ends
+	Seq        uint64 // event that says so: what is asked of the node then is named by it
+	Outputs    json.RawMessage
+	ValidUntil *time.Time
 }
 
 // Failure is how the last attempt ended.

@@ -33,10 +33,13 @@ const (
 	Removal     Danger = "removal"     // an effect is taken away for good
 	Replacement Danger = "replacement" // an effect is taken away, and made anew in its place
 	Wiping      Danger = "wipe"        // the durable state of a node is destroyed
+	Rebooting   Danger = "reboot"      // a step reboots its node
 )
 
 // Dangers lists them.
-func Dangers() []string { return []string{string(Removal), string(Replacement), string(Wiping)} }
+func Dangers() []string {
+	return []string{string(Removal), string(Replacement), string(Wiping), string(Rebooting)}
+}
 
 // About reports whether a policy is about what becomes of an instance: of a task with these roles (of the task; nil for a
 // whole node), on a node that played those (nil for what has no node).

@@ -23,6 +23,7 @@ type Item struct {
 	Error   string       `json:"error,omitempty"`   // of the last failure
 	Seconds float64      `json:"seconds,omitempty"` // how long the last success took
 	Agent   string       `json:"agent,omitempty"`   // node that executes what is in flight
+	Reboots bool         `json:"reboots,omitempty"` // its node reboots for what is to be done
 
 	Expected float64      `json:"expected,omitempty"` // seconds it is likely to take, by what it or its like took before; 0 if unknown
 	Known    []Pending    `json:"known,omitempty"`    // inputs that are not known yet
@@ -53,6 +54,7 @@ func Items(p *plan.Planner) []Item {
 	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
 		it := itemOf(p, t, task, cell)
 		if it.Verdict == plan.Run || it.Verdict == plan.RunIf || it.Verdict == plan.Replace {
+			it.Reboots = task.Step.Reboots
 			if it.Expected = it.Seconds; it.Expected == 0 {
 				if _, ok := usual[t.Task]; !ok {
 					usual[t.Task] = median(p.State().Columns[t.Task])

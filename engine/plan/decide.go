@@ -128,7 +128,7 @@ func (p *Planner) told(c *column, node int) uint64 {
 type decision struct{ valid, lives bool }
 
 // lives reports whether the row's target still is what it was when the row last started: the same incarnation, and for
-// a node step the same root.
+// a node step the same root, unless it is one whose effect outlasts a reboot.
 func (p *Planner) lives(t *model.Task, row *history.Row, node int) bool {
 	if row == nil || row.Phase == history.Absent {
 		return true
@@ -138,7 +138,7 @@ func (p *Planner) lives(t *model.Task, row *history.Row, node int) bool {
 		if !n.Alive() || row.Life.Incarnation != n.Incarnation {
 			return false
 		}
-		return t.Step.Scope != model.Node || row.Boot == n.Boot
+		return t.Step.Scope != model.Node || row.Boot == n.Boot || t.Step.Reboots
 	}
 	return t.On == "" || row.Rests == nil || p.rests(row)
 }
@@ -200,6 +200,9 @@ func (p *Planner) inFlight(row *history.Row) Cell {
 	cell := Cell{Verdict: Run, Wait: Cause{Kind: history.Running}, view: view{standing: pending}, Cause: Cause{Kind: history.Running}}
 	if row.Flight.Action != step.Apply {
 		cell.Verdict = Replace
+	}
+	if row.Flight.Reboot != nil {
+		cell.Wait.Text = "its node reboots"
 	}
 	return cell
 }

@@ -79,6 +79,14 @@ func (j Judge) Removal(now time.Time, r *plan.Removal) Verdict {
 	return j.weigh(now, thing{d, r.Target, r.Task.Each, j.played(r.Node), repeated})
 }
 
+// Reboot weighs an apply that would begin, whose step reboots its node; it passes if it is another one.
+func (j Judge) Reboot(now time.Time, t history.Target, task *model.Task) Verdict {
+	if !task.Step.Reboots || j.Idle() {
+		return Verdict{}
+	}
+	return j.weigh(now, thing{model.Rebooting, t, task.Each, j.played(t.Node), false})
+}
+
 // Wipe weighs the wipe of a node that would begin.
 func (j Judge) Wipe(now time.Time, node string) Verdict {
 	return j.weigh(now, thing{model.Wiping, history.Target{Node: node}, nil, j.played(node), false})
@@ -227,6 +235,11 @@ func (j Judge) things(p *plan.Planner) []thing {
 			list = append(list, thing{d, r.Target, r.Task.Each, j.played(r.Node), false})
 		}
 	}
+	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
+		if task.Step.Reboots && cell.Verdict == plan.Run && cell.Wait.Kind != history.Running {
+			list = append(list, thing{model.Rebooting, t, task.Each, j.played(t.Node), false})
+		}
+	})
 	goal := j.state.Goal()
 	for _, n := range j.state.Nodes {
 		if goal.Destroy && n.Alive() && len(n.Played) > 0 && !p.Wants(n.Name) || j.wiping(n.Name) {

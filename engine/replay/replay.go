@@ -141,7 +141,7 @@ func (r *Replay) compare(rec journal.Record, e history.Event) {
 func (r *Replay) told(now time.Time, e history.Event) bool {
 	if f, ok := e.(history.Failed); ok {
 		row := r.state.Row(f.Target)
-		return row != nil && row.Flight != nil && f.Error != run.TimedOut
+		return row != nil && row.Flight != nil && f.Error != run.TimedOut && f.Error != run.NotBack
 	}
 	return history.Told(e)
 }
@@ -175,6 +175,11 @@ func (r *Replay) concluded(now time.Time, e history.Event) (got history.Event, o
 		if e.ValidUntil != nil {
 			report.ValidUntil = *e.ValidUntil
 		}
+	case history.Rebooting:
+		t, report.Outputs = e.Target, e.Outputs
+		if e.ValidUntil != nil {
+			report.ValidUntil = *e.ValidUntil
+		}
 	case history.Failed:
 		t, report.Error, report.Excused = e.Target, e.Error, e.Excused
 		if e.Later != "" && e.Retry != nil {
@@ -184,7 +189,7 @@ func (r *Replay) concluded(now time.Time, e history.Event) (got history.Event, o
 		return e, true
 	}
 	if row := r.machine.State().Row(t); row != nil {
-		report.ID = row.Started
+		report.ID = r.machine.Asked(row)
 	}
 	if got, ok = r.machine.Conclude(now, t, report); !ok {
 		return nil, false

@@ -2,15 +2,12 @@ package run
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/run/yield"
 	"joist/engine/step"
 	"joist/engine/value"
 )
@@ -33,8 +30,11 @@ func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.E
 		return e, true
 	}
 	row := m.state.Row(t)
-	if row == nil || row.Flight == nil || row.Started != r.ID {
+	if row == nil || row.Flight == nil || m.Asked(row) != r.ID {
 		return nil, false
+	}
+	if row.Flight.Reboot != nil {
+		return m.concludeReboot(now, t, r)
 	}
 	return m.conclude(now, t, r), true
 }
@@ -44,7 +44,7 @@ func (m *Machine) Awaits(t history.Target, id uint64) (agent string, ok bool) {
 	if asked, watching := m.watching[t]; watching && asked.id == id {
 		return asked.agent, true
 	}
-	if row := m.state.Row(t); row != nil && row.Flight != nil && row.Started == id {
+	if row := m.state.Row(t); row != nil && row.Flight != nil && m.Asked(row) == id {
 		return row.Flight.Agent, true
 	}
 	return "", false
@@ -69,7 +69,10 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 		r.Error = fmt.Sprintf("its success has expired already, at %s", r.ValidUntil.UTC().Format(time.RFC3339))
 	}
 	if r.Error == "" && f.Action == step.Apply {
-		outputs, err := CheckOutputs(task.Step, r.Outputs)
+		outputs, err := yield.Check(task.Step, r.Outputs)
+		if err == nil && task.Step.Reboots {
+			return m.reboots(now, t, outputs, r.ValidUntil)
+		}
 		if err == nil {
 			s := m.success(t, history.Started{Incarnation: row.Life.Incarnation, Attempt: f.Attempt, Agent: f.Agent}, outputs)
 			if !r.ValidUntil.IsZero() {
@@ -129,48 +132,6 @@ func backoff(base time.Duration, attempt int) time.Duration {
 		}
 	}
 	return d
-}
-
-// CheckOutputs checks what a step yielded against what it declares: all of it, nothing else, of the declared types.
-func CheckOutputs(s *model.Step, data json.RawMessage) (json.RawMessage, error) {
-	given := map[string]json.RawMessage{}
-	if len(data) > 0 {
-		if err := json.Unmarshal(data, &given); err != nil {
-			return nil, fmt.Errorf("step %s: its outputs are not a JSON object: %w", s.Name, err)
-		}
-	}
-	for _, f := range s.Outputs {
-		part, ok := given[f.Name]
-		if !ok {
-			if f.Optional {
-				continue
-			}
-			return nil, fmt.Errorf("step %s did not yield its output %q; write it to outputs.json", s.Name, f.Name)
-		}
-		v, err := f.Type.Parse(part)
-		if err == nil && v.Null() && !f.Optional && f.Type.Kind != value.Any {
-			err = errors.New("it is null; give it a value or leave it out of an optional one")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("step %s: output %s: %w", s.Name, f.Name, err)
-		}
-		if given[f.Name], err = v.MarshalJSON(); err != nil {
-			return nil, fmt.Errorf("step %s: output %s: %w", s.Name, f.Name, err)
-		}
-	}
-	if len(given) > len(s.Outputs) {
-		var names []string
-		for name := range maps.Keys(given) {
-			if !slices.ContainsFunc(s.Outputs, func(f model.Field) bool { return f.Name == name }) {
-				names = append(names, name)
-			}
-		}
-		if len(names) > 0 {
-			slices.Sort(names)
-			return nil, fmt.Errorf("step %s yielded what it does not declare: %s", s.Name, strings.Join(names, ", "))
-		}
-	}
-	return json.Marshal(given)
 }
 
 func (m *Machine) success(t history.Target, started history.Started, outputs json.RawMessage) history.Succeeded {

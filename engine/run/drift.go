@@ -10,6 +10,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/timers"
 	"joist/engine/step"
 )
 
@@ -52,8 +53,8 @@ type looks struct {
 	order  []string        // nodes with something to be verified and nothing that is
 	busy   map[string]bool // nodes that verify something
 	doubts map[history.Target]bool
-	again  timers // second looks, and ends of the time of what is under way
-	last   uint64 // identity of the last verify
+	again  timers.Timers // second looks, and ends of the time of what is under way
+	last   uint64        // identity of the last verify
 	count  Looked
 	inquiries
 }
@@ -79,15 +80,15 @@ func (m *Machine) Looked() Looked { return m.looks.count }
 // inspect asks for the verifies that are due, as far as the budget for them goes: one on a node, so many in the cluster.
 func (m *Machine) inspect(now time.Time) {
 	l := &m.looks
-	if len(l.queued) == 0 && len(l.again.heap) == 0 && m.plan.Model().Drift.Every == 0 {
+	if len(l.queued) == 0 && l.again.Len() == 0 && m.plan.Model().Drift.Every == 0 {
 		return
 	}
 	m.roll(now)
-	for _, t := range l.again.until(now) {
+	for _, t := range l.again.Until(now) {
 		asked, under := m.watching[t]
 		switch {
 		case under && asked.until.After(now):
-			l.again.add(asked.until, t)
+			l.again.Add(asked.until, t)
 		case under && asked.drift():
 			m.effects = append(m.effects, Abort{Target: t, ID: asked.id, Agent: asked.agent})
 			m.lookEnds(now, t, Look{State: LookSilent, Observed: "no answer to its verify within its time"})
@@ -163,7 +164,7 @@ func verified(task *model.Task) bool {
 // nextLook is when the machine has to be advanced for verifies; zero for never.
 func (m *Machine) nextLook(now time.Time) time.Time {
 	l, every := &m.looks, m.plan.Model().Drift.Every
-	at := l.again.next()
+	at := l.again.Next()
 	switch {
 	case every == 0 || m.resting() != "":
 	case l.wheel == nil:
@@ -278,7 +279,7 @@ func (m *Machine) lookAt(now time.Time, t history.Target) {
 	l.last = max(l.last+1, firstLook|uint64(now.UnixNano()))
 	asked := watched{id: l.last, agent: t.Node, until: deadline(now, task.Step.Verify), row: row.Started}
 	m.watching[t], l.busy[t.Node] = asked, true
-	l.again.add(asked.until, t)
+	l.again.Add(asked.until, t)
 	l.began(t)
 	m.effects = append(m.effects, Dispatch{Target: t, ID: asked.id, Agent: t.Node, Incarnation: n.Incarnation, Boot: n.Boot, Action: step.Verify, Attempt: 1,
 		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: asked.until})
@@ -294,7 +295,7 @@ func (m *Machine) lookEnds(now time.Time, t history.Target, found Look) {
 	switch {
 	case found.State == LookDrifted && !l.doubts[t]:
 		l.doubts[t] = true
-		l.again.add(now.Add(secondLook), t)
+		l.again.Add(now.Add(secondLook), t)
 		return
 	case found.State == LookDrifted:
 		l.count.Drifted++

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"joist/engine/history"
+	"joist/engine/run/timers"
 )
 
 // LookState says what came of a verify.
@@ -68,7 +69,7 @@ func (m *Machine) Inquire(now time.Time, by string, targets []history.Target) (u
 		for _, s := range m.spokes(time.Hour) {
 			targets = append(targets, s.t)
 		}
-		sortTargets(targets)
+		timers.Sort(targets)
 	}
 	l := &m.looks
 	l.made++

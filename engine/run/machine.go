@@ -8,6 +8,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/timers"
 	"joist/engine/value"
 )
 
@@ -19,8 +20,8 @@ type Machine struct {
 
 	queue    []history.Target        // became ready while nothing was allowed to start
 	begun    map[history.Target]bool // in the current step
-	timers   timers
-	watches  timers                     // ends of watches, by rollout and node
+	timers   timers.Timers
+	watches  timers.Timers              // ends of watches, by rollout and node
 	watching map[history.Target]watched // verifies under way
 	looks    looks
 	policed  policed
@@ -32,7 +33,7 @@ type Machine struct {
 	restless map[string]bool                    // nodes to look at, whether something has to be asked of them
 	needs    map[string]Effect                  // what has to be asked of nodes, until it is done
 	urgent   int                                // needs other than power
-	asks     timers                             // when to ask again
+	asks     timers.Timers                      // when to ask again
 	failing  map[string]bool                    // nodes on which something failed for good, and that are not set aside
 	events   []history.Event
 	effects  []Effect
@@ -159,13 +160,13 @@ func (m *Machine) eachRow(f func(history.Target, *history.Row)) {
 func (m *Machine) remind(now time.Time, t history.Target, row *history.Row) {
 	switch {
 	case row.Flight != nil:
-		m.timers.add(m.deadline(row), t)
+		m.timers.Add(m.deadline(row), t)
 	case row.Failure != nil && !row.Failure.Final && row.Failure.Retry.After(now):
-		m.timers.add(row.Failure.Retry, t)
+		m.timers.Add(row.Failure.Retry, t)
 	case row.Failure != nil && !row.Failure.Final:
 		m.plan.Touch(t)
 	case !row.Due.IsZero() && !row.Expired && row.Phase == history.InPlace && !m.approval(t):
-		m.timers.add(renewal(t, row), t)
+		m.timers.Add(renewal(t, row), t)
 	}
 }
 
@@ -212,10 +213,10 @@ func (m *Machine) stale(e history.Event) bool {
 
 func (m *Machine) advance(now time.Time) Outcome {
 	m.plan.At(now)
-	for _, t := range m.timers.until(now) {
+	for _, t := range m.timers.Until(now) {
 		m.ring(now, t)
 	}
-	for _, t := range m.watches.until(now) {
+	for _, t := range m.watches.Until(now) {
 		m.watch(now, t)
 	}
 	m.reopen(now)
@@ -226,9 +227,9 @@ func (m *Machine) advance(now time.Time) Outcome {
 	m.tend(now)
 	m.rest(now)
 	m.inspect(now)
-	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: sooner(sooner(m.timers.next(), m.nextLook(now)), m.opening(now))}
+	out := Outcome{Events: m.events, Effects: m.effects, Now: now, Wake: sooner(sooner(m.timers.Next(), m.nextLook(now)), m.opening(now))}
 	if m.state.Outcome != history.OutcomeCancelled {
-		out.Wake = sooner(sooner(out.Wake, m.asks.next()), m.watches.next())
+		out.Wake = sooner(sooner(out.Wake, m.asks.Next()), m.watches.Next())
 	}
 	m.events, m.effects = nil, nil
 	return out
@@ -340,7 +341,7 @@ func (m *Machine) note(t history.Target, before, after *history.Flight) {
 // airborne lists what a node has in flight, in a fixed order.
 func (m *Machine) airborne(agent string) []history.Target {
 	list := slices.Collect(maps.Keys(m.flights[agent]))
-	sortTargets(list)
+	timers.Sort(list)
 	return list
 }
 
@@ -369,6 +370,12 @@ func (m *Machine) excuse(now time.Time, name string, before history.Node) {
 	}
 	for _, t := range m.airborne(name) {
 		row := m.state.Row(t)
+		if e := m.cameBack(t, n); e != nil {
+			m.take(now, e)
+			continue
+		} else if row.Flight.Reboot != nil && n.Alive() {
+			continue // to be verified
+		}
 		m.take(now, history.Failed{Target: t, Action: row.Flight.Action, Attempt: row.Flight.Attempt, Error: "the node's boot or incarnation ended", Excused: true})
 	}
 }
@@ -381,8 +388,8 @@ func (m *Machine) ring(now time.Time, t history.Target) {
 	}
 	switch {
 	case row.Flight != nil && !m.deadline(row).After(now):
-		m.effects = append(m.effects, Abort{Target: t, ID: row.Started, Agent: row.Flight.Agent})
-		m.take(now, m.conclude(now, t, Report{ID: row.Started, Error: TimedOut}))
+		m.effects = append(m.effects, Abort{Target: t, ID: m.Asked(row), Agent: row.Flight.Agent})
+		m.take(now, m.conclude(now, t, Report{ID: m.Asked(row), Error: m.overdue(row)}))
 	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !m.approval(t) && !renewal(t, row).After(now):
 		m.take(now, history.Expired{Target: t})
 	default:

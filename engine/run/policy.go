@@ -10,6 +10,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/plan"
 	"joist/engine/policy"
+	"joist/engine/run/timers"
 )
 
 // policed is what is ready and held by policies: until a window opens, or another goal.
@@ -23,7 +24,7 @@ type policed struct {
 // repolice takes the policies of the newest goal. What was held waits anew.
 func (m *Machine) repolice() (waiting []history.Target) {
 	waiting = slices.Collect(maps.Keys(m.policed.held))
-	sortTargets(waiting)
+	timers.Sort(waiting)
 	m.policed = policed{Judge: policy.New(m.state, m.model(len(m.state.Goals)-1)), held: map[history.Target]bool{}, counted: true}
 	return waiting
 }
@@ -64,12 +65,25 @@ func (m *Machine) sift(now time.Time) {
 
 // withhold reports whether policies hold what is ready, and keeps it aside then.
 func (m *Machine) withhold(now time.Time, t history.Target) bool {
-	r := m.plan.Removal(t)
-	if r == nil || !r.Ready || m.policed.Removal(now, r).Held.Kind == history.Same {
+	if m.policed.Idle() || m.held(now, t).Kind == history.Same {
 		return false
 	}
 	m.policed.held[t] = true
 	return true
+}
+
+// held says which policy holds what is ready; the zero cause for none, and for what is not ready.
+func (m *Machine) held(now time.Time, t history.Target) plan.Cause {
+	if r := m.plan.Removal(t); r != nil {
+		if r.Ready {
+			return m.policed.Removal(now, r).Held
+		}
+		return plan.Cause{}
+	}
+	if cell := m.plan.Cell(t); cell != nil && cell.Ready {
+		return m.policed.Reboot(now, t, m.plan.Task(t.Task)).Held
+	}
+	return plan.Cause{}
 }
 
 // opening is when something that is held may go on; zero for never.
@@ -96,7 +110,7 @@ func (m *Machine) mayWipe(now time.Time, e Effect) bool {
 	}
 	begins, held := m.policed.Wipes(now, nodes)
 	if held.Held.Kind != history.Same {
-		m.asks.add(held.Opens, history.Target{Node: nodes[0]})
+		m.asks.Add(held.Opens, history.Target{Node: nodes[0]})
 		return false
 	}
 	for _, e := range begins {
@@ -110,8 +124,8 @@ func (m *Machine) Policed(t history.Target) plan.Cause {
 	if m.policed.Idle() {
 		return plan.Cause{}
 	}
-	if r := m.plan.Removal(t); r != nil && r.Ready {
-		return m.policed.Removal(m.plan.Now(), r).Held
+	if held := m.held(m.plan.Now(), t); held.Kind != history.Same {
+		return held
 	}
 	if n := m.state.Node(t.Node); n != nil {
 		return m.unwiped(n)
@@ -151,6 +165,11 @@ func (m *Machine) withheld() (removals, wipes int, first string) {
 	for _, r := range m.plan.Removals() {
 		if r.Ready {
 			note(&removals, m.policed.Removal(m.plan.Now(), &r).Held)
+		}
+	}
+	for t := range m.policed.held {
+		if m.plan.Removal(t) == nil {
+			note(&removals, m.held(m.plan.Now(), t))
 		}
 	}
 	for _, n := range m.state.Nodes {

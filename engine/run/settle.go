@@ -34,7 +34,7 @@ func (m *Machine) settles(now time.Time, g *group, node string) (did, done bool)
 	w, watching := m.state.Budgets[g.Name].Settling[node]
 	if !watching {
 		m.take(now, history.Settling{Rollout: g.Name, Node: node, Until: now.Add(g.Settle)})
-		m.watches.add(now.Add(g.Settle), history.Target{Task: g.Name, Node: node})
+		m.watches.Add(now.Add(g.Settle), history.Target{Task: g.Name, Node: node})
 		return true, false
 	}
 	if w.Until.After(now) {
@@ -57,7 +57,7 @@ func (m *Machine) verify(now time.Time, g *group, node string, w history.Watch) 
 			m.lookAway(now, t)
 			m.look(now, g, t, w.Seq)
 		case !m.state.Node(node).Online:
-			m.watches.add(now.Add(watchAgain), history.Target{Task: g.Name, Node: node})
+			m.watches.Add(now.Add(watchAgain), history.Target{Task: g.Name, Node: node})
 		default:
 			m.look(now, g, t, w.Seq)
 		}
@@ -98,7 +98,7 @@ func (m *Machine) watch(now time.Time, at history.Target) {
 	}
 	g.touched[at.Node] = true
 	if w.Until.After(now) {
-		m.watches.add(w.Until, at)
+		m.watches.Add(w.Until, at)
 		return
 	}
 	if !m.groupDone(g, at.Node) || m.state.Outcome == history.OutcomeCancelled { // looked at again when that has changed
@@ -109,7 +109,7 @@ func (m *Machine) watch(now time.Time, at history.Target) {
 		switch {
 		case w.Seen[t.Task] || !ok || asked.id != w.Seq:
 		case asked.until.After(now):
-			m.watches.add(asked.until, at)
+			m.watches.Add(asked.until, at)
 		default:
 			m.effects = append(m.effects, Abort{Target: t, ID: asked.id, Agent: asked.agent})
 			delete(m.watching, t)
@@ -136,7 +136,7 @@ func (m *Machine) look(now time.Time, g *group, t history.Target, id uint64) {
 	n := m.state.Node(t.Node)
 	m.effects = append(m.effects, Dispatch{Target: t, ID: id, Agent: t.Node, Incarnation: n.Incarnation, Boot: n.Boot, Action: step.Verify, Attempt: 1,
 		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: asked.until, Broken: broken})
-	m.watches.add(asked.until, history.Target{Task: g.Name, Node: t.Node})
+	m.watches.Add(asked.until, history.Target{Task: g.Name, Node: t.Node})
 }
 
 // concludeWatch turns the report of a verify into an event. An aborted one says nothing: it is asked for again.
@@ -150,7 +150,7 @@ func (m *Machine) concludeWatch(now time.Time, t history.Target, r Report) (hist
 	}
 	delete(m.watching, t)
 	if r.Excused {
-		m.watches.add(now.Add(watchAgain), history.Target{Task: asked.rollout, Node: t.Node})
+		m.watches.Add(now.Add(watchAgain), history.Target{Task: asked.rollout, Node: t.Node})
 		return nil, false
 	}
 	return history.Watched{Target: t, Rollout: asked.rollout, OK: r.Error == "", Observed: r.Error}, true
@@ -164,7 +164,7 @@ func (m *Machine) rewatch() {
 			continue
 		}
 		for _, node := range slices.Sorted(maps.Keys(b.Settling)) {
-			m.watches.add(later(b.Settling[node].Until, m.state.Now), history.Target{Task: g.Name, Node: node})
+			m.watches.Add(later(b.Settling[node].Until, m.state.Now), history.Target{Task: g.Name, Node: node})
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/yield"
 	"joist/engine/step"
 	"joist/engine/value"
 )
@@ -88,6 +89,10 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 	if m.flight(t) != nil || m.begun[t] { // what began in this step is decided about anew only after it
 		return false
 	}
+	if m.goingDown(t.Node) {
+		m.queue = append(m.queue, t)
+		return false
+	}
 	if r := m.plan.Removal(t); r != nil {
 		if m.withhold(now, t) {
 			return false
@@ -96,7 +101,7 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 		return r.Ready && m.startRemoval(now, *r, place)
 	}
 	cell := m.plan.Cell(t)
-	if cell == nil || !cell.Ready {
+	if cell == nil || !cell.Ready || m.withhold(now, t) {
 		return false
 	}
 	task, attempt := m.plan.Task(t.Task), 1
@@ -112,6 +117,8 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 	}
 	started, inputs, err := m.prepare(now, t, attempt)
 	started.Place = place
+	started.Policies = m.policed.Reboot(now, t, task).Counts
+	m.policed.counted = m.policed.counted || len(started.Policies) > 0
 	if err != nil {
 		input := cell.Digests().Input
 		m.take(now, history.Failed{Target: t, Action: step.Apply, Attempt: attempt, Error: err.Error(), Final: true, Step: started.Step, Input: &input})
@@ -181,9 +188,9 @@ func deadline(now time.Time, a *model.Action) time.Time {
 
 // compute performs a pure step: a value, or a gate.
 func (m *Machine) compute(now time.Time, task *model.Task, started history.Started, inputs map[string]value.Value) history.Event {
-	outputs, err := Compute(task.Step, inputs)
+	outputs, err := yield.Compute(task.Step, inputs)
 	if err == nil {
-		outputs, err = CheckOutputs(task.Step, outputs)
+		outputs, err = yield.Check(task.Step, outputs)
 	}
 	if err != nil {
 		started.Deadline = time.Time{}
@@ -198,38 +205,6 @@ func (m *Machine) compute(now time.Time, task *model.Task, started history.Start
 	}
 	return s
 }
-
-// Compute evaluates a pure step's outputs from its inputs. A gate that is not open is an error.
-func Compute(s *model.Step, inputs map[string]value.Value) (json.RawMessage, error) {
-	if s.Apply.Approve != nil {
-		return json.RawMessage("{}"), nil
-	}
-	scope := bodyScope(inputs)
-	if s.Apply.When != nil {
-		v, err := s.Apply.When.Expr.Eval(scope)
-		if err != nil {
-			return nil, err
-		}
-		if !v.True() {
-			return nil, fmt.Errorf("the gate %s is not open yet", s.Name)
-		}
-		return json.RawMessage("{}"), nil
-	}
-	out := make(map[string]value.Value, len(s.Apply.Outputs))
-	for name, a := range s.Apply.Outputs {
-		v, err := a.Expr.Eval(scope)
-		if err != nil {
-			return nil, fmt.Errorf("output %s: %w", name, err)
-		}
-		out[name] = v
-	}
-	return value.Dict(out).MarshalJSON()
-}
-
-type bodyScope map[string]value.Value
-
-// Lookup implements model.Scope.
-func (b bodyScope) Lookup(r model.Ref) value.Value { return b[r.Name] }
 
 func (m *Machine) startRemoval(now time.Time, r plan.Removal, place string) bool {
 	if r.Discharge != "" {
@@ -285,6 +260,9 @@ func (m *Machine) emit(t history.Target, inputs map[string]value.Value) {
 
 func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task, inputs map[string]value.Value, broken string) {
 	f := row.Flight
+	if f.Reboot != nil {
+		return // tend asks for it
+	}
 	if task.Step.Scope == model.Service {
 		name := task.Step.Apply.Call
 		if f.Action == step.Remove && task.Step.Remove != nil && task.Step.Remove.Call != "" {
@@ -346,7 +324,7 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 func (m *Machine) abortAll() {
 	for _, agent := range slices.Sorted(maps.Keys(m.flights)) {
 		for _, t := range m.airborne(agent) {
-			m.effects = append(m.effects, Abort{Target: t, ID: m.state.Row(t).Started, Agent: agent})
+			m.effects = append(m.effects, Abort{Target: t, ID: m.Asked(m.state.Row(t)), Agent: agent})
 		}
 	}
 }

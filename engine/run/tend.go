@@ -25,7 +25,7 @@ func (m *Machine) tend(now time.Time) {
 	if goal == nil || m.state.Outcome == history.OutcomeCancelled {
 		return
 	}
-	for _, t := range m.asks.until(now) {
+	for _, t := range m.asks.Until(now) {
 		m.restless[t.Node] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.restless)) {
@@ -40,7 +40,7 @@ func (m *Machine) tend(now time.Time) {
 		m.settle(name, what)
 		if fence, ok := what.(Fence); ok {
 			if silent := n.Since.Add(silentAfter); silent.After(now) {
-				m.asks.add(silent, history.Target{Node: fence.Node})
+				m.asks.Add(silent, history.Target{Node: fence.Node})
 				continue
 			}
 		}
@@ -73,6 +73,9 @@ func (m *Machine) settle(name string, what Effect) {
 // need is what has to be asked of a node, if anything.
 func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
 	_, wiping := m.state.Wiping[n.Name]
+	if e, ok := m.reboot(n); ok && !wiping {
+		return e
+	}
 	switch {
 	case wiping:
 		return m.wipeAll(n.Name)
@@ -113,13 +116,13 @@ func (m *Machine) ask(now time.Time, node string, e Effect) {
 		a = asked{what: what}
 	}
 	if next := a.at.Add(a.next); !a.at.IsZero() && next.After(now) {
-		m.asks.add(next, history.Target{Node: node})
+		m.asks.Add(next, history.Target{Node: node})
 		return
 	}
 	a.at, a.next = now, min(max(2*a.next, askAgain), askAtMost)
 	m.asked[node] = a
 	m.effects = append(m.effects, e)
-	m.asks.add(now.Add(a.next), history.Target{Node: node})
+	m.asks.Add(now.Add(a.next), history.Target{Node: node})
 }
 
 // rest notes that nothing more happens by itself: everything is as it should be, or the rest is blocked. It notes also

@@ -95,6 +95,10 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		w.send(n, request{e.Target, e.ID})
 		return
 	}
+	if e.Step.Apply.Builtin == "reboot" && e.Action == step.Apply {
+		w.reboot(n, e.Target)
+		return
+	}
 	if !n.yield(e) {
 		n.spool[request{e.Target, e.ID}] = run.Report{ID: e.ID, Error: "cancelled", Excused: true}
 		w.send(n, request{e.Target, e.ID})

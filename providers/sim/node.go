@@ -43,7 +43,9 @@ type Node struct {
 	boots   int
 	lives   int
 	disk    bool
-	told    bool // the engine was told of this boot
+	keeps   bool                               // its next boot is one that was ordered, and keeps the incarnation
+	lasting map[history.Target]json.RawMessage // effects that outlast a boot: of steps that reboot
+	told    bool                               // the engine was told of this boot
 }
 
 // Add gives the world a machine that is off.
@@ -74,12 +76,14 @@ func (w *World) PowerOn(name string) {
 	n.On, n.told = true, false
 	n.boots++
 	n.Boot = fmt.Sprintf("%s-boot%d", name, n.boots)
-	if !n.disk || n.Incarnation == "" {
+	if !n.disk && !n.keeps || n.Incarnation == "" {
 		w.rebirth(n)
 	}
+	n.keeps = false
 	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[request]run.Report{}, map[request]bool{}
 	n.actions = map[request]step.Action{}
 	n.waiting = nil
+	maps.Copy(n.Effects, n.lasting)
 	boot := n.Boot
 	w.after(w.delay(5*time.Second, 40*time.Second), func() {
 		if n.Boot == boot && n.On {
@@ -91,6 +95,7 @@ func (w *World) PowerOn(name string) {
 
 func (w *World) rebirth(n *Node) {
 	n.lives++
+	n.lasting = nil
 	n.Incarnation = fmt.Sprintf("%s-life%d", n.Name, n.lives)
 }
 
@@ -103,6 +108,18 @@ func (w *World) PowerOff(name string) {
 	n.On = false
 	n.Effects, n.spool, n.running, n.waiting = nil, nil, nil, nil
 	w.lost(n)
+}
+
+// reboot has a machine come up again after a while, with what its disk keeps. What the order was answers nobody.
+func (w *World) reboot(n *Node, of history.Target) {
+	w.Runs = append(w.Runs, Run{Target: history.Target{Node: n.Name}, Action: "reboot", Agent: n.Name, Boot: n.Boot, Good: true})
+	if n.lasting == nil {
+		n.lasting = map[history.Target]json.RawMessage{}
+	}
+	n.lasting[of] = n.Effects[of]
+	w.PowerOff(n.Name)
+	n.keeps = true
+	w.after(w.delay(20*time.Second, 2*time.Minute), func() { w.PowerOn(n.Name) })
 }
 
 // Kill is PowerOff for good.

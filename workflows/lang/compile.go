@@ -34,6 +34,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			if w = c.fill(w); !c.bag.HasErrors() {
 				c.flatten(w)
 				c.policies(w)
+				c.reboots()
 			}
 		}
 		c.nodes(w)

@@ -57,9 +57,10 @@ func TestPolicies(t *testing.T) {
 		`refuse = "removal" | roles = [role.control] | tasks = [task.seat, task.etcd, task.etcd.member] | beyond = 1`: "",
 		`refuse = "wipe" | outside = ["Sat 02:00-06:00", "Sun"] | zone = "+02:00" | override = true`:                  "",
 		`refuse = "removal" | tasks = [task.extra]`:                                                                   "", // which has no items
-		`beyond = 1`:                                                      `policy "p" has no refuse`,
-		`refuse = "removals"`:                                             `Did you mean "removal"?`,
-		`refuse = "reboot"`:                                               "not yet supported",
+		`beyond = 1`:          `policy "p" has no refuse`,
+		`refuse = "removals"`: `Did you mean "removal"?`,
+		`refuse = "reboot" | tasks = [task.seat]`:                         "",
+		`refuse = "reboots"`:                                              `Did you mean "reboot"?`,
 		`refuse = "wipe" | tasks = [task.seat]`:                           "a wipe is of a whole node",
 		`refuse = "wipe" | roles = [role.contro]`:                         `c.hcl:7:12: policy "p" is about a role "contro"`,
 		`refuse = "removal" | tasks = [task.sea]`:                         `Did you mean "seat"?`,

@@ -30,6 +30,9 @@ func itemForm(it *outlook.Item) v1.Item {
 	if it.Verdict == plan.Remove || it.Verdict == plan.Replace {
 		item.Danger = v1.DangerRemoval
 	}
+	if it.Reboots {
+		item.Danger = v1.DangerReboot
+	}
 	if it.Cause.Kind != history.Same {
 		item.Because = it.Cause.Because()
 	}

@@ -47,9 +47,9 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	before := d.bag.Count()
 	r := (&reader{Bag: d.bag}).Inner(b)
 	r.Expect(form{
-		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts", "was"},
+		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts", "was", "reboots"},
 		Blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
-		Later:  []string{"stage", "reboots"},
+		Later:  []string{"stage"},
 	})
 	n, ok := r.Word(b)
 	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
@@ -76,8 +76,21 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 		d.actions(r, s)
 	}
 	d.needs(r, s)
+	d.reboots(r, s)
 	if s.Broken = d.bag.Count() > before; !s.Broken {
 		s.Digest = DigestOf(s.Step)
+	}
+}
+
+// reboots reads whether a step reboots its node.
+func (d *decoder) reboots(r *reader, s *Step) {
+	e := r.Attr("reboots")
+	if e == nil {
+		return
+	}
+	s.Reboots = r.Truth("reboots")
+	if s.Reboots && s.Scope != model.Node {
+		d.bag.Errorf(e.Range(), "Write scope = \"node\", or leave it out.", "a %s-scope step has no node to reboot", ScopeName(s.Scope))
 	}
 }
 

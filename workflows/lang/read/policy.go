@@ -78,10 +78,8 @@ func (r *Reader) danger(e hclsyntax.Expression) model.Danger {
 	word := r.wordOf(e)
 	switch {
 	case word == "" || slices.Contains(model.Dangers(), word):
-	case word == "reboot":
-		r.Bag.Errorf(e.Range(), "It is designed and not there yet: leave it out for now.", "a policy about reboots is not yet supported")
 	default:
-		r.Bag.Errorf(e.Range(), diag.Suggest(word, model.Dangers()), "a policy refuses a removal, a replacement or a wipe, and knows no %q", word)
+		r.Bag.Errorf(e.Range(), diag.Suggest(word, model.Dangers()), "a policy refuses a removal, a replacement, a wipe or a reboot, and knows no %q", word)
 	}
 	return model.Danger(word)
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"joist/engine/model"
-	"joist/engine/run"
+	"joist/engine/run/yield"
 	"joist/engine/step"
 	"joist/engine/value"
 	"joist/workflows/lang"
@@ -264,7 +264,7 @@ func (t *trial) fake(k *fake, s *model.Step, ask simulate.Ask) (json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := run.CheckOutputs(s, data); err != nil {
+	if _, err := yield.Check(s, data); err != nil {
 		return nil, err
 	}
 	return data, nil
