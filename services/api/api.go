@@ -23,10 +23,10 @@ type Clusters interface {
 	List(ctx context.Context) ([]v1.Cluster, error)
 	// Get gives one.
 	Get(ctx context.Context, cluster string) (*v1.ClusterDetail, error)
-	// Plan gives the plan of the goal that a cluster pursues, or of its destruction, the dangerous first.
-	Plan(ctx context.Context, cluster string, destroy bool) (*v1.Plan, error)
-	// Preview plans a declaration and changes nothing.
-	Preview(ctx context.Context, s v1.Source) (*v1.Plan, error)
+	// Plan gives the plan of the goal that a cluster pursues, or of its destruction with policies overridden, the dangerous first.
+	Plan(ctx context.Context, cluster string, destroy bool, overrides []v1.Override) (*v1.Plan, error)
+	// Preview plans what would be applied and changes nothing. Of a plan in it nothing is looked at.
+	Preview(ctx context.Context, a v1.Apply) (*v1.Plan, error)
 	// Outputs gives what a cluster's workflow yields now, secrets left out.
 	Outputs(ctx context.Context, cluster string) (*v1.Outputs, error)
 }

@@ -74,10 +74,10 @@ func (f fakeClusters) List(context.Context) ([]v1.Cluster, error) {
 func (f fakeClusters) Get(_ context.Context, name string) (*v1.ClusterDetail, error) {
 	return &v1.ClusterDetail{Cluster: v1.Cluster{Name: name}}, f.only(name)
 }
-func (f fakeClusters) Plan(_ context.Context, name string, _ bool) (*v1.Plan, error) {
+func (f fakeClusters) Plan(_ context.Context, name string, _ bool, _ []v1.Override) (*v1.Plan, error) {
 	return &v1.Plan{Cluster: name}, f.only(name)
 }
-func (f fakeClusters) Preview(context.Context, v1.Source) (*v1.Plan, error) { return &v1.Plan{}, nil }
+func (f fakeClusters) Preview(context.Context, v1.Apply) (*v1.Plan, error) { return &v1.Plan{}, nil }
 func (f fakeClusters) Outputs(_ context.Context, name string) (*v1.Outputs, error) {
 	return &v1.Outputs{Cluster: name}, f.only(name)
 }

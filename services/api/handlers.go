@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -35,14 +36,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) preview(w http.ResponseWriter, r *http.Request) error {
-	var source v1.Source
-	if err := read(w, r, s.cfg.MaxBody, &source); err != nil {
+	var a v1.Apply
+	if err := read(w, r, s.cfg.MaxBody, &a); err != nil {
 		return err
 	}
-	if err := checkSource(source); err != nil {
+	if err := checkSource(a.Source); err != nil {
 		return err
 	}
-	p, err := s.cfg.Clusters.Preview(r.Context(), source)
+	p, err := s.cfg.Clusters.Preview(r.Context(), a)
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,9 @@ func (s *Server) cluster(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) error {
 	destroy := r.URL.Query().Get("destroy") == "1"
-	return one(w, r, "cluster", func(name string) (any, error) { return s.cfg.Clusters.Plan(r.Context(), name, destroy) })
+	return one(w, r, "cluster", func(name string) (any, error) {
+		return s.cfg.Clusters.Plan(r.Context(), name, destroy, overridesOf(r.URL.Query()))
+	})
 }
 
 func (s *Server) outputs(w http.ResponseWriter, r *http.Request) error {
@@ -115,15 +118,19 @@ func (s *Server) destroy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q := r.URL.Query()
-	var overrides []v1.Override
-	for _, policy := range q["override"] {
-		overrides = append(overrides, v1.Override{Policy: policy, Reason: q.Get("reason")})
-	}
-	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, q.Get("by")), overrides)
+	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, q.Get("by")), overridesOf(q))
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusAccepted, accepted)
+}
+
+// overridesOf reads the policies that a query overrides, all for one reason.
+func overridesOf(q url.Values) (list []v1.Override) {
+	for _, policy := range q["override"] {
+		list = append(list, v1.Override{Policy: policy, Reason: q.Get("reason")})
+	}
+	return list
 }
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request) error {

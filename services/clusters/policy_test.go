@@ -65,6 +65,20 @@ func TestPolicies(t *testing.T) {
 					look = func() (*Plan, error) { return w.PreviewDestroy(t.Context(), "demo") }
 					act = func(o ...history.Override) error { return w.Destroy(t.Context(), "demo", "ada", o...) }
 				}
+				if may := strings.Contains(test.policy, "override"); may { // a plan as it would be
+					word := history.Override{Policy: "limit", Reason: "it burns"}
+					p, err := w.Preview(t.Context(), source, word)
+					if test.next == "" {
+						p, err = w.PreviewDestroy(t.Context(), "demo", word)
+					}
+					if err != nil || len(p.Refused) != 1 || p.Refused[0].By == nil {
+						t.Errorf("overridden in the plan: %+v, %v", p, err)
+					}
+					word.Policy = "limits"
+					if _, err := w.PreviewDestroy(t.Context(), "demo", word); err == nil {
+						t.Error("a policy that is not there was overridden in a plan")
+					}
+				}
 				p, err := look()
 				if err != nil || len(p.Refused) == 1 != (test.want != "") {
 					t.Fatalf("the plan: %v, refused %+v", err, p.Refused)

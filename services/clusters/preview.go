@@ -48,10 +48,13 @@ const (
 	Leaves = "leaves"
 )
 
-// Preview plans a declaration. It changes nothing: neither a journal nor a claim.
-func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
+// Preview plans a declaration, as it would be if policies were overridden. It changes nothing: neither a journal nor a claim.
+func (c *Clusters) Preview(ctx context.Context, s Source, overrides ...history.Override) (*Plan, error) {
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
+		return nil, err
+	}
+	if err := policy.CheckOverrides(compiled.Model, overrides); err != nil {
 		return nil, err
 	}
 	loop, err := c.Get(compiled.Model.Cluster)
@@ -65,7 +68,7 @@ func (c *Clusters) Preview(ctx context.Context, s Source) (*Plan, error) {
 	if err := c.refuse(ctx, loop, compiled); err != nil {
 		return nil, err
 	}
-	return c.preview(ctx, compiled, loop, history.Goal{})
+	return c.preview(ctx, compiled, loop, history.Goal{Overrides: overrides})
 }
 
 // preview plans what is compiled for a cluster as it stands now: a nil loop is one that has no journal yet. Of the goal it is
@@ -93,13 +96,20 @@ func (c *Clusters) preview(ctx context.Context, compiled *Compiled, loop *drive.
 	return planned(m.Cluster, compiled.Warnings, c.foresee(state, models, seq, goal)), nil
 }
 
-// PreviewDestroy plans what destroying a cluster does. It changes nothing.
-func (c *Clusters) PreviewDestroy(ctx context.Context, name string) (*Plan, error) {
+// PreviewDestroy plans what destroying a cluster does, as it would be if policies were overridden. It changes nothing.
+func (c *Clusters) PreviewDestroy(ctx context.Context, name string, overrides ...history.Override) (*Plan, error) {
 	loop, err := c.Get(name)
 	if err != nil {
 		return nil, err
 	}
-	return c.previewDestroy(ctx, name, loop, nil)
+	if len(overrides) > 0 {
+		var wrong error
+		err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) { wrong = policy.CheckOverrides(p.Model(), overrides) })
+		if err = errors.Join(err, wrong); err != nil {
+			return nil, err
+		}
+	}
+	return c.previewDestroy(ctx, name, loop, overrides)
 }
 
 func (c *Clusters) previewDestroy(ctx context.Context, name string, loop *drive.Cluster, overrides []history.Override) (*Plan, error) {

@@ -13,6 +13,7 @@ import (
 type preview struct {
 	all, detailed, destroy bool
 	out                    string
+	said                   overrides
 }
 
 func (a *app) planCommand() *cobra.Command {
@@ -24,6 +25,8 @@ func (a *app) planCommand() *cobra.Command {
 took before; what is unchanged is counted. With FILE it plans that cluster file; without, the goal that the cluster pursues
 now. A plan changes nothing.
 
+Policies that would refuse it are named; with --override it is the plan as it would be if a person overrode them.
+
 With --out the plan is kept in a file, which joist apply runs exactly or refuses. docs/plan-format.md describes -o json.`,
 		Example: "  joist plan demo.hcl\n  joist plan demo.hcl --out demo.plan\n  joist plan --cluster demo --destroy\n  joist plan --cluster demo --detailed-exitcode",
 		Args:    cobra.MaximumNArgs(1),
@@ -33,6 +36,7 @@ With --out the plan is kept in a file, which joist apply runs exactly or refuses
 	c.Flags().BoolVar(&o.all, "all", false, "list every instance, unchanged ones too")
 	c.Flags().BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 3 if there is something to do")
 	c.Flags().BoolVar(&o.destroy, "destroy", false, "plan the cluster's destruction")
+	o.said.flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "keep the plan of FILE in this file, for joist apply")
 	return c
 }
@@ -68,23 +72,30 @@ func (a *app) preview(ctx context.Context, o preview, args []string) error {
 }
 
 func (a *app) plan(ctx context.Context, o preview, args []string) (*v1.Plan, *v1.Source, error) {
+	over, err := o.said.list()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case len(over) > 0 && len(args) == 0 && !o.destroy:
+		return nil, nil, usage("what the cluster pursues has its overrides already: name FILE, or --destroy")
+	}
 	if len(args) == 0 {
 		name, err := a.pick(ctx, a.cluster)
 		if err != nil {
 			return nil, nil, err
 		}
-		look := a.api.Plan
 		if o.destroy {
-			look = a.api.PlanDestroy
+			p, err := a.api.PlanDestroy(ctx, name, over...)
+			return p, nil, err
 		}
-		p, err := look(ctx, name)
+		p, err := a.api.Plan(ctx, name)
 		return p, nil, err
 	}
 	s, err := a.source(args[0])
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := a.api.Preview(ctx, *s)
+	p, err := a.api.Preview(ctx, v1.Apply{Source: *s, Overrides: over})
 	return p, s, err
 }
 

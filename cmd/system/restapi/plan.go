@@ -102,10 +102,12 @@ func planForm(p *clusters.Plan) *v1.Plan {
 	return out
 }
 
-func (a *apiClusters) Plan(ctx context.Context, name string, destroy bool) (*v1.Plan, error) {
+func (a *apiClusters) Plan(ctx context.Context, name string, destroy bool, overrides []v1.Override) (*v1.Plan, error) {
 	look := a.Clusters.Current
 	if destroy {
-		look = a.Clusters.PreviewDestroy
+		look = func(ctx context.Context, name string) (*clusters.Plan, error) {
+			return a.Clusters.PreviewDestroy(ctx, name, overridesOf(overrides)...)
+		}
 	}
 	p, err := look(ctx, name)
 	if err != nil {
@@ -114,8 +116,8 @@ func (a *apiClusters) Plan(ctx context.Context, name string, destroy bool) (*v1.
 	return planForm(p), nil
 }
 
-func (a *apiClusters) Preview(ctx context.Context, s v1.Source) (*v1.Plan, error) {
-	p, err := a.Clusters.Preview(ctx, sourceOf(s))
+func (a *apiClusters) Preview(ctx context.Context, in v1.Apply) (*v1.Plan, error) {
+	p, err := a.Clusters.Preview(ctx, sourceOf(in.Source), overridesOf(in.Overrides)...)
 	if err != nil {
 		return nil, a.refused(err)
 	}

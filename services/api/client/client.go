@@ -176,9 +176,9 @@ func (c *Client) Status(ctx context.Context) (*v1.Status, error) {
 	return get[v1.Status](ctx, c, "/v1/status")
 }
 
-// Preview plans a declaration and changes nothing.
-func (c *Client) Preview(ctx context.Context, s v1.Source) (*v1.Plan, error) {
-	return ask[v1.Plan](ctx, c, call{method: "POST", path: "/v1/plan"}, s)
+// Preview plans what would be applied and changes nothing.
+func (c *Client) Preview(ctx context.Context, a v1.Apply) (*v1.Plan, error) {
+	return ask[v1.Plan](ctx, c, call{method: "POST", path: "/v1/plan"}, a)
 }
 
 // Clusters lists the clusters.
@@ -200,9 +200,21 @@ func (c *Client) Plan(ctx context.Context, name string) (*v1.Plan, error) {
 	return get[v1.Plan](ctx, c, cluster(name, "/plan"))
 }
 
-// PlanDestroy gives the plan of a cluster's destruction and changes nothing.
-func (c *Client) PlanDestroy(ctx context.Context, name string) (*v1.Plan, error) {
-	return ask[v1.Plan](ctx, c, call{method: "GET", path: cluster(name, "/plan"), query: url.Values{"destroy": {"1"}}}, nil)
+// PlanDestroy gives the plan of a cluster's destruction, as it would be with policies overridden, and changes nothing.
+func (c *Client) PlanDestroy(ctx context.Context, name string, overrides ...v1.Override) (*v1.Plan, error) {
+	q := overriding(overrides)
+	q.Set("destroy", "1")
+	return ask[v1.Plan](ctx, c, call{method: "GET", path: cluster(name, "/plan"), query: q}, nil)
+}
+
+// overriding is a query that overrides policies, all for one reason.
+func overriding(list []v1.Override) url.Values {
+	q := url.Values{}
+	for _, o := range list {
+		q.Add("override", o.Policy)
+		q.Set("reason", o.Reason)
+	}
+	return q
 }
 
 // Outputs gives what a cluster's workflow yields.
@@ -217,12 +229,7 @@ func (c *Client) Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error) {
 
 // Destroy makes nothing the cluster's goal, whatever the named policies say; all of them are overridden for one reason.
 func (c *Client) Destroy(ctx context.Context, name string, overrides ...v1.Override) (*v1.Accepted, error) {
-	q := url.Values{}
-	for _, o := range overrides {
-		q.Add("override", o.Policy)
-		q.Set("reason", o.Reason)
-	}
-	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, ""), query: q}, nil)
+	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, ""), query: overriding(overrides)}, nil)
 }
 
 // Act passes a person's word on.

@@ -171,7 +171,7 @@ type Source struct {
 	Packs    map[string][]byte `json:"packs,omitempty"` // base64 in JSON; packs that the engine ships need not be sent
 }
 
-// Apply asks to make a declaration the goal: POST /v1/clusters.
+// Apply asks to make a declaration the goal: POST /v1/clusters; or what that would do: POST /v1/plan.
 type Apply struct {
 	Source
 	By   string  `json:"by,omitempty"`          // who asks; empty for the user at the other end of the socket
