@@ -120,6 +120,11 @@ step "balancer" {
 
   input "name" { type = fqdn }
   input "port" { type = number }
+  input "ready" {
+    type     = string
+    optional = true
+    doc      = "a path that backends answer over HTTPS with status 200 once they are ready, such as /readyz; left out, one is ready that takes connections"
+  }
   output "url" { type = url }
 
   apply {

@@ -112,7 +112,7 @@ workflow "cluster" {
   }
   task "front" {
     step = base.balancer
-    with = { name = "api.${input.domain}", port = 6443 }
+    with = { name = "api.${input.domain}", port = 6443, ready = "/readyz" }
   }
   task "inner" {
     step = base.names

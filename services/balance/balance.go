@@ -44,13 +44,14 @@ type Front struct {
 	URL      string // "https://etcd.demo.lab:2379"; one front has it
 	Cluster  string
 	Listen   netip.AddrPort
+	Ready    string           // path that a ready backend answers over HTTPS with 200; empty: one is ready that takes connections
 	Backends []netip.AddrPort // sorted
 }
 
 // Driver balances connections. HAProxy and keepalived could stand behind it as well. It is safe for concurrent use.
 type Driver interface {
 	// Set makes a front exist with exactly these backends, and returns when it listens. Connections to backends that
-	// stay, or go, go on; a changed address ends them.
+	// stay, or go, go on; a changed address, or another way to ask whether they are ready, ends them.
 	Set(ctx context.Context, f Front) error
 	// Drop ends a front and its connections. One that does not exist is no error.
 	Drop(ctx context.Context, url string) error
@@ -117,7 +118,7 @@ func New(cfg Config) (*Service, error) {
 // Signatures describes the calls of this service.
 func Signatures() []step.Signature {
 	return []step.Signature{
-		{Call: callFront, Inputs: map[string]string{"name": "fqdn", "port": "number"}, Outputs: map[string]string{"url": "url"}},
+		{Call: callFront, Inputs: map[string]string{"name": "fqdn", "port": "number", "ready": "string"}, Outputs: map[string]string{"url": "url"}, Optional: []string{"ready"}},
 		{Call: callBackend, Inputs: map[string]string{"front": "url", "address": "address", "port": "number"}, Outputs: map[string]string{}},
 	}
 }
@@ -143,19 +144,24 @@ func (s *Service) Load(ctx context.Context) error {
 func (s *Service) Status() []Status { return s.cfg.Driver.Status() }
 
 type frontInputs struct {
-	Name string `json:"name"`
-	Port uint16 `json:"port"`
+	Name  string `json:"name"`
+	Port  uint16 `json:"port"`
+	Ready string `json:"ready"`
 }
 
 type frontValue struct {
 	URL     string     `json:"url"`
 	Address netip.Addr `json:"address"`
 	Port    uint16     `json:"port"`
+	Ready   string     `json:"ready,omitempty"`
 }
 
 type frontOutputs struct {
 	URL string `json:"url"`
 }
+
+// path is what may be asked of a backend: letters that mean nothing else in a URL.
+var path = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/?$`)
 
 var fqdn = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -169,6 +175,9 @@ func (s *Service) front(ctx context.Context, call step.Call) (step.Result, error
 	}
 	if len(in.Name) > 253 || !fqdn.MatchString(in.Name) || in.Port == 0 {
 		return step.Result{}, fmt.Errorf("cannot make a front for %.80q, port %d: want a domain name in lower case and a port from 1 to 65535", in.Name, in.Port)
+	}
+	if in.Ready != "" && (len(in.Ready) > 200 || !path.MatchString(in.Ready)) {
+		return step.Result{}, fmt.Errorf("cannot ask backends of %s for %.80q: ready is a path such as /readyz", in.Name, in.Ready)
 	}
 	link := "https://" + in.Name + ":" + strconv.Itoa(int(in.Port))
 	switch call.Action {
@@ -192,7 +201,7 @@ func (s *Service) front(ctx context.Context, call step.Call) (step.Result, error
 
 // putFront writes the front's entry with an address, serves it, and then publishes its name.
 func (s *Service) putFront(ctx context.Context, call step.Call, in frontInputs, link string) error {
-	v := frontValue{URL: link, Port: in.Port}
+	v := frontValue{URL: link, Port: in.Port, Ready: in.Ready}
 	err := s.change(ctx, call, link, func(list []entries.Entry) ([]entries.Entry, error) {
 		var taken []netip.Addr
 		for _, e := range list {
@@ -337,7 +346,7 @@ func (s *Service) refresh(ctx context.Context) (failed map[string]error, err err
 		}
 	}
 	for link, f := range want {
-		if old, ok := s.served[link]; ok && old.Listen == f.Listen && slices.Equal(old.Backends, f.Backends) {
+		if old, ok := s.served[link]; ok && old.Listen == f.Listen && old.Ready == f.Ready && slices.Equal(old.Backends, f.Backends) {
 			continue
 		}
 		if err := s.cfg.Driver.Set(ctx, f); err != nil {
@@ -363,7 +372,7 @@ func fronts(list []entries.Entry) (map[string]Front, error) {
 		if err := json.Unmarshal(e.Value, &v); err != nil {
 			return nil, fmt.Errorf("internal error: entry %s of balance: %w", e.Key, err)
 		}
-		out[v.URL] = Front{URL: v.URL, Cluster: e.Cluster, Listen: netip.AddrPortFrom(v.Address, v.Port)}
+		out[v.URL] = Front{URL: v.URL, Cluster: e.Cluster, Listen: netip.AddrPortFrom(v.Address, v.Port), Ready: v.Ready}
 	}
 	for _, e := range backends {
 		var v backendValue

@@ -8,9 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,6 +228,9 @@ func TestRefusals(t *testing.T) {
 		"capitals":                {"balance.front", "demo/f2", object{"name": "A.lab", "port": 1}, "lower case"},
 		"no domain":               {"balance.front", "demo/f2", object{"name": "a", "port": 1}, "lower case"},
 		"port 0":                  {"balance.front", "demo/f2", object{"name": "b.lab", "port": 0}, "port from 1"},
+		"no path":                 {"balance.front", "demo/f2", object{"name": "b.lab", "port": 1, "ready": "readyz"}, "a path such as /readyz"},
+		"another host":            {"balance.front", "demo/f2", object{"name": "b.lab", "port": 1, "ready": "//elsewhere/"}, "a path such as /readyz"},
+		"a query":                 {"balance.front", "demo/f2", object{"name": "b.lab", "port": 1, "ready": "/readyz?x"}, "a path such as /readyz"},
 		"port 65536":              {"balance.front", "demo/f2", object{"name": "b.lab", "port": 65536}, "do not fit"},
 		"unknown input":           {"balance.front", "demo/f2", object{"name": "b.lab", "port": 1, "x": 1}, "do not fit"},
 		"no such front":           {"balance.backend", "demo/b[2]", object{"front": "https://b.lab:1", "address": "10.0.0.1", "port": 1}, "no such front"},
@@ -241,6 +247,35 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A backend that takes connections and does not say that it is ready is not one yet.
+func TestBackendHasToBeReady(t *testing.T) {
+	f := newFixture(t, &entries.Memory{})
+	f.must(t, "balance.front", step.Apply, "demo/front", object{"name": "a.lab", "port": 23794, "ready": "/readyz"})
+	var status atomic.Int64
+	status.Store(http.StatusForbidden)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			status.Store(http.StatusNotFound)
+		}
+		w.WriteHeader(int(status.Load()))
+	}))
+	t.Cleanup(server.Close)
+	at := server.Listener.Addr().(*net.TCPAddr).AddrPort()
+	backend := object{"front": "https://a.lab:23794", "address": at.Addr(), "port": at.Port()}
+	for said := ""; !strings.Contains(said, "403 Forbidden"); { // as soon as it has answered
+		_, err := f.call(t, "balance.backend", step.Apply, "demo/b[1]", backend)
+		if err == nil {
+			t.Fatal("a backend that forbids everything is taken for a good one")
+		}
+		said = err.Error()
+	}
+	status.Store(http.StatusOK)
+	if err := f.driver.Healthy(t.Context(), "https://a.lab:23794", at); err != nil {
+		t.Error(err)
+	}
+	f.must(t, "balance.backend", step.Verify, "demo/b[1]", backend)
 }
 
 func TestAddressesRunOut(t *testing.T) {

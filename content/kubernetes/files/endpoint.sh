@@ -1,7 +1,7 @@
 #!/bin/sh
 # HAProxy on 127.0.0.1 passes connections through to an apiserver that is ready. Its checks verify no certificate: they
 # carry nothing, and whoever connects verifies for itself. Every node checks every member, each time with a TLS handshake:
-# seldom while all is well, often once one fails.
+# seldom while all is well, often once one fails, be it a check or a connection that somebody wanted.
 set -eu
 # shellcheck source=/dev/null
 . ./lib.sh
@@ -25,7 +25,7 @@ global
 defaults
   mode tcp
   retries 3
-  timeout connect 5s
+  timeout connect 2s
   timeout client 10m
   timeout server 10m
   timeout check 10s
@@ -38,7 +38,7 @@ backend apiservers
   option httpchk GET /readyz
   http-check expect status 200
   option redispatch 1
-  default-server check-ssl verify none inter 5s fastinter 1s downinter 3s fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server check-ssl verify none inter 10s fastinter 1s downinter 3s fall 2 rise 1 observe layer4 error-limit 1 on-error fail-check on-marked-down shutdown-sessions
 $servers
 END
 haproxy -c -q -f "$config"

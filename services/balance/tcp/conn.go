@@ -5,94 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 )
-
-// backend is one target of a front. The Balancer's mu guards it.
-type backend struct {
-	addr    netip.AddrPort
-	stop    context.CancelFunc // of its watch
-	checked bool
-	healthy bool
-	row     int    // checks in a row that contradict healthy
-	reason  string // of the last failure; empty after a success
-	open    int
-	total   uint64
-}
-
-// watch checks a backend until its context ends.
-func (b *Balancer) watch(ctx context.Context, f *front, back *backend) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		c, err := b.dial(ctx, back.addr)
-		if c != nil {
-			_ = c.SetLinger(0) // a check leaves no connection in TIME_WAIT behind
-			_ = c.Close()
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		b.note(f, back, err)
-		timer.Reset(b.cfg.Interval)
-	}
-}
-
-func (b *Balancer) dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: b.cfg.Timeout}
-	c, err := d.DialContext(ctx, "tcp", addr.String())
-	if err != nil {
-		return nil, err
-	}
-	return c.(*net.TCPConn), nil
-}
-
-// note counts a check, or a connection that was not accepted. The very first decides at once. A backend that turns
-// out to have failed loses its connections, so that their clients come back and reach another one.
-func (b *Balancer) note(f *front, back *backend, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	before := back.reason
-	back.reason = ""
-	if err != nil {
-		back.reason = err.Error()
-	}
-	needed := b.cfg.Fall
-	if !back.healthy {
-		needed = b.cfg.Rise
-	}
-	if !back.checked {
-		needed = 1
-	}
-	back.checked = true
-	if back.healthy == (err == nil) {
-		back.row = 0
-	} else {
-		back.row++
-	}
-	turned := back.row >= needed
-	if turned {
-		back.healthy, back.row = !back.healthy, 0
-		b.cfg.Log.Info("backend changed", "front", f.url, "backend", back.addr.String(), "healthy", back.healthy, "error", back.reason)
-		if !back.healthy {
-			for c := range f.conns {
-				if c.back == back && c.server != nil { // one that is still being connected tries the next backend
-					c.abort()
-				}
-			}
-		}
-	}
-	if turned || before != back.reason {
-		f.notify()
-	}
-}
 
 // conn is a client's connection and the one to the backend.
 type conn struct {
@@ -179,7 +94,7 @@ func (b *Balancer) connect(ctx context.Context, f *front, c *conn) *net.TCPConn 
 		server, err := b.dial(ctx, back.addr)
 		if err != nil {
 			if ctx.Err() == nil {
-				b.note(f, back, err)
+				b.noteAlive(f, back, err)
 			}
 			continue
 		}
@@ -196,7 +111,8 @@ func (b *Balancer) connect(ctx context.Context, f *front, c *conn) *net.TCPConn 
 	return nil
 }
 
-// choose gives the connection to the healthy backend with the fewest; between equals they take turns.
+// choose gives the connection to the healthy backend with the fewest; between equals they take turns. Where none is
+// healthy, it gives it to one that was, and lives: what is asked of it may well be answered before it is itself again.
 func (b *Balancer) choose(f *front, c *conn, tried map[*backend]bool) *backend {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -207,7 +123,9 @@ func (b *Balancer) choose(f *front, c *conn, tried map[*backend]bool) *backend {
 	var best *backend
 	for i := range f.backends {
 		back := f.backends[(f.turn+i)%len(f.backends)]
-		if back.healthy && !tried[back] && (best == nil || back.open < best.open) {
+		switch {
+		case tried[back] || !back.alive.ok || !back.ready.ok && !back.proud:
+		case best == nil, back.ready.ok && !best.ready.ok, back.ready.ok == best.ready.ok && back.open < best.open:
 			best = back
 		}
 	}

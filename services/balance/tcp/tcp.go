@@ -1,5 +1,6 @@
 // Package tcp is the engine's own balancer: it passes TCP connections on to whichever healthy backend has the fewest.
-// A backend is healthy while it accepts connections; what it says over them is its own affair.
+// A backend is healthy while it accepts connections and, where the front says what to ask for that, while it says that it
+// is ready. Whatever else it says over connections is its own affair.
 package tcp
 
 import (
@@ -22,6 +23,7 @@ import (
 type Config struct {
 	Interval time.Duration // between two checks of a backend; 1 s
 	Timeout  time.Duration // of a check, and of the connection to a backend; 1 s
+	Patience time.Duration // with the answer of a backend that is asked whether it is ready; 5 s
 	Rise     int           // checks in a row that make a failed backend healthy; 2
 	Fall     int           // failures in a row that make a healthy one failed; 3
 	Linger   time.Duration // how long a connection lives on after one side has ended its half; 10 min
@@ -47,7 +49,7 @@ func New(cfg Config) (*Balancer, error) {
 	for _, d := range []struct {
 		value *time.Duration
 		zero  time.Duration
-	}{{&cfg.Interval, time.Second}, {&cfg.Timeout, time.Second}, {&cfg.Linger, 10 * time.Minute}} {
+	}{{&cfg.Interval, time.Second}, {&cfg.Timeout, time.Second}, {&cfg.Patience, 5 * time.Second}, {&cfg.Linger, 10 * time.Minute}} {
 		if *d.value == 0 {
 			*d.value = d.zero
 		}
@@ -60,7 +62,7 @@ func New(cfg Config) (*Balancer, error) {
 			*n.value = n.zero
 		}
 	}
-	if min(cfg.Interval, cfg.Timeout, cfg.Linger) < 0 || min(cfg.Rise, cfg.Fall, cfg.Most) < 0 {
+	if min(cfg.Interval, cfg.Timeout, cfg.Patience, cfg.Linger) < 0 || min(cfg.Rise, cfg.Fall, cfg.Most) < 0 {
 		return nil, errors.New("cannot balance with negative times or numbers")
 	}
 	return &Balancer{cfg: cfg, fronts: map[string]*front{}}, nil
@@ -70,6 +72,7 @@ func New(cfg Config) (*Balancer, error) {
 type front struct {
 	url      string
 	listen   netip.AddrPort
+	ready    string // what backends are asked for; empty: nothing
 	listener *net.TCPListener
 	backends []*backend
 	conns    map[*conn]struct{}
@@ -83,7 +86,7 @@ type front struct {
 func (b *Balancer) Set(ctx context.Context, want balance.Front) error {
 	b.mu.Lock()
 	f := b.fronts[want.URL]
-	if f != nil && f.listen != want.Listen {
+	if f != nil && (f.listen != want.Listen || f.ready != want.Ready) {
 		b.end(f, 0)
 		f = nil
 	}
@@ -110,7 +113,7 @@ func (b *Balancer) Set(ctx context.Context, want balance.Front) error {
 	}
 	if f == nil {
 		f = &front{
-			url: want.URL, listen: want.Listen, listener: listener.(*net.TCPListener), conns: map[*conn]struct{}{}, changed: make(chan struct{}),
+			url: want.URL, listen: want.Listen, ready: want.Ready, listener: listener.(*net.TCPListener), conns: map[*conn]struct{}{}, changed: make(chan struct{}),
 		}
 		b.fronts[want.URL] = f
 		b.wg.Go(func() { b.accept(f) })
@@ -131,9 +134,15 @@ func (b *Balancer) setBackends(f *front, want []netip.AddrPort) {
 	for _, addr := range want {
 		if !slices.ContainsFunc(f.backends, func(have *backend) bool { return have.addr == addr }) {
 			ctx, stop := context.WithCancel(context.Background())
-			added := &backend{addr: addr, stop: stop, reason: "not checked yet"}
+			added := &backend{addr: addr, stop: stop, alive: judged{reason: "not checked yet"}}
 			f.backends = append(f.backends, added)
 			b.wg.Go(func() { b.watch(ctx, f, added) })
+			if f.ready == "" {
+				added.ready = judged{ok: true, checked: true}
+			} else {
+				added.ready.reason = "not asked yet whether it is ready"
+				b.wg.Go(func() { b.inquire(ctx, f, added) })
+			}
 		}
 	}
 	f.notify()
@@ -190,7 +199,7 @@ func (b *Balancer) await(ctx context.Context, url string, addr netip.AddrPort, h
 			b.mu.Unlock()
 			return fmt.Errorf("front %s has no backend %s", url, addr)
 		}
-		ok, reason, changed := back.healthy == healthy, back.reason, f.changed
+		ok, reason, changed := back.healthy() == healthy, back.reason(), f.changed
 		b.mu.Unlock()
 		if ok {
 			return nil
@@ -198,7 +207,7 @@ func (b *Balancer) await(ctx context.Context, url string, addr netip.AddrPort, h
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("backend %s of %s takes no connections: %s", addr, url, reason)
+			return fmt.Errorf("backend %s of %s takes no connections, or is not ready: %s", addr, url, reason)
 		}
 	}
 }
@@ -212,7 +221,7 @@ func (b *Balancer) Status() []balance.Status {
 		st := balance.Status{URL: f.url, Listen: f.listen, Open: len(f.conns), Refused: f.refused, Backends: []balance.Health{}}
 		for _, back := range f.backends {
 			st.Backends = append(st.Backends, balance.Health{
-				Backend: back.addr, Healthy: back.healthy, Error: back.reason, Open: back.open, Total: back.total,
+				Backend: back.addr, Healthy: back.healthy(), Error: back.reason(), Open: back.open, Total: back.total,
 			})
 		}
 		slices.SortFunc(st.Backends, func(a, b balance.Health) int { return a.Backend.Compare(b.Backend) })

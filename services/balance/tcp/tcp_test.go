@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newBalancer(t *testing.T) *Balancer {
 	t.Helper()
 	b, err := New(Config{
-		Interval: 10 * time.Millisecond, Timeout: time.Second, Linger: time.Second, Log: slog.New(slog.DiscardHandler),
+		Interval: 10 * time.Millisecond, Timeout: long, Linger: time.Second, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
