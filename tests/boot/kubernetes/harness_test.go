@@ -79,7 +79,7 @@ func (l *own) first(name string, f func(l *own)) {
 // machine racks a machine, which is off.
 func (l *own) machine(name string, memory int) {
 	l.Helper()
-	l.Must("lab", "machine", "add", name, "--data", l.Data, "--memory", fmt.Sprint(memory), "--disk", fmt.Sprint(disk))
+	l.Must("lab", "machine", "add", name, "--data", l.Data, "--memory", fmt.Sprint(memory), "--disk", fmt.Sprint(disk), "--cpus", "1")
 }
 
 // goal is what a cluster file says.
