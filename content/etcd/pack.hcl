@@ -101,6 +101,10 @@ workflow "cluster" {
   }
   output "url" { value = task.front.url }
   output "endpoints" { value = [for name, m in all.member : m.client_url] }
+  output "client_url" {
+    each  = role.member
+    value = task.member.client_url
+  }
 
   task "name" {
     step = base.dns_record

@@ -216,6 +216,9 @@ workflow "cluster" {
   }
   task "encryption" { step = base.secret }
 
+  // Each apiserver asks the etcd member beside it and no other. So it knows nothing of the list of members, which may
+  // change without it; and a member that dies takes one apiserver with it, which the balancers leave, instead of a part of
+  // what every apiserver asks.
   task "apiserver" {
     step = apiserver
     each = role.control
@@ -224,7 +227,7 @@ workflow "cluster" {
       service_cidr   = input.service_cidr
       issuer         = "https://kubernetes.default.svc.${input.cluster_domain}"
       token_hours    = input.token_hours
-      etcd           = task.etcd.endpoints
+      etcd           = task.etcd.client_url
       encryption     = task.encryption.value
       serving_key    = task.serving_key.path
       serving        = task.serving_files.folder

@@ -50,7 +50,10 @@ step "apiserver" {
   input "service_cidr" { type = cidr }
   input "issuer" { type = url }
   input "token_hours" { type = number }
-  input "etcd" { type = list(url) }
+  input "etcd" {
+    type = url
+    doc  = "of the member on the same node"
+  }
   input "encryption" { type = secret(string) }
   input "serving_key" { type = path }
   input "serving" { type = path }

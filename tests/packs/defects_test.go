@@ -243,6 +243,7 @@ func defects() []defect {
 		{"3 etcd has members that authenticate each other and their clients", etcdMembers, "apiserver etcd.member serving_files etcd_client.files", []plant{
 			{"etcd/files/member.sh", "--listen-client-urls https://0.0.0.0:2379", "--listen-client-urls http://127.0.0.1:2379", "--listen-client-urls"},
 			{"etcd/files/member.sh", "--client-cert-auth ", "", "lets anybody in"},
+			{"kubernetes/cluster.hcl", "= task.etcd.client_url\n", "= task.etcd.url\n", "the member beside it"},
 			{"kubernetes/cluster.hcl", `authority = "etcd", programs`, `authority = "kubernetes", programs`, "no authority of its own"},
 		}},
 		{"4 the cluster has DNS, and kubelets know where", clusterDNS, "kubelet dns", []plant{
@@ -421,8 +422,8 @@ func etcdMembers(r *rendered) error {
 		}
 	}
 	_, api := r.flags("c1", "joist-apiserver")
-	if !strings.HasPrefix(api["--etcd-servers"], "https://") {
-		return fmt.Errorf("--etcd-servers is %q", api["--etcd-servers"])
+	if got, own := api["--etcd-servers"], member["--advertise-client-urls"]; own == "" || got != own {
+		return fmt.Errorf("--etcd-servers is %q, not %q, the member beside it", got, own)
 	}
 	// A certificate of Kubernetes opens nothing in etcd.
 	ours, theirs := r.certificate("c1", member["--trusted-ca-file"]), r.certificate("c1", api["--client-ca-file"])

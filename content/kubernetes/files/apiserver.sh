@@ -16,7 +16,7 @@ remove)
 	exit
 	;;
 esac
-eval "$(jq -r '@sh "address=\(.address) cidr=\(.service_cidr) issuer=\(.issuer) hours=\(.token_hours) etcd=\(.etcd | sort | join(",")) secret=\(.encryption)
+eval "$(jq -r '@sh "address=\(.address) cidr=\(.service_cidr) issuer=\(.issuer) hours=\(.token_hours) etcd=\(.etcd) secret=\(.encryption)
 serving_key=\(.serving_key) serving_id=\(.serving) etcd_key=\(.etcd_key) etcd_id=\(.etcd_client)
 kubelet_key=\(.kubelet_key) kubelet_id=\(.kubelet_client) proxy_key=\(.proxy_key) proxy_id=\(.proxy_client)
 token_key=\(.token_key) token_keys=\(.token_keys)"' "$JOIST_INPUTS")"
@@ -85,7 +85,7 @@ Restart=always
 RestartSec=2
 TimeoutStartSec=8min
 # What is asked ends within seconds; watches would be waited for for a minute, and their clients come back elsewhere.
-TimeoutStopSec=20s
+TimeoutStopSec=10s
 LimitNOFILE=65536
 NoNewPrivileges=yes
 ProtectSystem=full

@@ -35,7 +35,9 @@ ExecStart=$bin/kube-$name --kubeconfig=$dir/kubeconfig --authentication-kubeconf
   --bind-address=127.0.0.1 --profiling=false \\
   --leader-elect=true --leader-elect-lease-duration=40s --leader-elect-renew-deadline=30s --leader-elect-retry-period=4s $*
 Restart=always
-RestartSec=2
+RestartSec=5
+# It ends when it finds no API for a while, and its starts are not to keep the API from starting.
+CPUWeight=25
 NoNewPrivileges=yes
 ProtectSystem=full
 ProtectHome=yes
