@@ -11,6 +11,11 @@ step "node_key" {
     type = string
     doc  = "what the key is for; one key for each purpose"
   }
+  input "folder" {
+    type     = path
+    optional = true
+    doc      = "where the key lies, if it is to be the same after a boot: a place of base.data_disk. Left out, it ends with the root that the agent runs on"
+  }
   output "path" { type = path }
   output "csr" { type = csr }
 

@@ -203,10 +203,18 @@ workflow "cluster" {
     roles = { holder = role.control }
     with  = { purpose = "joist-steps", authority = "kubernetes", common_name = "joist:steps", groups = ["system:masters"] }
   }
-  task "token_key" {
-    step = base.node_key
+  // What signs tokens is the same after a boot, as is what is known of keys before: every other apiserver is started anew for
+  // a new one, and tokens would end with the boot.
+  task "tokens" {
+    step = base.data_disk
     each = role.control
-    with = { purpose = "service-accounts" }
+    with = { mount = "/var/lib/joist/service-accounts", storage = node.storage, size = "4m" }
+  }
+  task "token_key" {
+    step  = base.node_key
+    each  = role.control
+    with  = { purpose = "service-accounts", folder = "/var/lib/joist/service-accounts" }
+    after = [task.tokens]
   }
   task "token_keys" {
     step  = token_keys

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
 )
 
@@ -124,6 +125,30 @@ func keyCall(t *testing.T, action wire.Action, in keyPlace) (out struct{ Path, C
 		}
 	}
 	return out, err
+}
+
+func TestKeyInAFolder(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "kept")
+	apply := func(folder string) (string, error) {
+		inputs, err := json.Marshal(map[string]string{"purpose": "tokens", "folder": folder})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := key(t.Context(), sandbox.BuiltinCall{Action: wire.Apply, Inputs: inputs})
+		return string(out), err
+	}
+	first, err := apply(folder)
+	if err != nil || !strings.Contains(first, folder+"/tokens.key") {
+		t.Errorf("a key in %s: %s, %v", folder, first, err)
+	}
+	if again, err := apply(folder); err != nil || again != first {
+		t.Errorf("a repetition gave other outputs: %s, %v", again, err)
+	}
+	for _, bad := range []string{"kept", "/", "/a/../b"} {
+		if out, err := apply(bad); err == nil {
+			t.Errorf("a key in %q: %s", bad, out)
+		}
+	}
 }
 
 func TestKeyStaysAndIsKept(t *testing.T) {

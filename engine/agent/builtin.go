@@ -31,7 +31,7 @@ import (
 //	reboot     apply has the machine reboot, in order; outputs {}. It is the engine's, not for steps
 //	wipe       apply erases the machine's data disks; outputs {disks}: []disk.Wiped. It is the engine's, not for steps
 //
-// key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, named after its purpose, with a certificate request
+// key makes an ECDSA P-256 key in a file of mode 0600 in keyDir, or in the folder that is given, named after its purpose, with a certificate request
 // (PEM) for that subject name beside it; an existing key is kept, and so is its request while the name stays, so that a repetition
 // yields the same outputs. verify looks whether both are there; remove deletes them. The key never leaves the node.
 //
@@ -93,6 +93,7 @@ var purpose = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 func key(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
 	var in struct {
 		Purpose string `json:"purpose"`
+		Folder  string `json:"folder"`
 	}
 	if err := json.Unmarshal(call.Inputs, &in); err != nil {
 		return nil, fmt.Errorf("cannot read the inputs: %w", err)
@@ -100,7 +101,13 @@ func key(_ context.Context, call sandbox.BuiltinCall) (json.RawMessage, error) {
 	if !purpose.MatchString(in.Purpose) {
 		return nil, fmt.Errorf("cannot make a key for the purpose %q: use lower-case letters, digits and hyphens", in.Purpose)
 	}
-	return keyAt(call.Action, keyPlace{Path: filepath.Join(keyDir, in.Purpose+".key"), Name: in.Purpose})
+	if in.Folder == "" {
+		in.Folder = keyDir
+	}
+	if !filepath.IsAbs(in.Folder) || in.Folder != filepath.Clean(in.Folder) || in.Folder == "/" {
+		return nil, fmt.Errorf("cannot make a key in %q: want the absolute, clean path of a folder", in.Folder)
+	}
+	return keyAt(call.Action, keyPlace{Path: filepath.Join(in.Folder, in.Purpose+".key"), Name: in.Purpose})
 }
 
 func keyAt(action wire.Action, in keyPlace) (json.RawMessage, error) {
@@ -204,7 +211,10 @@ func checkRequest(text []byte, name string, key *ecdsa.PrivateKey) error {
 func Signatures() []step.Signature {
 	return []step.Signature{
 		{Call: "facts", Inputs: map[string]string{}, Outputs: map[string]string{"facts": "any"}},
-		{Call: "key", Inputs: map[string]string{"purpose": "string"}, Outputs: map[string]string{"path": "path", "csr": "csr"}},
+		{
+			Call: "key", Inputs: map[string]string{"purpose": "string", "folder": "path"}, Outputs: map[string]string{"path": "path", "csr": "csr"},
+			Optional: []string{"folder"},
+		},
 		{Call: "data_disk", Inputs: map[string]string{"mount": "path", "storage": "string", "size": "string", "overlay": "bool"}, Outputs: map[string]string{}},
 	}
 }

@@ -76,7 +76,7 @@ func newStage(t *testing.T, name, address string) *stage {
 		t.Fatal("this test needs root: the scripts of the packs run in namespaces of their own")
 	}
 	s := &stage{name: name, root: t.TempDir(), keys: map[string]bool{}}
-	for _, dir := range []string{"usr", "dev", "proc", "sys/fs/cgroup", "tmp", "log", "stub", "work", "etc/systemd/system", "etc/sysctl.d", "etc/alternatives", "etc/ssl", "var/lib/joist/keys"} {
+	for _, dir := range []string{"usr", "dev", "proc", "sys/fs/cgroup", "tmp", "log", "stub", "work", "etc/systemd/system", "etc/sysctl.d", "etc/alternatives", "etc/ssl", "var/lib/joist/keys", "var/lib/joist/service-accounts"} {
 		s.must(t, os.MkdirAll(filepath.Join(s.root, dir), 0o755))
 	}
 	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
@@ -193,9 +193,14 @@ func (s *stage) builtin(name string, inputs map[string]json.RawMessage) (json.Ra
 
 // newKey is the built-in action, but for the file.
 func newKey(inputs map[string]json.RawMessage) (file []byte, outputs json.RawMessage, err error) {
-	var purpose string
+	purpose, folder := "", "/var/lib/joist/keys"
 	if err := json.Unmarshal(inputs["purpose"], &purpose); err != nil {
 		return nil, nil, err
+	}
+	if given, ok := inputs["folder"]; ok && string(given) != "null" {
+		if err := json.Unmarshal(given, &folder); err != nil {
+			return nil, nil, err
+		}
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -210,7 +215,7 @@ func newKey(inputs map[string]json.RawMessage) (file []byte, outputs json.RawMes
 		return nil, nil, err
 	}
 	out, err := json.Marshal(map[string]string{
-		"path": "/var/lib/joist/keys/" + purpose + ".key", "csr": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})),
+		"path": folder + "/" + purpose + ".key", "csr": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request})),
 	})
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), out, err
 }

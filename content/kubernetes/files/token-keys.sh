@@ -4,7 +4,7 @@
 set -eu
 # shellcheck source=/dev/null
 . ./lib.sh
-dir=/var/lib/joist/token-keys
+dir=/var/lib/joist/service-accounts/public
 file=/etc/kubernetes/token-keys.pem
 if [ "$JOIST_ACTION" = remove ]; then
 	rm -rf "$dir" "$file"

@@ -276,6 +276,12 @@ func (l *own) cut() {
 	if failed > 1 || longest > 30*time.Second { // one may have been on its way to n5
 		l.Errorf("kubectl had no answer %d times of %d, for %s", failed, asked, longest)
 	}
+	l.Last("demo")
+	for instance := range l.Starts("demo", mark) {
+		if !strings.HasSuffix(instance, "[n5]") { // its disk has what others know of it
+			l.Errorf("%s ran because n5 had no power", instance)
+		}
+	}
 	for _, m := range was.Members {
 		if m.Name == "n5" && m.Incarnation != back.Incarnation {
 			l.Errorf("n5 has its data disk, and is another incarnation: %s, and was %s", back.Incarnation, m.Incarnation)
