@@ -158,6 +158,10 @@ func TestRequest(t *testing.T) {
 		len(r.Files) != 2 || r.Files[0].Name != "a" || r.Epoch != 7 || r.Incarnation != "i" {
 		t.Errorf("%+v", r)
 	}
+	o.Action = step.Verify // which is not what apply runs
+	if r, err = request(o); err != nil || r.Builtin != "check" || len(r.Script) != 0 || len(r.Files) != 0 || r.Timeout != time.Second || r.Verify != nil || len(r.Outputs) != 0 || r.Action != wire.Verify {
+		t.Errorf("%+v, %v", r, err)
+	}
 	o.Action, o.Outputs = step.Remove, json.RawMessage(`{"token":"t","url":"theirs"}`)
 	if r, err = request(o); err != nil || string(r.Inputs) != `{"pass":"p","token":"t","url":"mine"}` || !slices.Equal(r.Secret, []string{"pass", "token"}) ||
 		r.Builtin != "undo" || r.Verify != nil || len(r.Outputs) != 0 {

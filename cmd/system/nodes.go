@@ -97,6 +97,10 @@ func request(o drive.Order) (wire.Request, error) {
 		if action = o.Step.Remove; action == nil {
 			return wire.Request{}, fmt.Errorf("internal error: step %s of %s has no remove", o.Step.Name, addressOf(o))
 		}
+	case step.Verify:
+		if action = o.Step.Verify; action == nil {
+			return wire.Request{}, fmt.Errorf("internal error: step %s of %s has no verify", o.Step.Name, addressOf(o))
+		}
 	case step.Apply:
 		for _, f := range o.Step.Outputs {
 			r.Outputs[f.Name] = f.Type.String()
