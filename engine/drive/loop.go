@@ -43,11 +43,11 @@ func (c *Cluster) loop() {
 // turn lets the machine take in a batch of messages and acknowledges them once the result is durable.
 func (c *Cluster) turn(batch []message) (run.Outcome, error) {
 	now := c.cfg.Now()
-	all := run.Outcome{Now: now}
+	var all run.Outcome
 	join := func(out run.Outcome) {
 		all.Events = append(all.Events, out.Events...)
 		all.Effects = append(all.Effects, out.Effects...)
-		all.Wake = out.Wake
+		all.Now, all.Wake = out.Now, out.Wake
 	}
 	answers := make([]error, len(batch))
 	for i, msg := range batch {

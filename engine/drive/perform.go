@@ -224,7 +224,8 @@ func (c *Cluster) call(ctx context.Context, e run.Call) {
 		r.Error = err.Error()
 		r.Excused = errors.Is(context.Cause(ctx), errAborted)
 		errors.As(err, &r.Later)
-	} else {
+		r.Refused = e.Action == step.Verify && timed.Err() != nil // a verify that came to no end has seen nothing
+	} else if e.Action == step.Apply {
 		r.Outputs, r.ValidUntil = result.Outputs, result.ValidUntil
 	}
 	c.report(c.ctx, e.Target, r)

@@ -199,6 +199,14 @@ type Settling struct {
 	Until   time.Time `json:"until"`
 }
 
+// Asked says that a node's watch is over, and that the verifies at its end were asked for. This event's number identifies the
+// requests; what has not answered until then has failed.
+type Asked struct {
+	Rollout string    `json:"rollout"`
+	Node    string    `json:"node"`
+	Until   time.Time `json:"until"`
+}
+
 // Watched is what the verify at the end of a watch found. What is not OK is a failure of its rollout, and drift.
 type Watched struct {
 	Target
@@ -339,7 +347,7 @@ func Told(e Event) bool {
 		return true
 	case Succeeded:
 		return e.Silent == nil
-	case Started, Failed, Discharged, PlaceReturned, Settling, Expired, Stirred, Resumed, Rested, WipeBegun:
+	case Started, Failed, Discharged, PlaceReturned, Settling, Asked, Expired, Stirred, Resumed, Rested, WipeBegun:
 	}
 	return false
 }
@@ -361,6 +369,7 @@ func (PlaceReturned) kind() string { return "place.returned" }
 func (BreakerClosed) kind() string { return "breaker.closed" }
 func (Forced) kind() string        { return "forced" }
 func (Settling) kind() string      { return "settling" }
+func (Asked) kind() string         { return "watch.asked" }
 func (Watched) kind() string       { return "watched" }
 func (Skipped) kind() string       { return "skipped" }
 func (Approved) kind() string      { return "approved" }
@@ -448,7 +457,7 @@ func complete(e Event) error {
 var decoders = map[string]func([]byte) (Event, error){
 	"goal": read[Goal], "node.seen": read[NodeSeen], "node.ended": read[NodeEnded], "node.released": read[NodeReleased], "wipe.ordered": read[WipeOrdered], "wipe.begun": read[WipeBegun], "node.aside": read[NodeAside], "node.returned": read[NodeReturned],
 	"started": read[Started], "succeeded": read[Succeeded], "failed": read[Failed], "rebooting": read[Rebooting], "discharged": read[Discharged],
-	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "mended": read[Mended], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watched": read[Watched],
+	"place.returned": read[PlaceReturned], "breaker.closed": read[BreakerClosed], "forced": read[Forced], "drifted": read[Drifted], "mended": read[Mended], "skipped": read[Skipped], "approved": read[Approved], "settling": read[Settling], "watch.asked": read[Asked], "watched": read[Watched],
 	"expired": read[Expired], "cancelled": read[Cancelled], "ticked": read[Ticked], "rested": read[Rested], "stirred": read[Stirred], "resumed": read[Resumed],
 }
 

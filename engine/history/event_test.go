@@ -12,7 +12,7 @@ func TestTold(t *testing.T) {
 	told := map[string]bool{
 		"goal": true, "node.seen": true, "node.ended": true, "node.released": true, "wipe.ordered": true, "wipe.begun": false, "node.returned": true, "breaker.closed": true, "forced": true, "approved": true, "skipped": true, "drifted": true, "mended": true, "watched": true,
 		"cancelled": true, "ticked": true, "succeeded": true, "rebooting": true,
-		"node.aside": false, "started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
+		"node.aside": false, "started": false, "failed": false, "discharged": false, "place.returned": false, "settling": false, "watch.asked": false, "expired": false, "stirred": false, "resumed": false, "rested": false,
 	}
 	for _, kind := range history.Kinds() {
 		e, err := history.Decode(journal.Record{Kind: kind, Version: 1, Data: []byte(`{"node":"n","task":"t"}`)})

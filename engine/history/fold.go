@@ -65,6 +65,11 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		}
 	case Settling:
 		s.budget(e.Rollout).Settling[e.Node] = Watch{Until: e.Until, Seq: seq, Seen: map[string]bool{}}
+	case Asked:
+		if w, watching := s.budget(e.Rollout).Settling[e.Node]; watching {
+			w.Asked, w.AskedAt, w.By = seq, now, e.Until
+			s.budget(e.Rollout).Settling[e.Node] = w
+		}
 	case Watched:
 		s.foldWatched(e)
 	case BreakerClosed:
@@ -248,6 +253,12 @@ func (s *State) foldGoal(e Goal) {
 	for _, n := range s.Nodes { // what a person set aside stays so; failures are forgotten
 		if n.Aside != nil && (n.Aside.By == "" || e.Destroy) {
 			n.Aside = nil
+		}
+	}
+	for _, b := range s.Budgets { // whoever was asked meanwhile may have been told to stop: asked anew
+		for node, w := range b.Settling {
+			w.Asked = 0
+			b.Settling[node] = w
 		}
 	}
 	if e.Destroy { // which wipes them as well, each for itself

@@ -241,6 +241,10 @@ type Watch struct {
 	Until time.Time
 	Seq   uint64          // event that began it
 	Seen  map[string]bool // tasks whose verify has found them in place since Until
+
+	Asked   uint64    // event that asked for the verifies; 0 if they have yet to be asked for
+	AskedAt time.Time // when that was
+	By      time.Time // until when they may answer
 }
 
 // New is the state of an empty journal.

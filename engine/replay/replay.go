@@ -106,7 +106,7 @@ func (r *Replay) End() Report {
 }
 
 func (r *Replay) compare(rec journal.Record, e history.Event) {
-	told := r.told(rec.Time, e)
+	told := r.told(e)
 	if r.lost && !told && rec.Time.Equal(r.at) {
 		r.report.Skipped++
 		return
@@ -136,12 +136,15 @@ func (r *Replay) compare(rec journal.Record, e history.Event) {
 	}
 }
 
-// told reports whether an event stands at the head of a commit because somebody said so. An attempt that ends may have been
-// reported, or given up by the core itself.
-func (r *Replay) told(now time.Time, e history.Event) bool {
-	if f, ok := e.(history.Failed); ok {
-		row := r.state.Row(f.Target)
-		return row != nil && row.Flight != nil && f.Error != run.TimedOut && f.Error != run.NotBack
+// told reports whether an event stands at the head of a commit because somebody said so. An attempt that ends, and a verify,
+// may have been reported, or given up by the core itself.
+func (r *Replay) told(e history.Event) bool {
+	switch e := e.(type) {
+	case history.Failed:
+		row := r.state.Row(e.Target)
+		return row != nil && row.Flight != nil && e.Error != run.TimedOut && e.Error != run.NotBack
+	case history.Watched:
+		return e.OK || e.Observed != run.Unanswered
 	}
 	return history.Told(e)
 }

@@ -26,6 +26,7 @@ type Report struct {
 // Conclude turns the report of an attempt into the event that ends it. The second result is false for a report of an
 // attempt that is no longer in flight: it has been answered before, or given up.
 func (m *Machine) Conclude(now time.Time, t history.Target, r Report) (history.Event, bool) {
+	now, r.ValidUntil = m.clock.Read(now), m.clock.At(r.ValidUntil)
 	if e, ok := m.concludeWatch(now, t, r); ok {
 		return e, true
 	}

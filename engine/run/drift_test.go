@@ -7,11 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/upkeep"
 	"joist/engine/step"
 )
 
@@ -47,34 +46,6 @@ func (w *world) ran(what string) int {
 		}
 	}
 	return n
-}
-
-// TestDue: verifies of one instance come exactly so often, whenever somebody looks; those of many are spread over the time.
-func TestDue(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		every := time.Duration(rapid.Int64Range(int64(10*time.Second), int64(48*time.Hour)).Draw(t, "every"))
-		after := time.Unix(rapid.Int64Range(0, 4_000_000_000).Draw(t, "after"), rapid.Int64Range(0, 999_999_999).Draw(t, "nanos"))
-		of := history.Target{Task: rapid.StringMatching("[a-z]{1,8}").Draw(t, "task"), Node: rapid.StringMatching("n[0-9]{1,4}").Draw(t, "node")}
-		at := Due(of, every, after)
-		if !at.After(after) || at.After(after.Add(every)) {
-			t.Fatalf("due %v after %v, every %v", at.Sub(after), after, every)
-		}
-		if again := Due(of, every, at); !again.Equal(at.Add(every)) {
-			t.Fatalf("due %v, then %v after that", at, again.Sub(at))
-		}
-		if between := Due(of, every, at.Add(-1)); !between.Equal(at) {
-			t.Fatalf("due %v, and just before that %v", at, between)
-		}
-	})
-	var tenths [10]int
-	for i := range 10_000 {
-		tenths[int(10*offset(history.Target{Task: "member", Node: fmt.Sprintf("n%d", i)}, time.Hour)/time.Hour)]++
-	}
-	for i, n := range tenths {
-		if n < 800 || n > 1200 {
-			t.Errorf("%d of 10,000 instances are verified in tenth %d of the hour", n, i)
-		}
-	}
 }
 
 // TestDrift: every instance is verified once in each turn. What a verify finds gone, twice, is drift: it is applied again, and
@@ -200,7 +171,7 @@ func TestDriftForgets(t *testing.T) {
 	if got := w.m.State().Seq; got != seq {
 		t.Errorf("%d events of what was seen before it was applied again", got-seq)
 	}
-	if q, err := w.m.Inquiry(id, 0, 10); err != nil || len(q.Ended) != 1 || q.Ended[0].State != LookLeftOut {
+	if q, err := w.m.Inquiry(id, 0, 10); err != nil || len(q.Ended) != 1 || q.Ended[0].State != upkeep.LookLeftOut {
 		t.Errorf("the inquiry: %+v %v", q, err)
 	}
 }
@@ -248,10 +219,10 @@ func TestVerifyKeepsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	q, err := w.m.Inquiry(again, 0, 100)
-	if err != nil || len(q.Ended) != 4 || q.Open[LookWaiting] != 1 {
+	if err != nil || len(q.Ended) != 4 || q.Open[upkeep.LookWaiting] != 1 {
 		t.Fatalf("%+v %v", q, err)
 	}
-	for i, want := range []string{"it is not in place", "its node does not answer", "its step has no verify on its node", "the goal has no such instance on a node"} {
+	for i, want := range []string{"it is not in place", "its node does not answer", "its step has no verify", "the goal has no such instance"} {
 		if q.Ended[i].Observed != want {
 			t.Errorf("%s is left out because %q, want %q", q.Ended[i].Target, q.Ended[i].Observed, want)
 		}
@@ -323,4 +294,49 @@ func TestDriftBreaker(t *testing.T) {
 		t.Errorf("%d applies for drift with one place and a breaker of one; %+v", n, b)
 	}
 	w.outcome("stopped")
+}
+
+// TestDriftElsewhere: what services have, and what scripts did in the cluster, drifts like anything else, single instances too:
+// a service is asked, and a script runs on a node that can execute it.
+func TestDriftElsewhere(t *testing.T) {
+	w := newWorld(t)
+	m := mod("entry each=m service=1:", "front service=1:", "seat each=m on=m:", "whole on=m:")
+	for i := range m.Tasks {
+		s := m.Tasks[i].Step
+		if s.Verify = (&model.Action{Script: &model.Script{}, Timeout: 10 * time.Second, Attempts: 1}); s.Scope == model.Service {
+			s.Verify = &model.Action{Call: "x.look", Timeout: 10 * time.Second, Attempts: 1}
+		}
+	}
+	m.Drift = model.Drift{Every: 10 * time.Minute}
+	w.goal(m, "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.outcome("converged")
+	for _, what := range []string{"entry[n1]", "front", "seat[n2]", "whole"} {
+		w.log = nil
+		w.gone(what)
+		w.pass(11 * time.Minute)
+		if looked, ran := w.ran("verify "+what), w.ran(what); looked < 2 || ran != 1 {
+			t.Errorf("%s was looked at %d times and applied %d times", what, looked, ran)
+		}
+		w.outcome("converged")
+	}
+	w.answer, w.hold, w.pending = nil, true, nil
+	w.do(history.NodeSeen{Node: "n2"})
+	if _, err := w.m.Inquire(w.now, "ada", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.do()
+	var got []string
+	for _, e := range w.pending {
+		switch e := e.(type) {
+		case Call:
+			got = append(got, name(e.Target)+" "+e.Name)
+		case Dispatch:
+			got = append(got, name(e.Target)+" on "+e.Agent)
+		}
+	}
+	slices.Sort(got)
+	if want := []string{"entry[n1] x.look", "entry[n2] x.look", "front x.look", "seat[n1] on n1", "seat[n2] on n1", "whole on n1"}; !slices.Equal(got, want) {
+		t.Errorf("asked %v, want %v", got, want)
+	}
 }

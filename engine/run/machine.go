@@ -9,6 +9,7 @@ import (
 	"joist/engine/model"
 	"joist/engine/plan"
 	"joist/engine/run/timers"
+	"joist/engine/run/upkeep"
 	"joist/engine/value"
 )
 
@@ -17,13 +18,15 @@ type Machine struct {
 	state   *history.State
 	plan    *plan.Planner
 	library Library
+	clock   timers.Clock
 
 	queue    []history.Target        // became ready while nothing was allowed to start
 	begun    map[history.Target]bool // in the current step
-	timers   timers.Timers
-	watches  timers.Timers              // ends of watches, by rollout and node
+	timers   timers.Set
+	watches  timers.Set                 // ends of watches, by rollout and node
 	watching map[history.Target]watched // verifies under way
-	looks    looks
+	looks    upkeep.Book
+	look     uint64 // identity of the last verify that looks for drift
 	policed  policed
 	rollouts []*group
 	groups   map[string]*group                  // by task
@@ -33,7 +36,7 @@ type Machine struct {
 	restless map[string]bool                    // nodes to look at, whether something has to be asked of them
 	needs    map[string]Effect                  // what has to be asked of nodes, until it is done
 	urgent   int                                // needs other than power
-	asks     timers.Timers                      // when to ask again
+	asks     timers.Set                         // when to ask again
 	failing  map[string]bool                    // nodes on which something failed for good, and that are not set aside
 	events   []history.Event
 	effects  []Effect
@@ -57,15 +60,15 @@ type Library interface {
 type Outcome struct {
 	Events  []history.Event
 	Effects []Effect
-	Now     time.Time // time of all the events
-	Wake    time.Time // when Advance has to be called again if nothing happens before; zero for never
+	Now     time.Time // time of all the events: never before that of an earlier one, whatever the clock shows
+	Wake    time.Time // when, by the clock, Advance has to be called again if nothing happens before; zero for never
 }
 
 // New takes up a journal where it stands. Call Resume before the first Advance.
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
-		state: state, library: library, groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: newLooks(),
+		state: state, library: library, clock: timers.Since(state.Now), groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: upkeep.New(),
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
@@ -86,7 +89,7 @@ func (m *Machine) replan() {
 		m.plan = plan.New(m.state, m.model)
 		m.queue = nil
 	}
-	m.looks.wheel = nil
+	m.looks.Renew()
 	waiting := append(m.queue, m.repolice()...)
 	m.queue = nil
 	for _, g := range m.rollouts {
@@ -117,8 +120,9 @@ const resumeGrace = 2 * time.Minute
 // Resume repeats the effects of everything in flight, after a restart. Whoever receives them knows the identity of
 // each, and does nothing twice.
 func (m *Machine) Resume(now time.Time) Outcome {
+	now = m.clock.Read(now)
 	m.events = nil
-	if m.flying > 0 {
+	if m.flying > 0 || m.awaitsVerify() {
 		m.take(now, history.Resumed{})
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
@@ -186,6 +190,7 @@ func (m *Machine) deadline(row *history.Row) time.Time {
 // answer a question nobody asks any more. Where several are told together, what was due before them stands first: a replay,
 // which is told of one at a time, finds nothing to decide between them that the machine decided after them.
 func (m *Machine) Advance(now time.Time, happened ...history.Event) Outcome {
+	now = m.clock.Read(now)
 	m.events = nil
 	var due Outcome
 	if len(happened) > 1 {
@@ -216,9 +221,7 @@ func (m *Machine) advance(now time.Time) Outcome {
 	for _, t := range m.timers.Until(now) {
 		m.ring(now, t)
 	}
-	for _, t := range m.watches.Until(now) {
-		m.watch(now, t)
-	}
+	m.rung(now)
 	m.reopen(now)
 	m.plan.Update()
 	for m.tolerate(now) || m.step(now) || m.lend(now) {
@@ -232,6 +235,25 @@ func (m *Machine) advance(now time.Time) Outcome {
 		out.Wake = sooner(sooner(out.Wake, m.asks.Next()), m.watches.Next())
 	}
 	m.events, m.effects = nil, nil
+	return m.outside(out)
+}
+
+// outside gives the times of an outcome as clocks will show them: those of others, too, may have been set back.
+func (m *Machine) outside(out Outcome) Outcome {
+	if m.clock.True() {
+		return out
+	}
+	out.Wake = m.clock.Reading(out.Wake)
+	for i, e := range out.Effects {
+		switch e := e.(type) {
+		case Dispatch:
+			e.Deadline = m.clock.Reading(e.Deadline)
+			out.Effects[i] = e
+		case Call:
+			e.Deadline = m.clock.Reading(e.Deadline)
+			out.Effects[i] = e
+		}
+	}
 	return out
 }
 

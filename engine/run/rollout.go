@@ -32,6 +32,7 @@ type group struct {
 	waiting map[string][]history.Target // of nodes that hold none, by node
 	queue   nodeQueue                   // those nodes
 	touched map[string]bool             // nodes that may be done
+	due     map[string]bool             // nodes whose watch something has to come of
 	domains *domains                    // nil unless places are spread
 	founder string                      // a node that has completed the group; empty if none is known
 }
@@ -42,7 +43,7 @@ func (m *Machine) groupsOf() {
 	m.rollouts = nil
 	rollouts := m.plan.Model().Rollouts
 	for i := range rollouts {
-		g := &group{Rollout: &rollouts[i], waiting: map[string][]history.Target{}, touched: map[string]bool{}}
+		g := &group{Rollout: &rollouts[i], waiting: map[string][]history.Target{}, touched: map[string]bool{}, due: map[string]bool{}}
 		g.total = m.before(g.Roles)
 		if spent := m.state.Budgets[g.Name]; spent != nil {
 			for node := range spent.Places {
@@ -328,12 +329,17 @@ func (m *Machine) class(g *group, node string) class {
 func (m *Machine) returnPlaces(now time.Time) bool {
 	did := false
 	for _, g := range m.rollouts {
-		if len(g.touched) == 0 {
+		if len(g.touched)+len(g.due) == 0 {
 			continue
 		}
 		var done []string
+		maps.Copy(g.touched, g.due)
 		for node := range g.touched {
-			if m.holds(g, node) && m.groupDone(g, node) {
+			switch {
+			case !m.holds(g, node):
+				delete(g.due, node)
+			case m.groupDone(g, node):
+				delete(g.due, node)
 				done = append(done, node)
 			}
 		}

@@ -6,27 +6,21 @@ import (
 	"time"
 
 	"joist/engine/history"
-	"joist/engine/model"
-	"joist/engine/step"
 )
 
-// Times of watching.
-const (
-	watchAgain = 15 * time.Second // before a node that did not answer is asked again
-)
+// watchAgain is how long a verify at the end of a watch rests that came to no end.
+const watchAgain = 15 * time.Second
 
-// watched is a verify that a node was asked for at the end of its watch time.
-type watched struct {
-	id      uint64 // event that began the watch: with the instance, the request's identity
-	rollout string // whose watch it belongs to; empty for a verify that looks for drift
-	agent   string
-	until   time.Time // when it is given up
-	row     uint64    // of one that looks for drift: the start whose effect it looks at
-}
+// Unanswered is what is observed of an instance whose verify nobody answered in time: the machine's own words.
+const Unanswered = "no answer to its verify within its time"
 
-// settles begins the watch of a node whose whole group has just come to be in place: its place is given back once that
-// has lasted, and every verify of the group has found it so at the end. It reports whether anything happened; done says that
-// the place need not be kept.
+// A watch is in the journal as a whole: when it began, until when it lasts, when the verifies at its end were asked for, what
+// each found, and until when an answer may come. What leaves no event, such as an answer that says nothing, decides nothing:
+// so a replay comes to the same end.
+
+// settles carries on the watch of a node whose whole group is in place: its place is given back once that has lasted, and
+// every verify of the group has found it so at the end. It reports whether anything happened; done says that the place need
+// not be kept.
 func (m *Machine) settles(now time.Time, g *group, node string) (did, done bool) {
 	if g.Settle == 0 || !m.proven(g, node) {
 		return false, true
@@ -34,35 +28,88 @@ func (m *Machine) settles(now time.Time, g *group, node string) (did, done bool)
 	w, watching := m.state.Budgets[g.Name].Settling[node]
 	if !watching {
 		m.take(now, history.Settling{Rollout: g.Name, Node: node, Until: now.Add(g.Settle)})
-		m.watches.Add(now.Add(g.Settle), history.Target{Task: g.Name, Node: node})
+		m.watchAt(now.Add(g.Settle), g, node)
 		return true, false
 	}
 	if w.Until.After(now) {
+		m.watchAt(w.Until, g, node)
 		return false, false
 	}
-	return false, m.verify(now, g, node, w)
+	list := slices.DeleteFunc(m.verified(g, node), func(t history.Target) bool { return w.Seen[t.Task] })
+	switch {
+	case len(list) == 0:
+		return false, true
+	case w.Asked == 0:
+		return m.askAll(now, g, node, list), false
+	case !m.answerBy(w).After(now):
+		m.giveUp(list)
+		m.take(now, history.Watched{Target: list[0], Rollout: g.Name, Observed: Unanswered})
+		return true, false
+	}
+	m.watchAt(m.answerBy(w), g, node)
+	for _, t := range list {
+		m.watch(now, g, t, w)
+	}
+	return false, false
 }
 
-// verify asks for what has to be verified at the end of a watch, and reports whether all of it was found in place.
-func (m *Machine) verify(now time.Time, g *group, node string, w history.Watch) bool {
-	all := true
-	for _, t := range m.verified(g, node) {
-		if w.Seen[t.Task] {
-			continue
+// askAll asks for the verifies at the end of a watch, all at once, if there is somebody to ask for each.
+func (m *Machine) askAll(now time.Time, g *group, node string, list []history.Target) bool {
+	by := now
+	for _, t := range list {
+		task := m.plan.Task(t.Task)
+		if m.unasked(task, t) != "" {
+			g.waits(node) // looked at again whenever anything happens
+			return false
 		}
-		all = false
-		switch asked, ok := m.watching[t]; {
-		case ok && asked.id == w.Seq: // it will answer, or be given up
-		case ok && asked.drift():
-			m.lookAway(now, t)
-			m.look(now, g, t, w.Seq)
-		case !m.state.Node(node).Online:
-			m.watches.Add(now.Add(watchAgain), history.Target{Task: g.Name, Node: node})
-		default:
-			m.look(now, g, t, w.Seq)
+		by = later(by, deadline(now, task.Step.Verify))
+	}
+	m.take(now, history.Asked{Rollout: g.Name, Node: node, Until: by})
+	w := m.state.Budgets[g.Name].Settling[node]
+	m.watchAt(m.answerBy(w), g, node)
+	for _, t := range list {
+		m.watch(now, g, t, w)
+	}
+	return true
+}
+
+// answerBy is when the verifies of a watch are given up. What ended while the engine was down has time to say so.
+func (m *Machine) answerBy(w history.Watch) time.Time {
+	if w.AskedAt.Before(m.state.Resumed) {
+		return later(w.By, m.state.Resumed.Add(resumeGrace))
+	}
+	return w.By
+}
+
+// watch sends the request for a verify, unless that is under way.
+func (m *Machine) watch(now time.Time, g *group, t history.Target, w history.Watch) {
+	asked, under := m.watching[t]
+	if under && asked.id == w.Asked && (asked.again.IsZero() || asked.again.After(now)) {
+		m.watchAt(asked.again, g, t.Node)
+		return
+	}
+	if under && asked.drift() {
+		m.lookAway(now, t)
+	}
+	asked = watched{id: w.Asked, rollout: g.Name, until: m.answerBy(w)}
+	e, err := m.verify(t, m.state.Row(t), &asked)
+	if err != nil { // there may be somebody to ask before its time is over
+		asked.again = now.Add(watchAgain)
+		m.watchAt(asked.again, g, t.Node)
+	} else {
+		m.effects = append(m.effects, e)
+	}
+	m.watching[t] = asked
+}
+
+// giveUp ends the verifies that are under way.
+func (m *Machine) giveUp(list []history.Target) {
+	for _, t := range list {
+		if asked, ok := m.watching[t]; ok && !asked.drift() {
+			m.effects = append(m.effects, Abort{Target: t, ID: asked.id, Agent: asked.agent})
+			delete(m.watching, t)
 		}
 	}
-	return all
 }
 
 // verified lists the instances of a node's group that are looked at when its watch ends.
@@ -70,7 +117,7 @@ func (m *Machine) verified(g *group, node string) []history.Target {
 	var list []history.Target
 	for _, name := range g.Tasks {
 		task := m.plan.Task(name)
-		if task == nil || task.Step.Verify == nil || task.Step.Scope != model.Node {
+		if task == nil || !verified(task) {
 			continue
 		}
 		t := history.Target{Task: name, Node: node}
@@ -81,65 +128,26 @@ func (m *Machine) verified(g *group, node string) []history.Target {
 	return list
 }
 
-// watch is the end of a watch, or of the time of a verify in it.
-func (m *Machine) watch(now time.Time, at history.Target) {
-	var g *group
-	for _, one := range m.rollouts {
-		if one.Name == at.Task {
-			g = one
-		}
-	}
-	if g == nil || m.state.Budgets[g.Name] == nil {
-		return
-	}
-	w, watching := m.state.Budgets[g.Name].Settling[at.Node]
-	if !watching {
-		return
-	}
-	g.touched[at.Node] = true
-	if w.Until.After(now) {
-		m.watches.Add(w.Until, at)
-		return
-	}
-	if !m.groupDone(g, at.Node) || m.state.Outcome == history.OutcomeCancelled { // looked at again when that has changed
-		return
-	}
-	for _, t := range m.verified(g, at.Node) {
-		asked, ok := m.watching[t]
-		switch {
-		case w.Seen[t.Task] || !ok || asked.id != w.Seq:
-		case asked.until.After(now):
-			m.watches.Add(asked.until, at)
-		default:
-			m.effects = append(m.effects, Abort{Target: t, ID: asked.id, Agent: asked.agent})
-			delete(m.watching, t)
-			m.take(now, history.Watched{Target: t, Rollout: g.Name, Observed: "no answer to its verify within its time"})
-			return
-		}
-	}
-	m.verify(now, g, at.Node, w)
+// watchAt has a node's watch looked at again at a time.
+func (m *Machine) watchAt(at time.Time, g *group, node string) {
+	m.watches.Add(at, history.Target{Task: g.Name, Node: node})
 }
 
-// look asks a node to verify an instance.
-func (m *Machine) look(now time.Time, g *group, t history.Target, id uint64) {
-	row := m.state.Row(t)
-	inputs, task, err := m.recorded(t, row)
-	if task == nil {
-		return
+// waits has a node's watch looked at whenever anything happens: what it waits for may leave no event.
+func (g *group) waits(node string) { g.due[node] = true }
+
+// rung looks at the watches whose time has come.
+func (m *Machine) rung(now time.Time) {
+	for _, at := range m.watches.Until(now) {
+		for _, g := range m.rollouts {
+			if g.Name == at.Task {
+				g.waits(at.Node)
+			}
+		}
 	}
-	broken := ""
-	if err != nil {
-		broken = err.Error()
-	}
-	asked := watched{id: id, rollout: g.Name, agent: t.Node, until: deadline(now, task.Step.Verify)}
-	m.watching[t] = asked
-	n := m.state.Node(t.Node)
-	m.effects = append(m.effects, Dispatch{Target: t, ID: id, Agent: t.Node, Incarnation: n.Incarnation, Boot: n.Boot, Action: step.Verify, Attempt: 1,
-		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: asked.until, Broken: broken})
-	m.watches.Add(asked.until, history.Target{Task: g.Name, Node: t.Node})
 }
 
-// concludeWatch turns the report of a verify into an event. An aborted one says nothing: it is asked for again.
+// concludeWatch turns the report of a verify into an event. One that came to no end says nothing: it is asked for again.
 func (m *Machine) concludeWatch(now time.Time, t history.Target, r Report) (history.Event, bool) {
 	asked, ok := m.watching[t]
 	if !ok || asked.id != r.ID {
@@ -148,12 +156,24 @@ func (m *Machine) concludeWatch(now time.Time, t history.Target, r Report) (hist
 	if asked.drift() {
 		return m.concludeLook(now, t, r)
 	}
-	delete(m.watching, t)
-	if r.Excused {
-		m.watches.Add(now.Add(watchAgain), history.Target{Task: asked.rollout, Node: t.Node})
+	if !m.forWatch(t, asked) {
+		delete(m.watching, t)
 		return nil, false
 	}
+	if r.Excused || r.Later != nil {
+		asked.again = now.Add(watchAgain)
+		m.watching[t] = asked
+		m.watches.Add(asked.again, history.Target{Task: asked.rollout, Node: t.Node})
+		return nil, false
+	}
+	delete(m.watching, t)
 	return history.Watched{Target: t, Rollout: asked.rollout, OK: r.Error == "", Observed: r.Error}, true
+}
+
+// forWatch reports whether a verify under way is of a watch that is not over.
+func (m *Machine) forWatch(t history.Target, asked watched) bool {
+	b := m.state.Budgets[asked.rollout]
+	return b != nil && b.Settling[t.Node].Asked == asked.id
 }
 
 // rewatch sets the timers of the watches that the journal says are under way.
@@ -164,7 +184,7 @@ func (m *Machine) rewatch() {
 			continue
 		}
 		for _, node := range slices.Sorted(maps.Keys(b.Settling)) {
-			m.watches.Add(later(b.Settling[node].Until, m.state.Now), history.Target{Task: g.Name, Node: node})
+			m.watchAt(later(b.Settling[node].Until, m.state.Now), g, node)
 		}
 	}
 }
@@ -178,4 +198,16 @@ func (m *Machine) settling() int {
 		}
 	}
 	return n
+}
+
+// awaitsVerify reports whether any verify at the end of a watch is asked for.
+func (m *Machine) awaitsVerify() bool {
+	for _, b := range m.state.Budgets {
+		for _, w := range b.Settling {
+			if w.Asked != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

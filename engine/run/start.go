@@ -283,6 +283,15 @@ func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task,
 // recorded gives the inputs of the last start of an apply from the journal, `host.` ones resolved anew.
 // An error says which input cannot be read back; the others are given all the same.
 func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value.Value, *model.Task, error) {
+	host := ""
+	if f := row.Flight; f != nil {
+		host = f.Agent
+	}
+	return m.recordedFor(t, row, host)
+}
+
+// recordedFor is recorded for a node that performs something now; empty for none.
+func (m *Machine) recordedFor(t history.Target, row *history.Row, host string) (map[string]value.Value, *model.Task, error) {
 	was := m.model(row.Goal)
 	if was == nil {
 		return nil, nil, nil
@@ -315,8 +324,8 @@ func (m *Machine) recorded(t history.Target, row *history.Row) (map[string]value
 		}
 		inputs[f.Name] = v
 	}
-	if f := row.Flight; f != nil && (f.Action == step.Apply || f.Agent != "" && task.Step.Scope == model.Cluster) {
-		m.plan.HostInputs(t, task, row.Flight.Agent, inputs)
+	if row.Flight != nil && row.Flight.Action == step.Apply || host != "" && task.Step.Scope == model.Cluster {
+		m.plan.HostInputs(t, task, host, inputs)
 	}
 	return task.Step.Complete(inputs), task, broken
 }

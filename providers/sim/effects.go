@@ -183,9 +183,12 @@ func (w *World) call(e run.Call) {
 	do := func() {
 		inputs, err := w.visible(e.Inputs)
 		fail := err != nil || w.broken[e.Target] || w.chance(w.Faults.Fail)
+		if _, there := w.tables[e.Target]; e.Action == step.Verify && !there {
+			fail = true
+		}
 		r = w.report(e.ID, Ask{Target: e.Target, Action: e.Action, Attempt: e.Attempt, Name: e.Name, Inputs: e.Inputs}, inputs, fail)
 		fail = fail || r.Error != ""
-		if !fail || w.chance(0.5) {
+		if e.Action != step.Verify && (!fail || w.chance(0.5)) {
 			if e.Action == step.Remove {
 				delete(w.tables, e.Target)
 			} else {

@@ -128,14 +128,19 @@ func (w *World) Kill(name string) {
 	w.PowerOff(name)
 }
 
-// Lose takes an effect of a node step away behind the engine's back, and reports whether it was there.
+// Lose takes an effect of a step away behind the engine's back, wherever it is, and reports whether it was there.
 func (w *World) Lose(t history.Target) bool {
-	n := w.nodes[t.Node]
-	if n == nil || !n.On || n.Effects[t] == nil {
-		return false
+	places := []map[history.Target]json.RawMessage{w.tables, w.fabric}
+	if n := w.nodes[t.Node]; n != nil && n.On {
+		places = append(places, n.Effects)
 	}
-	delete(n.Effects, t)
-	return true
+	for _, effects := range places {
+		if effects[t] != nil {
+			delete(effects, t)
+			return true
+		}
+	}
+	return false
 }
 
 // Cut separates a machine from the engine; it works on.

@@ -21,6 +21,7 @@ import (
 	"joist/engine/model"
 	"joist/engine/plan"
 	"joist/engine/run"
+	"joist/engine/run/upkeep"
 	"joist/engine/step"
 	"joist/engine/value"
 )
@@ -108,7 +109,8 @@ func (constant) Refs() []model.Ref                       { return nil }
 func (c constant) Eval(model.Scope) (value.Value, error) { return value.Text(string(c)), nil }
 
 // world is a store, a site and a compiler around Clusters. A cluster file is "name: machine machine", with "broken" for
-// one that does not compile; its workflow is one service step for each node, or with "script" one script.
+// one that does not compile; its workflow is one service step for each node, or with "script" one script; with
+// "verify" it can be looked at.
 type world struct {
 	t     *testing.T
 	store *journal.Memory
@@ -133,6 +135,10 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 		names = slices.Delete(names, i, i+1)
 		st.Scope, st.Apply = model.Node, model.Action{Script: &model.Script{}, Timeout: time.Hour, Attempts: 1}
 		st.Remove = &st.Apply
+	}
+	if i := slices.Index(names, "verify"); i >= 0 {
+		names = slices.Delete(names, i, i+1)
+		st.Verify = &model.Action{Script: st.Apply.Script, Call: st.Apply.Call, Timeout: time.Minute, Attempts: 1}
 	}
 	var policies []model.Policy
 	names = slices.DeleteFunc(names, func(word string) bool {
@@ -524,5 +530,94 @@ func TestResults(t *testing.T) {
 			t.Errorf("the node's own result with other outputs: taken %t, %v", altered, err)
 		}
 		w.Close()
+	})
+}
+
+// TestVerifyResults has instances verified on their nodes: only who was asked says what was found, and it counts.
+func TestVerifyResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("demo: n1 n2 script verify")
+		defer w.Close()
+		result := func(node string, o drive.Order, failure string) bool {
+			i := addr.Instance{Cluster: "demo", Task: o.Task, Node: o.Node}
+			given, err := w.Result(t.Context(), i, node, run.Report{ID: o.ID, Error: failure})
+			if err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+			return given
+		}
+		for _, o := range slices.Clone(w.orders) {
+			result(o.Agent, o, "")
+		}
+		loop, err := w.Get("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.orders = nil
+		id, err := loop.Verify(t.Context(), "ada", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if len(w.orders) != 2 || w.orders[0].Action != step.Verify {
+			t.Fatalf("orders %v", w.orders)
+		}
+		good, bad := w.orders[0], w.orders[1]
+		if result(bad.Agent, good, "gone") {
+			t.Error("a node said what another was asked for")
+		}
+		if !result(good.Agent, good, "") || !result(bad.Agent, bad, "gone") {
+			t.Error("what was asked for was not taken")
+		}
+		time.Sleep(10 * time.Second) // it is looked at again before it counts
+		synctest.Wait()
+		if len(w.orders) != 3 || w.orders[2].Target != bad.Target || w.orders[2].ID == bad.ID {
+			t.Fatalf("orders %v", w.orders)
+		}
+		if !result(bad.Agent, w.orders[2], "gone") || !result(good.Agent, good, "") {
+			t.Error("a second look, or what was said once more, was not taken")
+		}
+		var q upkeep.Inquiry
+		if err := loop.Inspect(t.Context(), func(m *run.Machine) { q, err = m.Inquiry(id, 0, 10) }); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil || len(q.Ended) != 2 || q.Ended[0].State != upkeep.LookInPlace || q.Ended[1].State != upkeep.LookDrifted || q.Ended[1].Observed != "gone" {
+			t.Errorf("the inquiry: %+v, %v", q, err)
+		}
+		if o := w.orders[len(w.orders)-1]; o.Action != step.Apply || o.Target != bad.Target {
+			t.Errorf("what has drifted is not applied again: %v", w.orders)
+		}
+	})
+}
+
+// TestVerifyOfServices: what a service has is verified by asking the service.
+func TestVerifyOfServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("demo: n1 verify")
+		defer w.Close()
+		loop, err := w.Get("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		look := func(failure error) []string {
+			w.mu.Lock()
+			w.calls, w.fail = nil, failure
+			w.mu.Unlock()
+			if _, err := loop.Verify(t.Context(), "ada", nil); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(6 * time.Second)
+			synctest.Wait()
+			return w.calls
+		}
+		if got := look(nil); !slices.Equal(got, []string{"verify demo/s[n1]"}) {
+			t.Errorf("calls %v", got)
+		}
+		if got := look(errors.New("no entry")); !slices.Equal(got, []string{"verify demo/s[n1]", "verify demo/s[n1]", "apply demo/s[n1]"}) {
+			t.Errorf("calls %v of an entry that is gone", got)
+		}
 	})
 }

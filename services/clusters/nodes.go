@@ -51,8 +51,8 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 		}
 		return true, loop.Report(ctx, t, r)
 	}
-	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it: the agent may forget it
-		return t.Node == node, nil
+	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it: whoever performed it may forget it
+		return true, nil
 	}
 	return c.gave(ctx, i, node, r)
 }
@@ -79,7 +79,11 @@ func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said 
 		case err != nil:
 			return err
 		case r.Seq == said.ID:
-			if s, watch := e.(history.Settling); watch { // of a verify at the end of a watch
+			if s, watch := e.(history.Asked); watch { // of verifies at the end of a watch; nothing comes of a late one, whoever performed it
+				given = s.Node == i.Node
+				return found
+			}
+			if s, watch := e.(history.Settling); watch { // likewise, as engines asked before
 				given = s.Node == i.Node && s.Node == node
 				return found
 			}

@@ -218,3 +218,33 @@ func waveLimit(g *model.Rollout, proven, total, limit int) int {
 	}
 	return limit
 }
+
+// unanswered is chaos with watched rollouts in which many requests vanish: verifies that nobody answers.
+func unanswered(seed uint64, f fault) error {
+	sh := full
+	sh.budgets, sh.valid, sh.mute = true, false, true
+	l := chaosOf(sh, seed, f)
+	if l.err == nil {
+		l.fail(l.replayed())
+	}
+	if l.err != nil {
+		return errors.New(l.report())
+	}
+	return nil
+}
+
+// unansweredProperties: that a verify was given up follows from the journal.
+func unansweredProperties() []property {
+	return []property{
+		{law: "law 3: Pure decisions (verifies)", does: "verifies are given up by what is remembered of them", seeds: 100, try: unanswered, faults: map[string]fault{"law 3": {meddle: func(l *lab) {
+			for _, b := range l.machine.State().Budgets {
+				for node, w := range b.Settling {
+					if w.Asked != 0 {
+						w.By = w.AskedAt.Add(20 * time.Second)
+						b.Settling[node] = w
+					}
+				}
+			}
+		}}}},
+	}
+}

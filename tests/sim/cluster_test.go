@@ -97,6 +97,12 @@ func (f *fleet) Call(_ context.Context, c step.Call) (step.Result, error) {
 		delete(f.world.Tables(), t)
 		return step.Result{}, nil
 	}
+	if c.Action == step.Verify {
+		if f.world.Tables()[t] == nil {
+			return step.Result{}, fmt.Errorf("%s has no entry", c.Owner)
+		}
+		return step.Result{}, nil
+	}
 	f.world.Tables()[t] = c.Inputs
 	return step.Result{Outputs: sim.Outputs(c.Name, c.Inputs)}, nil
 }

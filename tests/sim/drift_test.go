@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"joist/engine/history"
@@ -34,11 +35,11 @@ func (l *lab) lose() {
 	task := l.ledger.model().Task(t.Task)
 	switch l.side.IntN(4) {
 	case 0, 1:
-		if task.Step.Verify != nil && !task.Step.Once && t.Node != "" && l.world.Lose(t) {
+		if task.Step.Verify != nil && !task.Step.Once && l.world.Lose(t) {
 			l.logf("%s vanishes", t)
 		}
 	case 2:
-		if _, err := l.machine.Inquire(l.world.Now(), "sim", nil); err == nil {
+		if _, err := l.machine.Inquire(l.now(), "sim", nil); err == nil {
 			l.advance()
 		}
 	}
@@ -90,23 +91,37 @@ func (l *ledger) driftWaits(r *lrow) bool {
 	return l.model().Drift.Waits && r.driftedAt > l.seqs[len(l.seqs)-1]
 }
 
-// mayLook is what a verify may be asked of: what is in place, on a node that is to stay, answers and is trusted; never beside
-// an attempt.
-func (l *ledger) mayLook(e run.Dispatch) error {
-	r, n := l.rows[e.Target], l.nodes[e.Node]
+// mayLook is what a verify may be asked of: what is in place, of a node that is to stay, and of somebody who answers and is
+// trusted; never beside an attempt.
+func (l *ledger) mayLook(e run.Effect) error {
+	var t target
+	var action step.Action
+	agent, incarnation, boot := "", "", ""
+	switch e := e.(type) {
+	case run.Dispatch:
+		t, action, agent, incarnation, boot = e.Target, e.Action, e.Agent, e.Incarnation, e.Boot
+	case run.Call:
+		t, action = e.Target, e.Action
+	}
+	r, n, scope := l.rows[t], l.nodes[agent], l.model().Task(t.Task).Step.Scope
 	switch {
-	case e.Action != step.Verify:
-		return fmt.Errorf("drift: %s of %s is nothing to look with", e.Action, e.Target)
+	case action != step.Verify:
+		return fmt.Errorf("drift: %s of %s is nothing to look with", action, t)
 	case l.halted || l.goal().Destroy:
-		return fmt.Errorf("drift: a verify of %s although nothing is pursued", e.Target)
-	case l.without[e.Node] != nil:
-		return fmt.Errorf("drift: a verify of %s on a node that is set aside", e.Target)
-	case r == nil || !r.there || r.flight != nil || !l.current(e.Target):
-		return fmt.Errorf("drift: a verify of %s, which is not in place", e.Target)
-	case !n.alive() || !n.online || !l.wants(e.Node) || !model.Suffices(n.level, l.model().Trust):
-		return fmt.Errorf("drift: a verify of %s on a node that leaves, is silent or not trusted", e.Target)
-	case e.Incarnation != n.inc || e.Boot != n.boot:
-		return fmt.Errorf("drift: a verify of %s on another root", e.Target)
+		return fmt.Errorf("drift: a verify of %s although nothing is pursued", t)
+	case l.without[t.Node] != nil || l.without[agent] != nil:
+		return fmt.Errorf("drift: a verify of %s on a node that is set aside", t)
+	case r == nil || !r.there || r.flight != nil || !l.current(t):
+		return fmt.Errorf("drift: a verify of %s, which is not in place", t)
+	case t.Node != "" && !l.wants(t.Node):
+		return fmt.Errorf("drift: a verify of %s on a node that leaves", t)
+	case (agent == "") != (scope == model.Service) || scope == model.Node && agent != t.Node:
+		return fmt.Errorf("drift: a verify of %s by %q", t, agent)
+	case agent == "":
+	case !n.alive() || !n.online || !l.wants(agent) || !model.Suffices(n.level, l.model().Trust):
+		return fmt.Errorf("drift: a verify of %s on a node that leaves, is silent or not trusted", t)
+	case incarnation != n.inc || boot != n.boot:
+		return fmt.Errorf("drift: a verify of %s on another root", t)
 	}
 	return nil
 }
@@ -126,6 +141,16 @@ func driftProperties() []property {
 	return []property{
 		{law: "law 5: Memo (drift is found)", does: "nobody looks at what is in place", seeds: 100, try: vanishing, faults: map[string]fault{"real": {skew: func(m model.Model) *model.Model {
 			m.Drift.Every = 0
+			return &m
+		}}}},
+		{law: "law 5: Memo (drift of services)", does: "what services and scripts of the cluster did is not looked at", seeds: 100, try: vanishing, faults: map[string]fault{"real": {skew: func(m model.Model) *model.Model {
+			m.Tasks = slices.Clone(m.Tasks)
+			for i := range m.Tasks {
+				if s := *m.Tasks[i].Step; s.Scope != model.Node {
+					s.Verify = nil
+					m.Tasks[i].Step = &s
+				}
+			}
 			return &m
 		}}}},
 		{law: "law 5: Memo (drift waits)", does: "what waits for a person is converged", seeds: 100, try: vanishing, faults: map[string]fault{"law 5": {skew: func(m model.Model) *model.Model {

@@ -66,6 +66,8 @@ type shape struct {
 	approve  float64 // probability that a task is a person's approval
 	tolerate float64 // probability that a role tolerates failures
 	policies bool    // of the cluster
+	mute     bool    // many requests vanish
+	clocks   bool    // somebody sets the engine's clock
 	drift    bool    // effects vanish, and verifies look for that
 }
 
@@ -422,8 +424,14 @@ func (d *draft) build() model.Task {
 		}
 	case "service":
 		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.first()
+		if len(d.args) > 0 {
+			st.Verify = &model.Action{Call: st.Apply.Call, Timeout: 20 * time.Second, Attempts: 1}
+		}
 	case "script":
 		st.Scope, st.Remove = model.Cluster, &remove
+		if len(d.args) > 0 {
+			st.Verify = &model.Action{Script: &model.Script{}, Timeout: 20 * time.Second, Attempts: 1}
+		}
 	case "value":
 		st.Scope, st.Apply.Script = model.Cluster, nil
 		var e hashed

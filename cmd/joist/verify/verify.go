@@ -46,11 +46,11 @@ func Command(p Program) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify CLUSTER [ADDRESS…]",
 		Short: "Look whether what is in place still is",
-		Long: `verify has the verify of instances run on their nodes now, within the budget for that, and shows what each finds. An address is
+		Long: `verify has the verify of instances run now, on their nodes or by services, within the budget for that, and shows what each finds. An address is
 task[node], or a task for all its instances; without any, everything that has a verify is looked at. What is found gone twice is
 drift: it is in the journal, and is converged by itself or waits for a person, as the cluster file's drift says.
 
-The exit code is 0 if everything was found in place, 3 if something has drifted, and 1 if a node gave no answer.`,
+The exit code is 0 if everything was found in place, 3 if something has drifted, and 1 if there was no answer.`,
 		Example: "  joist verify demo\n  joist verify demo 'member[n1]' backend\n  joist verify demo -o json",
 		Args:    cobra.MinimumNArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return p.run(cmd.Context(), args[0], args[1:]) },

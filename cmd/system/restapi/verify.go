@@ -11,6 +11,7 @@ import (
 	"joist/engine/outlook"
 	"joist/engine/plan"
 	"joist/engine/run"
+	"joist/engine/run/upkeep"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 )
@@ -66,7 +67,7 @@ func (a *apiClusters) Verified(ctx context.Context, name string, id uint64, skip
 	if err != nil {
 		return nil, a.told(err)
 	}
-	var q run.Inquiry
+	var q upkeep.Inquiry
 	var missing error
 	if err := loop.Inspect(ctx, func(m *run.Machine) {
 		q, missing = m.Inquiry(id, skip, mostLooks)
@@ -77,7 +78,7 @@ func (a *apiClusters) Verified(ctx context.Context, name string, id uint64, skip
 	}); err != nil {
 		return nil, err
 	}
-	if errors.Is(missing, run.ErrNoInquiry) {
+	if errors.Is(missing, upkeep.ErrNoInquiry) {
 		return nil, api.Fail(v1.NotFound, missing, "joist verify CLUSTER asks again")
 	}
 	out := &v1.Verification{ID: q.ID, Cluster: name, By: q.By, Asked: q.Asked, Open: map[string]int{}, Ended: []v1.Look{}}

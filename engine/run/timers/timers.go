@@ -1,4 +1,4 @@
-// Package timers is what a pursuit waits for by the clock. It knows no clock: time is an argument.
+// Package timers keeps what waits for a time, and the order in which several are told that theirs has come.
 package timers
 
 import (
@@ -9,8 +9,9 @@ import (
 	"joist/engine/history"
 )
 
-// Timers is what waits for a time: a heap with the earliest first. An entry may be stale; whoever is rung looks again.
-type Timers struct {
+// Set is what waits for a time: a heap with the earliest first. An entry may be stale; whoever is rung looks again. The zero
+// value is empty.
+type Set struct {
 	heap timerHeap
 	set  map[history.Target]time.Time // the earliest of each, so that none is set twice
 }
@@ -20,8 +21,8 @@ type timer struct {
 	t  history.Target
 }
 
-// Add has an instance rung at a time, unless it is rung before; the zero time never comes.
-func (ts *Timers) Add(at time.Time, t history.Target) {
+// Add has t told at a time, unless it is told sooner. Of the zero time it takes no note.
+func (ts *Set) Add(at time.Time, t history.Target) {
 	if at.IsZero() {
 		return
 	}
@@ -36,7 +37,7 @@ func (ts *Timers) Add(at time.Time, t history.Target) {
 }
 
 // Until takes out everything due by now, in a fixed order.
-func (ts *Timers) Until(now time.Time) []history.Target {
+func (ts *Set) Until(now time.Time) []history.Target {
 	var due []history.Target
 	for len(ts.heap) > 0 && !ts.heap[0].at.After(now) {
 		t := heap.Pop(&ts.heap).(timer)
@@ -49,11 +50,8 @@ func (ts *Timers) Until(now time.Time) []history.Target {
 	return slices.Compact(due)
 }
 
-// Len counts what waits, stale entries included.
-func (ts *Timers) Len() int { return len(ts.heap) }
-
-// Next gives the time of the earliest entry; zero if there is none.
-func (ts *Timers) Next() time.Time {
+// Next is when the earliest is due; zero for never.
+func (ts *Set) Next() time.Time {
 	if len(ts.heap) == 0 {
 		return time.Time{}
 	}
@@ -73,7 +71,7 @@ func (h *timerHeap) Pop() any {
 	return x
 }
 
-// Sort puts instances in the order in which they are rung at one moment: by task, then by node.
+// Sort puts instances in a fixed order, by task and node.
 func Sort(list []history.Target) {
 	slices.SortFunc(list, func(a, b history.Target) int {
 		switch {

@@ -1,12 +1,10 @@
-package run
+package upkeep
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"joist/engine/history"
-	"joist/engine/run/timers"
 )
 
 // LookState says what came of a verify.
@@ -59,45 +57,41 @@ type inquiry struct {
 // ErrNoInquiry is returned for an inquiry that is not remembered, or was made before the engine was started.
 var ErrNoInquiry = errors.New("no such inquiry: the engine was started anew, or there were others since; ask again")
 
-// Inquire has instances verified as soon as the budget for verifies lets them; without any, all that have a verify. What is
-// not verified now is said at once.
-func (m *Machine) Inquire(now time.Time, by string, targets []history.Target) (uint64, error) {
-	if why := m.resting(); why != "" {
-		return 0, fmt.Errorf("cannot verify: %s", why)
-	}
-	if len(targets) == 0 {
-		for _, s := range m.spokes(time.Hour) {
-			targets = append(targets, s.t)
-		}
-		timers.Sort(targets)
-	}
-	l := &m.looks
-	l.made++
-	q := &inquiry{id: l.made, by: by, open: map[history.Target]LookState{}}
-	l.list = append(l.list, q)
-	if len(l.list) > mostInquiries {
-		l.list = l.list[1:]
+// Inquire has instances verified as soon as the budget lets them. Left says why one is not verified now, if so, which is said
+// at once, and under whether one is being verified already; lane gives the lane of one.
+func (b *Book) Inquire(now time.Time, by string, targets []history.Target, of Asked) uint64 {
+	b.made++
+	q := &inquiry{id: b.made, by: by, open: map[history.Target]LookState{}}
+	b.list = append(b.list, q)
+	if len(b.list) > mostInquiries {
+		b.list = b.list[1:]
 	}
 	for _, t := range targets {
 		if _, twice := q.open[t]; twice {
 			continue
 		}
 		q.asked++
-		if why := m.unverifiable(t); why != "" {
+		if why := of.Left(t); why != "" {
 			q.ended = append(q.ended, Look{Target: t, State: LookLeftOut, Observed: why, At: now})
 			continue
 		}
 		q.open[t] = LookWaiting
-		if _, under := m.watching[t]; !under && !l.doubts[t] {
-			l.put(t)
+		if _, under := b.under[t]; !under && !b.doubts[t] {
+			b.Put(t, of.Lane(t))
 		}
 	}
-	return q.id, nil
+	return q.id
+}
+
+// Asked is what the book asks about an instance.
+type Asked struct {
+	Left func(history.Target) string // why it is not verified now; empty if it is
+	Lane func(history.Target) string // where it is verified, one at a time
 }
 
 // Inquiry says how far an inquiry is; of what has ended it leaves out as many as skip, and gives at most the number asked for.
-func (m *Machine) Inquiry(id uint64, skip, most int) (Inquiry, error) {
-	for _, q := range m.looks.list {
+func (l *inquiries) Inquiry(id uint64, skip, most int) (Inquiry, error) {
+	for _, q := range l.list {
 		if q.id != id {
 			continue
 		}
@@ -130,8 +124,8 @@ func (l *inquiries) ended(t history.Target, found Look) {
 	}
 }
 
-// asker gives who asked last for a verify of an instance; nobody if its inquiry has ended.
-func (l *inquiries) asker(t history.Target) string {
+// Asker gives who asked last for a verify of an instance; nobody if its inquiry has ended.
+func (l *inquiries) Asker(t history.Target) string {
 	for i := len(l.list) - 1; i >= 0; i-- {
 		if n := len(l.list[i].ended); n > 0 && l.list[i].ended[n-1].Target == t {
 			return l.list[i].by
