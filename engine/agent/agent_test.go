@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -323,4 +325,67 @@ func TestUses(t *testing.T) {
 	if got := a.logs.takeReports(); len(got) != 1 || got[0] != "an artifact that nobody uses stays: it is mounted" {
 		t.Errorf("reports %q", got)
 	}
+}
+
+// TestYield: nothing looks at an instance while something is done to it. A verify under way ends before an apply begins, none
+// starts meanwhile, and other instances are nobody's concern.
+func TestYield(t *testing.T) {
+	var ended []string
+	under := func(instance string, action wire.Action) *job {
+		return &job{instance: instance, action: action, cancel: func(error) { ended = append(ended, instance+" "+string(action)) }, ended: make(chan struct{})}
+	}
+	looking := under("i", wire.Verify)
+	a := &Agent{jobs: map[string]*job{"1": looking, "2": under("other", wire.Verify), "3": under("third", wire.Apply)}}
+	for _, action := range []wire.Action{wire.Apply, wire.Remove} {
+		ended = nil
+		before, free := a.yield(wire.Request{Instance: "i", Action: action})
+		if !free || len(before) != 1 || before[0] != looking || !slices.Equal(ended, []string{"i verify"}) {
+			t.Errorf("%s beside a verify: waits for %d, free %v, ended %v", action, len(before), free, ended)
+		}
+	}
+	ended = nil
+	for instance, want := range map[string]bool{"third": false, "i": false, "fourth": true} {
+		if before, free := a.yield(wire.Request{Instance: instance, Action: wire.Verify}); free != want || len(before)+len(ended) > 0 {
+			t.Errorf("a verify of %s: free %v, waits for %d, ended %v", instance, free, len(before), ended)
+		}
+	}
+}
+
+// TestAppliesAfterVerify: an apply begins only when the verify that it ended is over, whatever that takes.
+func TestAppliesAfterVerify(t *testing.T) {
+	dir := t.TempDir()
+	s, _, err := openSpool(dir, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{cfg: Config{Now: time.Now, Log: slog.New(slog.DiscardHandler)}, spool: s, logs: newLogBuffer(), wake: make(chan struct{}, 1), unsaved: map[string]wire.Result{}, slots: make(chan struct{}, 2)}
+		looking := &job{instance: "c/i", action: wire.Verify, cancel: func(error) {}, ended: make(chan struct{})}
+		a.jobs = map[string]*job{"v": looking}
+		a.slots <- struct{}{} // so that what begins waits, and ends at once when it is cancelled
+		a.slots <- struct{}{}
+		a.accept(t.Context(), wire.Request{ID: "c/i#7", Cluster: "c", Instance: "c/i", Attempt: 1, Epoch: 1, Action: wire.Apply, Step: strings.Repeat("0", 64), Builtin: "key", Timeout: time.Minute, Inputs: json.RawMessage(`{}`)})
+		if len(a.unsaved) > 0 {
+			t.Fatalf("refused: %+v", a.unsaved)
+		}
+		synctest.Wait()
+		a.mu.Lock()
+		j := a.jobs["c/i#7"]
+		a.mu.Unlock()
+		if j == nil {
+			t.Fatal("the apply was not taken, or began beside the verify")
+		}
+		j.cancel(nil)
+		synctest.Wait()
+		select {
+		case <-j.ended:
+			t.Error("the apply came to its end before the verify did")
+		default:
+		}
+		close(looking.ended)
+		a.running.Wait()
+		if got := s.waiting(); !slices.Equal(got, []string{"c/i#7"}) {
+			t.Errorf("results %v", got)
+		}
+	})
 }
