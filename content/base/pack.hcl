@@ -58,6 +58,7 @@ step "certificate" {
     call     = "certs.sign"
     attempts = 3
   }
+  verify { call = "certs.sign" }
 }
 
 step "dns_record" {
@@ -73,6 +74,7 @@ step "dns_record" {
     call     = "names.put"
     attempts = 3
   }
+  verify { call = "names.put" }
 }
 
 step "names" {
@@ -86,6 +88,7 @@ step "names" {
     call     = "reserve.names"
     attempts = 3
   }
+  verify { call = "reserve.names" }
 }
 
 step "network" {
@@ -103,6 +106,7 @@ step "network" {
     call     = "reserve.network"
     attempts = 3
   }
+  verify { call = "reserve.network" }
 }
 
 step "secret" {
@@ -136,6 +140,7 @@ step "balancer" {
     call     = "balance.front"
     attempts = 3
   }
+  verify { call = "balance.front" }
 }
 
 step "balancer_backend" {
@@ -150,6 +155,7 @@ step "balancer_backend" {
     call     = "balance.backend"
     attempts = 3
   }
+  verify { call = "balance.backend" }
 }
 
 step "hosts" {

@@ -186,8 +186,8 @@ func (s *Service) front(ctx context.Context, call step.Call) (step.Result, error
 			return step.Result{}, err
 		}
 	case step.Verify:
-		if !slices.ContainsFunc(s.Status(), func(st Status) bool { return st.URL == link }) {
-			return step.Result{}, fmt.Errorf("front %s is not served", link)
+		if err := s.verifyFront(ctx, call, in.Name, link); err != nil {
+			return step.Result{}, err
 		}
 	default:
 		return step.Result{}, fmt.Errorf("balance.front has no action %q", call.Action)
@@ -197,6 +197,39 @@ func (s *Service) front(ctx context.Context, call step.Call) (step.Result, error
 		return step.Result{}, fmt.Errorf("internal error: outputs of balance.front: %w", err)
 	}
 	return step.Result{Outputs: out}, nil
+}
+
+// verifyFront looks whether a front is served, and its name gives its address.
+func (s *Service) verifyFront(ctx context.Context, call step.Call, name, link string) error {
+	st, ok := s.status(link)
+	switch {
+	case !ok:
+		return fmt.Errorf("front %s is not served", link)
+	case s.cfg.Names == nil:
+		return nil
+	}
+	return s.publish(ctx, call, map[string]any{"name": name, "addresses": []netip.Addr{st.Listen.Addr()}})
+}
+
+func (s *Service) status(link string) (Status, bool) {
+	list := s.Status()
+	i := slices.IndexFunc(list, func(st Status) bool { return st.URL == link })
+	if i < 0 {
+		return Status{}, false
+	}
+	return list[i], true
+}
+
+// verifyBackend looks whether a front is served with a backend. How that is says its health, which comes and goes.
+func (s *Service) verifyBackend(in backendInputs) error {
+	st, ok := s.status(in.Front)
+	if !ok {
+		return fmt.Errorf("front %s is not served", in.Front)
+	}
+	if !slices.ContainsFunc(st.Backends, func(h Health) bool { return h.Backend == in.addr() }) {
+		return fmt.Errorf("front %s is served without the backend %s", in.Front, in.addr())
+	}
+	return nil
 }
 
 // putFront writes the front's entry with an address, serves it, and then publishes its name.
@@ -278,14 +311,17 @@ func (s *Service) backend(ctx context.Context, call step.Call) (step.Result, err
 		return step.Result{}, fmt.Errorf("cannot add a backend to front %.120q: want the url of a balance.front, an address, and a port from 1 to 65535", in.Front)
 	}
 	in.Address = in.Address.Unmap()
-	if call.Action == step.Apply {
+	switch call.Action {
+	case step.Verify:
+		return step.Result{}, s.verifyBackend(in)
+	case step.Apply:
 		err = s.change(ctx, call, in.Front, func(list []entries.Entry) ([]entries.Entry, error) {
 			if !slices.ContainsFunc(list, func(e entries.Entry) bool { return e.Cluster == call.Cluster && e.Key == frontKey+in.Front }) {
 				return nil, fmt.Errorf("cannot add a backend to %s: cluster %s has no such front", in.Front, call.Cluster)
 			}
 			return entry(backendKey+in.Front+"/"+in.addr().String(), backendValue(in))
 		})
-	} else if call.Action != step.Verify {
+	default:
 		err = fmt.Errorf("balance.backend has no action %q", call.Action)
 	}
 	if err != nil {

@@ -209,6 +209,13 @@ func TestFrontRemovedBeforeItsBackends(t *testing.T) {
 	if _, err := f.call(t, "balance.backend", step.Verify, "demo/b[1]", backend); err == nil {
 		t.Error("a backend without its front verifies")
 	}
+	f.must(t, "balance.front", step.Apply, "demo/front", object{"name": "a.lab", "port": 23791})
+	f.must(t, "balance.front", step.Verify, "demo/front", object{"name": "a.lab", "port": 23791})
+	f.must(t, "balance.backend", step.Verify, "demo/b[1]", backend)
+	other := object{"front": "https://a.lab:23791", "address": back.Addr(), "port": back.Port() + 1}
+	if _, err := f.call(t, "balance.backend", step.Verify, "demo/b[1]", other); err == nil || !strings.Contains(err.Error(), "is served without the backend") {
+		t.Errorf("a backend that no front has verifies: %v", err)
+	}
 	f.must(t, "balance.backend", step.Remove, "demo/b[1]", nil)
 }
 
