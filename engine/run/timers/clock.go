@@ -7,6 +7,7 @@ import "time"
 // have waited, and never waits for what was.
 type Clock struct {
 	reading time.Time // the last one
+	peak    time.Time // the latest one
 	now     time.Time // the time then, never before it
 }
 
@@ -20,7 +21,12 @@ func (c *Clock) Read(reading time.Time) time.Time {
 	if !c.reading.IsZero() {
 		passed = max(reading.Sub(c.reading), 0)
 	}
-	c.reading = reading
+	if c.reading.Before(c.peak) && !reading.Before(c.peak) { // set right again, it may be: that was no time that passed
+		passed = 0
+	}
+	if c.reading = reading; reading.After(c.peak) {
+		c.peak = reading
+	}
 	if c.now = c.now.Add(passed / 2); !c.now.After(reading) {
 		c.now = reading
 	}
