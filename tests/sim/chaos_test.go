@@ -718,9 +718,6 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	if seed%5 == 2 {
 		sh.policies = true
 	}
-	if seed%11 == 5 {
-		sh.budgets, sh.valid = true, false
-	}
 	l := newLab(seed, sh)
 	l.fault = f
 	rough := seed%4 != 0

@@ -50,7 +50,7 @@ func (l *lab) turn() {
 	if l.side == nil {
 		return
 	}
-	end := l.world.Now().Add(3*l.drift.Every + time.Hour)
+	end := l.world.Now().Add(2 * (3*l.drift.Every + time.Hour)) // time may go on at half the pace
 	l.pump(20000, func() bool { return l.world.Now().After(end) })
 	if l.drift.Waits {
 		l.goal(false)
