@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +25,10 @@ const (
 	// A machine may ask for ten scripts at once and then for one every three seconds: each may cost a journal entry.
 	scriptBurst = 10
 	scriptEvery = 3 * time.Second
+	// Whoever is on the segment can make up machines by the thousand, and each notice is an event of the site's journal and
+	// pushes another one out of what people are shown: over all machines there are twenty at once, and then one a minute.
+	noticeBurst = 20
+	noticeEvery = time.Minute
 )
 
 // tracker remembers what each machine did lately, within bounds. What it knows helps people and decides nothing.
@@ -33,6 +38,9 @@ type tracker struct {
 	mu       sync.Mutex
 	machines map[decide.MAC]*tracked
 	peers    map[netip.Addr]*peer
+	told     time.Time     // when the allowance of notices was last reckoned; zero for never
+	budget   time.Duration // of notices, in time: one costs noticeEvery
+	unsaid   int           // notices that it did not allow
 }
 
 type tracked struct {
@@ -170,10 +178,36 @@ func (t *tracker) notice(mac decide.MAC, text string, now time.Time) {
 	if !again {
 		e.notice, e.noticeAt = text, now
 	}
-	t.mu.Unlock()
-	if !again && t.observer != nil {
-		t.observer.Notice(mac, text)
+	may, unsaid := false, 0
+	if !again {
+		may, unsaid = t.mayTell(now)
 	}
+	t.mu.Unlock()
+	if !may || t.observer == nil {
+		return
+	}
+	if unsaid > 0 {
+		text += fmt.Sprintf(" (before it, %d notices about machines were left out: there were too many; does somebody forge requests?)", unsaid)
+	}
+	t.observer.Notice(mac, text)
+}
+
+// mayTell takes one notice from the allowance, or counts one that is not said. It gives how many were not said before. The
+// caller holds the lock.
+func (t *tracker) mayTell(now time.Time) (may bool, unsaid int) {
+	if t.told.IsZero() {
+		t.budget = noticeBurst * noticeEvery
+	} else {
+		t.budget = min(noticeBurst*noticeEvery, t.budget+max(0, now.Sub(t.told)))
+	}
+	t.told = now
+	if t.budget < noticeEvery {
+		t.unsaid++
+		return false, 0
+	}
+	t.budget -= noticeEvery
+	unsaid, t.unsaid = t.unsaid, 0
+	return true, unsaid
 }
 
 func (t *tracker) count(mac decide.MAC, add Traffic, now time.Time) {
