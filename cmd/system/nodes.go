@@ -207,7 +207,7 @@ func (e engineOfAgents) Connected(node string, hello wire.Hello) {
 	if was, ok := e.s.live.get(node); ok && was.hello.Incarnation != hello.Incarnation {
 		e.s.gateway.Forget(node, was.hello.Incarnation)
 	}
-	e.s.live.set(node, connection{hello, time.Now()})
+	e.s.live.set(node, connection{hello, e.s.now()})
 	m, ok := e.s.Site.Lookup(node)
 	if !ok {
 		return

@@ -71,7 +71,7 @@ func (s *System) parts(version string) restapi.Parts {
 	p := restapi.Parts{
 		Info:     api.Info{Version: version, Data: s.cfg.Data, Address: s.cfg.Address.String(), Lab: s.cfg.Machines != nil, Started: s.now()},
 		Clusters: s.Clusters, Site: s.Site, Store: s.db.Journals(),
-		Power: s.Power.Machine, Wipe: s.WipeMachine, Phase: s.bootStatus, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: restapi.NewArtifacts(s.Artifacts, s.sets),
+		Power: s.Power.Machine, Wipe: s.WipeMachine, Phase: s.bootStatus, Served: s.served, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: restapi.NewArtifacts(s.Artifacts, s.sets),
 		Online: func(machine string) (string, bool) {
 			_, online := s.live.get(machine)
 			seen, _ := s.seen(machine)
@@ -85,7 +85,7 @@ func (s *System) parts(version string) restapi.Parts {
 			lines := strings.Split(text, "\n")
 			return lines[max(0, len(lines)-shownLog):]
 		},
-		Notices: s.Notices, Logger: s.cfg.Log,
+		Notices: s.Notices, Logger: s.cfg.Log, Now: s.now,
 	}
 	p.Mirror = &restapi.Mirror{
 		Mirror: s.Mirror, Clusters: s.Clusters, Files: s.files, Boots: s.sets, BootSet: s.bootSetOf, PackVersion: packVersion,
@@ -105,6 +105,17 @@ func (s *System) bootStatus(m site.Machine) phase.Report {
 		return phase.Report{}
 	}
 	return s.Boot.Status(mac)
+}
+
+// served counts what a machine was sent, over all its network interfaces.
+func (s *System) served(m site.Machine) uint64 {
+	var sum uint64
+	for _, text := range m.MACs {
+		if mac, err := decide.ParseMAC(text); err == nil {
+			sum += s.Boot.Traffic(mac).Bytes
+		}
+	}
+	return sum
 }
 
 func (s *System) console(ctx context.Context, machine string, w io.Writer, view api.ConsoleView) error {

@@ -51,6 +51,8 @@ type Config struct {
 	Machines  *Machines    // virtual machines; nil for none
 	Moved     bool         // machines that know the engine by another address are booted again
 	Log       *slog.Logger // required
+
+	Now func() time.Time // the engine's clock: of everything that is decided, noted or certified; nil for time.Now
 }
 
 // Machines is where the lab's virtual machines live.
@@ -113,7 +115,10 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if cfg.Holder == "" {
 		cfg.Holder = "joist serve"
 	}
-	s := &System{cfg: cfg, now: time.Now, started: time.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &System{cfg: cfg, now: cfg.Now, started: cfg.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
 	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			s.Close()
@@ -155,7 +160,7 @@ func (s *System) openStores(ctx context.Context) error {
 		return err
 	}
 	s.Site, err = site.Open(ctx, site.Config{
-		Store: s.db.Journals(), Holder: s.cfg.Holder, Random: rand.Reader, Log: s.cfg.Log,
+		Store: s.db.Journals(), Holder: s.cfg.Holder, Random: rand.Reader, Log: s.cfg.Log, Now: s.now,
 		Secret: s.voucher, Changed: s.machineChanged,
 	})
 	return err
@@ -184,7 +189,7 @@ func (s *System) openServices(ctx context.Context) error {
 	store := s.db.Entries()
 	var err error
 	s.Addresses, err = addresses.Open(ctx, addresses.Config{
-		DB: s.db.Gorm(), Server: s.cfg.Address, Booter: booter{s}, Log: s.cfg.Log,
+		DB: s.db.Gorm(), Server: s.cfg.Address, Booter: booter{s}, Log: s.cfg.Log, Now: s.now,
 		Lease: lease.Config{Subnet: s.cfg.Subnet, Ranges: []netipx.IPRange{s.pool()}},
 	})
 	if err != nil {
@@ -238,7 +243,7 @@ func (s *System) openClusters(ctx context.Context) error {
 	}
 	s.gateway, err = agents.New(agents.Config{
 		Site: siteOfAgents{s.Site, s}, Signer: newSigner(issuer, s.now), Engine: engineOfAgents{s}, Certificate: listener.GetCertificate,
-		Clients: issuer.Pool, Root: s.authority.RootPEM(), Log: s.cfg.Log,
+		Clients: issuer.Pool, Root: s.authority.RootPEM(), Log: s.cfg.Log, Now: s.now,
 	})
 	if err != nil {
 		return err
@@ -254,7 +259,7 @@ func (s *System) openClusters(ctx context.Context) error {
 	s.Clusters = clusters.New(clusters.Config{
 		Drive: drive.Config{
 			Holder: s.cfg.Holder, Store: s.db.Journals(), Snapshots: s.db.Journals(), Blobs: s.db.Blobs(), Services: handlers,
-			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log,
+			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log, Now: s.now,
 		},
 		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.secrets.Forget,
 	})
@@ -269,7 +274,7 @@ func (s *System) openBoot(ctx context.Context) error {
 	s.Boot, err = boot.New(boot.Config{
 		Inventory: bootInventory{s}, Issuer: bootIssuer{s}, Sets: bootSets{s}, Observer: bootObserver{s}, Artifacts: s.Artifacts,
 		URLs: []string{"https://" + netip.AddrPortFrom(s.cfg.Address, agentPort).String()}, CA: s.authority.Pin(),
-		HTTP: netip.AddrPortFrom(s.cfg.Address, httpPort), Log: s.cfg.Log,
+		HTTP: netip.AddrPortFrom(s.cfg.Address, httpPort), Log: s.cfg.Log, Now: s.now,
 	})
 	if err != nil {
 		return err

@@ -207,7 +207,7 @@ func (c *Cluster) trust(t history.Target) string {
 
 // call performs a service call; a few at once, each within its time.
 func (c *Cluster) call(ctx context.Context, e run.Call) {
-	timed, cancel := context.WithDeadline(ctx, e.Deadline)
+	timed, cancel := context.WithTimeout(ctx, e.Deadline.Sub(c.cfg.Now())) // by the clock that set it
 	defer cancel()
 	select {
 	case c.calls <- struct{}{}:

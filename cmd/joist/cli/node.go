@@ -96,6 +96,9 @@ func (a *app) writeMachine(m *v1.Machine) {
 	if m.Advice != "" {
 		add("look at", ink.Yellow(m.Advice))
 	}
+	if m.Served > 0 {
+		add("was sent", fmt.Sprintf("%.1f MiB since the engine started", float64(m.Served)/(1<<20)))
+	}
 	add("MAC", strings.Join(m.MACs, " "))
 	add("UUID", m.UUID)
 	add("provider", m.Provider)

@@ -40,6 +40,7 @@ func (a *apiMachines) form(m *site.Machine) v1.Machine {
 		}
 	}
 	report := a.Phase(*m)
+	out.Served = a.Served(*m)
 	out.Address, out.Online = a.Online(m.Name)
 	out.Boot, out.Advice, out.Stuck = report.Sentence, report.Advice, report.Stuck
 	if out.Online && report == (phase.Report{}) {

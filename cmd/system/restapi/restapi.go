@@ -34,6 +34,8 @@ type Parts struct {
 	Wipe func(ctx context.Context, machine, by string) (proof string, err error)
 	// Phase says how far a machine's boot came (boot.Server's Status).
 	Phase func(m site.Machine) phase.Report
+	// Served counts the bytes that a machine was sent over HTTP since the engine started (boot.Server's Traffic); nil for none.
+	Served func(m site.Machine) uint64
 	// Online says whether a machine's agent is connected, and from which address.
 	Online func(machine string) (address string, online bool)
 	// Console copies a machine's console; it ends without error when ctx does.
@@ -68,6 +70,9 @@ func New(p Parts) (*api.Server, error) {
 	}
 	if p.Phase == nil {
 		p.Phase = func(site.Machine) phase.Report { return phase.Report{} }
+	}
+	if p.Served == nil {
+		p.Served = func(site.Machine) uint64 { return 0 }
 	}
 	if p.Online == nil {
 		p.Online = func(string) (string, bool) { return "", false }

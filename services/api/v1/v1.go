@@ -360,7 +360,8 @@ type Machine struct {
 	Boot        string          `json:"boot,omitempty"`  // how far its boot came, in a sentence
 	Advice      string          `json:"advice,omitempty"`
 	Stuck       bool            `json:"stuck,omitempty"`
-	Facts       json.RawMessage `json:"facts,omitempty"` // of a single machine only
+	Served      uint64          `json:"served_bytes,omitempty"` // what it was sent over HTTP since the engine started: kernels, images, artifacts
+	Facts       json.RawMessage `json:"facts,omitempty"`        // of a single machine only
 }
 
 // MachineSpec says what a virtual machine is made of: POST /v1/machines. Sizes are in bytes.
