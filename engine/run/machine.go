@@ -38,6 +38,8 @@ type Machine struct {
 	urgent   int                                // needs other than power
 	asks     timers.Set                         // when to ask again
 	failing  map[string]bool                    // nodes on which something failed for good, and that are not set aside
+	readings map[reading]value.Value            // large inputs that were read
+	room     map[string]bool                    // whether a role tolerates one more node that is set aside; see roomFor
 	events   []history.Event
 	effects  []Effect
 }
@@ -68,7 +70,7 @@ type Outcome struct {
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
 		state: state, library: library, clock: timers.Since(state.Now), groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: upkeep.New(),
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: upkeep.New(), readings: map[reading]value.Value{}, room: map[string]bool{},
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
@@ -270,6 +272,7 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		m.lookAway(now, t)
 	}
 	m.state.Fold(m.state.Seq+1, now, e)
+	m.roomFor(e)
 	m.events = append(m.events, e)
 	if aimed {
 		m.note(t, before, m.flight(t))

@@ -311,15 +311,9 @@ func (m *Machine) recordedFor(t history.Target, row *history.Row, host string) (
 		if !ok {
 			continue
 		}
-		if d, large := history.Large(data); large {
-			if data = m.library.Blob(d); data == nil {
-				broken = fmt.Errorf("input %s, a large value kept as %s, cannot be read", f.Name, d.Short())
-				continue
-			}
-		}
-		v, err := f.Type.Parse(data)
+		v, err := m.read(task, &f, data)
 		if err != nil {
-			broken = fmt.Errorf("input %s in the journal: %w", f.Name, err)
+			broken = err
 			continue
 		}
 		inputs[f.Name] = v
@@ -328,6 +322,41 @@ func (m *Machine) recordedFor(t history.Target, row *history.Row, host string) (
 		m.plan.HostInputs(t, task, host, inputs)
 	}
 	return task.Step.Complete(inputs), task, broken
+}
+
+// reading is a large input of a step: what every node was given is kept once, and read once.
+type reading struct {
+	kept  value.Digest
+	step  *model.Step
+	input string
+}
+
+// mostReadings is how many large inputs are remembered: a workflow gathers few values, and those of an older goal go.
+const mostReadings = 16
+
+// read gives the value of an input from what the journal has of it.
+func (m *Machine) read(task *model.Task, f *model.Field, data []byte) (value.Value, error) {
+	d, large := history.Large(data)
+	as := reading{d, task.Step, f.Name}
+	if v, known := m.readings[as]; large && known {
+		return v, nil
+	}
+	if large {
+		if data = m.library.Blob(d); data == nil {
+			return value.Value{}, fmt.Errorf("input %s, a large value kept as %s, cannot be read", f.Name, d.Short())
+		}
+	}
+	v, err := f.Type.Parse(data)
+	if err != nil {
+		return value.Value{}, fmt.Errorf("input %s in the journal: %w", f.Name, err)
+	}
+	if large {
+		if len(m.readings) >= mostReadings {
+			clear(m.readings)
+		}
+		m.readings[as] = v
+	}
+	return v, nil
 }
 
 func (m *Machine) abortAll() {

@@ -62,16 +62,37 @@ func (m *Machine) tolerated(node string) bool {
 			continue
 		}
 		some = true
-		r := m.plan.Model().Role(name)
-		if r == nil || r.Tolerate == (model.Count{}) {
-			return false
+		room, known := m.room[name]
+		if !known {
+			room = m.hasRoom(name)
+			m.room[name] = room
 		}
-		aside := m.asideIn(r.Name)
-		if aside >= Places(r.Tolerate, m.before([]string{r.Name})) || len(m.state.Goal().Roles[r.Name])-aside-1 < r.Min {
+		if !room {
 			return false
 		}
 	}
 	return some
+}
+
+// hasRoom reports whether a role tolerates one more node that is set aside. It looks at all nodes; the answer stands in
+// m.room until something happens that may change it, since nodes that are not tolerated ask after each event.
+func (m *Machine) hasRoom(role string) bool {
+	r := m.plan.Model().Role(role)
+	if r == nil || r.Tolerate == (model.Count{}) {
+		return false
+	}
+	aside := m.asideIn(r.Name)
+	return aside < Places(r.Tolerate, m.before([]string{r.Name})) && len(m.state.Goal().Roles[r.Name])-aside-1 >= r.Min
+}
+
+// roomFor forgets what was known of roles' tolerance, unless an event is one of those, by far the most, that change nothing
+// in which nodes there are and which of them are set aside.
+func (m *Machine) roomFor(e history.Event) {
+	switch e.(type) {
+	case history.Started, history.Succeeded, history.Failed:
+	default:
+		clear(m.room)
+	}
 }
 
 // before counts the nodes of some roles before the change, or of a first goal the nodes that it has.
