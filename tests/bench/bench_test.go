@@ -69,20 +69,6 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
-func TestAgainst(t *testing.T) {
-	for _, test := range []struct {
-		unit       string
-		ours, peer float64
-		want       float64
-	}{
-		{"s", 2, 10, 5}, {"1/s", 10, 2, 5}, {"MiB/s", 1, 2, 0.5}, {"ms", 4, 2, 0.5}, {"MiB", 1, 4, 4}, {"s", 0, 1, 0}, {"s", 1, 0, 0},
-	} {
-		if got := (line{Value: test.ours, Unit: test.unit}).against("peer", test.peer); got.Ratio != test.want || got.PeerValue != test.peer {
-			t.Errorf("%v %s against %v: %+v", test.ours, test.unit, test.peer, got)
-		}
-	}
-}
-
 func TestMedian(t *testing.T) {
 	for _, test := range []struct {
 		list []float64
@@ -92,9 +78,50 @@ func TestMedian(t *testing.T) {
 			t.Errorf("median of %v is %v", test.list, got)
 		}
 	}
-	for v, want := range map[float64]float64{123456: 123500, 0.00123456: 0.001235, 0: 0, 9.9999: 10} {
-		if got := round(v); got != want {
-			t.Errorf("%v rounds to %v, want %v", v, got, want)
+}
+
+// TestScripts: nodes that run what their steps say come to rest like those that only answer.
+func TestScripts(t *testing.T) {
+	a := arguments{Dir: filepath.Join(t.TempDir(), "data"), Nodes: 2, Scripts: true}
+	if _, err := applyOnce(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	var got planning
+	if _, _, err := perform(t.Context(), "plan", a, &got); err != nil || got.Counts["unchanged"] != 2*tasksPerNode {
+		t.Errorf("after that, the plan says %v, %v", got.Counts, err)
+	}
+}
+
+// TestSimulations: the packs converge in spite of what befalls their machines, and write the same journal twice.
+func TestSimulations(t *testing.T) {
+	var out bytes.Buffer
+	s := &suite{out: &printer{kept: &out}, dir: t.TempDir(), results: t.TempDir(), ends: time.Now().Add(time.Minute)}
+	if err := simulations(t.Context(), s, 12); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"simulate_base_12", "simulate_etcd_12", "simulate_kubernetes_12"} {
+		if !bytes.Contains(out.Bytes(), []byte(`"`+name+`"`)) {
+			t.Errorf("%s is not there:\n%s", name, out.Bytes())
+		}
+	}
+}
+
+// TestMachines: figures are found among what a test prints, and numbers of machines are read.
+func TestMachines(t *testing.T) {
+	if l, ok := printed(`{"name":"a","value":2.5,"unit":"s","peer":"","peer_value":0,"ratio":0}`); !ok || l.Name != "a" || l.Value != 2.5 {
+		t.Errorf("%+v, %v", l, ok)
+	}
+	for _, text := range []string{"", "=== RUN TestCluster", `{"name":`, `{"name":""}`, `    x.go:1: {"name":"a"}`} {
+		if l, ok := printed(text); ok {
+			t.Errorf("%q is the figure %+v", text, l)
+		}
+	}
+	if got, err := parseControl("1, 3"); err != nil || len(got) != 2 || got[1] != 3 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, text := range []string{"0", "2", "-1", "x", "1,,y"} {
+		if got, err := parseControl(text); err == nil {
+			t.Errorf("%q gives %v", text, got)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func convergeMany(ctx context.Context, a arguments) error {
 
 // small takes one cluster from nothing to rest. Its loop stays, as an engine's does.
 func small(ctx context.Context, db *sqlstore.DB, name string, w workload, m *model.Model) error {
-	c, err := loop(ctx, db, name, m, nodesOfSmall)
+	c, err := loop(ctx, db, name, m, crew{reporters: nodesOfSmall})
 	if err != nil {
 		return err
 	}

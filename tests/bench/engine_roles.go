@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"joist/engine/agent/sandbox"
+	agentwire "joist/engine/agent/wire"
 	"joist/engine/drive"
 	"joist/engine/history"
 	"joist/engine/journal"
@@ -24,8 +27,11 @@ const (
 	eventsAtOnce = 1000
 )
 
-// fleet answers every order at once, as nodes that have nothing to do.
-type fleet struct{ to chan run.Dispatch }
+// fleet answers every order at once, as nodes that have nothing to do, or runs its script.
+type fleet struct {
+	to    chan run.Dispatch
+	hosts *sandbox.Sandbox // nil for nodes that have nothing to do
+}
 
 func (f fleet) Perform(_ context.Context, o drive.Order) error {
 	f.to <- o.Dispatch
@@ -40,10 +46,26 @@ func (f fleet) report(c *drive.Cluster, reporters int) {
 	for range reporters {
 		go func() {
 			for o := range f.to {
-				_ = c.Report(context.Background(), o.Target, run.Report{ID: o.ID, Outputs: outputs(o.Target)}) // else the cluster does not rest
+				_ = c.Report(context.Background(), o.Target, f.done(o)) // else the cluster does not rest
 			}
 		}()
 	}
+}
+
+// done performs an order.
+func (f fleet) done(o run.Dispatch) run.Report {
+	if f.hosts == nil {
+		return run.Report{ID: o.ID, Outputs: outputs(o.Target)}
+	}
+	inputs, err := value.Dict(o.Inputs).MarshalJSON()
+	if err != nil {
+		return run.Report{ID: o.ID, Error: err.Error()}
+	}
+	r := f.hosts.Run(context.Background(), agentwire.Request{
+		ID: fmt.Sprint(o.ID), Cluster: clusterName, Instance: o.Target.String(), Attempt: o.Attempt, Action: agentwire.Apply,
+		Script: []byte(linkScript), Inputs: inputs, Outputs: map[string]string{"out": "string"},
+	}, func(string) {})
+	return run.Report{ID: o.ID, Outputs: r.Outputs, Error: r.Error}
 }
 
 // opened is a cluster's loop on its data folder.
@@ -52,13 +74,26 @@ func opened(ctx context.Context, a arguments, m *model.Model) (*sqlstore.DB, *dr
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := loop(ctx, db, clusterName, m, 512)
+	nodes := crew{reporters: 512}
+	if a.Scripts {
+		nodes.reporters = atOnce
+		if nodes.hosts, err = sandbox.New(sandbox.Config{Root: filepath.Join(a.Dir, "hosts")}); err != nil {
+			return nil, nil, err
+		}
+	}
+	c, err := loop(ctx, db, clusterName, m, nodes)
 	return db, c, err
 }
 
-// loop is that of one cluster, whose nodes' orders are answered by so many reporters.
-func loop(ctx context.Context, db *sqlstore.DB, name string, m *model.Model, reporters int) (*drive.Cluster, error) {
-	nodes := fleet{make(chan run.Dispatch, 8*reporters)}
+// crew is who answers nodes' orders: so many at once, with what they run scripts in.
+type crew struct {
+	reporters int
+	hosts     *sandbox.Sandbox
+}
+
+// loop is that of one cluster.
+func loop(ctx context.Context, db *sqlstore.DB, name string, m *model.Model, by crew) (*drive.Cluster, error) {
+	nodes := fleet{make(chan run.Dispatch, 8*by.reporters), by.hosts}
 	c, err := drive.Open(ctx, drive.Config{
 		Cluster: name, Holder: "bench", Store: db.Journals(), Snapshots: db.Journals(), Blobs: db.Blobs(), Library: libraryOf(m),
 		Services: map[string]step.Handler{"names.put": step.HandlerFunc(namesPut)}, Nodes: nodes, Site: nodes,
@@ -66,7 +101,7 @@ func loop(ctx context.Context, db *sqlstore.DB, name string, m *model.Model, rep
 	if err != nil {
 		return nil, err
 	}
-	nodes.report(c, reporters)
+	nodes.report(c, by.reporters)
 	return c, nil
 }
 

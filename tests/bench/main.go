@@ -30,21 +30,24 @@ type section struct {
 }
 
 // sections in the order in which they run: what is bounded by its work first, and Terraform, which may need to be stopped,
-// last.
+// last; machines, which only run when they are asked for, after that.
 func sections() []section {
 	return []section{
 		{"engine-1000", func(ctx context.Context, s *suite) error { return engine(ctx, s, 1000) }, 12 * time.Minute},
 		{"engine-100", func(ctx context.Context, s *suite) error { return engine(ctx, s, 100) }, 12 * time.Minute},
 		{"gather-1000", func(ctx context.Context, s *suite) error { return gather(ctx, s, 1000) }, 11 * time.Minute},
 		{"clusters-1000", func(ctx context.Context, s *suite) error { return crowd(ctx, s, 1000) }, 9 * time.Minute},
+		{"simulate-1000", func(ctx context.Context, s *suite) error { return simulations(ctx, s, 1000) }, 9 * time.Minute},
 		{"dhcp", dhcpRates, 9 * time.Minute},
 		{"dns", dnsRates, 9 * time.Minute},
 		{"tftp", tftpRates, 9 * time.Minute},
 		{"http", httpRates, 9 * time.Minute},
 		{"agents", idleAgents, 8 * time.Minute},
+		{"ansible", ansible, 4 * time.Minute},
 		{"engine-10000", func(ctx context.Context, s *suite) error { return engine(ctx, s, 10_000) }, 3 * time.Minute},
 		{"gather-10000", func(ctx context.Context, s *suite) error { return gather(ctx, s, 10_000) }, 3 * time.Minute},
 		{"terraform", terraform, 0},
+		{"kubernetes", bringups, 0},
 	}
 }
 
@@ -54,6 +57,7 @@ type suite struct {
 	dir     string    // for data, removed at the end
 	results string    // for profiles, kept
 	ends    time.Time // when everything must be over
+	control []int     // of clusters of Kubernetes to bring up on virtual machines
 }
 
 func main() {
@@ -66,10 +70,14 @@ func main() {
 	}
 	only := flag.String("only", "", "run the sections whose name matches this regular expression")
 	results := flag.String("out", "build/bench", "folder for profiles and results.jsonl")
-	limit := flag.Duration("limit", 15*time.Minute, "time for everything; what does not fit is cut short and says so")
+	control := flag.String("control", "", "numbers of control-plane machines, such as 1,3, with which Kubernetes is brought up on virtual machines; empty for not at all")
+	limit := flag.Duration("limit", 20*time.Minute, "time for everything; what does not fit is cut short and says so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := measure(ctx, *only, *results, *limit)
+	machines, err := parseControl(*control)
+	if err == nil {
+		err = measure(ctx, &suite{results: *results, control: machines}, *only, *limit)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -77,28 +85,28 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, only, results string, limit time.Duration) (err error) {
+// measure runs the sections of a suite, of which results and control are given.
+func measure(ctx context.Context, s *suite, only string, limit time.Duration) (err error) {
 	choice, err := regexp.Compile(only)
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	if results, err = filepath.Abs(results); err != nil {
+	if s.results, err = filepath.Abs(s.results); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(results, 0o755); err != nil {
+	if err := os.MkdirAll(s.results, 0o755); err != nil {
 		return err
 	}
-	kept, err := os.Create(filepath.Join(results, "results.jsonl"))
+	kept, err := os.Create(filepath.Join(s.results, "results.jsonl"))
 	if err != nil {
 		return err
 	}
 	// On the disk of the results, not in /tmp, which may be memory: an fsync there would cost nothing.
-	dir, err := os.MkdirTemp(results, "data-")
-	if err != nil {
-		return err
+	if s.dir, err = os.MkdirTemp(s.results, "data-"); err != nil {
+		return errors.Join(err, kept.Close())
 	}
-	s := &suite{out: &printer{kept: kept}, dir: dir, results: results, ends: time.Now().Add(limit)}
-	defer func() { err = errors.Join(err, kept.Close(), os.RemoveAll(dir)) }()
+	s.out, s.ends = &printer{kept: kept}, time.Now().Add(limit)
+	defer func() { err = errors.Join(err, kept.Close(), os.RemoveAll(s.dir)) }()
 	progress("load average %s on %s", loadAverage(), processors())
 	for _, part := range sections() {
 		if !choice.MatchString(part.name) {

@@ -4,39 +4,19 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"joist/tests/bench/figure"
 )
 
 // line is one figure.
-type line struct {
-	Name      string  `json:"name"`
-	Value     float64 `json:"value"`
-	Unit      string  `json:"unit"`
-	Peer      string  `json:"peer"`       // empty if there is none
-	PeerValue float64 `json:"peer_value"` // in the same unit
-	Ratio     float64 `json:"ratio"`      // how many times better than the peer; 0 without a peer
-}
+type line = figure.Line
 
-// less says of which units less is better.
-func less(unit string) bool { return unit == "s" || unit == "ms" || unit == "MiB" || unit == "KiB" }
-
-// against adds a peer's figure.
-func (l line) against(peer string, v float64) line {
-	l.Peer, l.PeerValue = peer, round(v)
-	switch {
-	case l.Value <= 0 || v <= 0:
-	case less(l.Unit):
-		l.Ratio = round(v / l.Value)
-	default:
-		l.Ratio = round(l.Value / v)
-	}
-	return l
-}
+func round(v float64) float64 { return figure.Round(v) }
 
 // printer prints lines as they come.
 type printer struct{ kept io.Writer }
@@ -66,17 +46,8 @@ func (p *printer) peers(name, unit string, ours float64, peers map[string]float6
 	}
 	slices.Sort(names)
 	for _, peer := range names {
-		p.line(line{Name: name, Value: round(ours), Unit: unit}.against(peer, peers[peer]))
+		p.line(line{Name: name, Value: round(ours), Unit: unit}.Against(peer, peers[peer]))
 	}
-}
-
-// round keeps four digits.
-func round(v float64) float64 {
-	if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
-		return v
-	}
-	scale := math.Pow(10, 3-math.Floor(math.Log10(math.Abs(v))))
-	return math.Round(v*scale) / scale
 }
 
 // median of at least one figure.

@@ -29,7 +29,7 @@ const (
 // input does, unless they end before.
 func play(role string) error {
 	roles := map[string]func(context.Context, arguments) error{
-		"converge": converge, "plan": planOnce, "replan": replan, "resume": resume, "crowd": convergeMany,
+		"converge": converge, "plan": planOnce, "replan": replan, "resume": resume, "crowd": convergeMany, "simulate": simulateOnce,
 		"dhcp": serveDHCP, "dns": serveDNS, "tftp": serveTFTP, "http": serveHTTP,
 	}
 	do, ok := roles[role]
@@ -54,6 +54,7 @@ type arguments struct {
 	Nodes    int    // of each cluster
 	Clusters int    // for a crowd
 	Gather   bool
+	Scripts  bool   // nodes run their steps' scripts in sandboxes, in place of answering at once
 	Profile  string // prefix of profiles to write; empty for none
 	Address  string // to listen on, or the interface
 	Repeat   int

@@ -61,7 +61,7 @@ func besideTerraform(ctx context.Context, s *suite, nodes int, there bool) error
 	if err != nil {
 		return err
 	}
-	s.out.line(apply.against("terraform"+bound, took.Seconds()))
+	s.out.line(apply.Against("terraform"+bound, took.Seconds()))
 	if bound != "" {
 		progress("terraform's apply of %d nodes was stopped after %.0f s, a lower bound; its plan is not measured", nodes, took.Seconds())
 		s.out.line(plan)
@@ -71,7 +71,7 @@ func besideTerraform(ctx context.Context, s *suite, nodes int, there bool) error
 	if err != nil {
 		return err
 	}
-	s.out.line(plan.against("terraform"+bound, took.Seconds()))
+	s.out.line(plan.Against("terraform"+bound, took.Seconds()))
 	return nil
 }
 

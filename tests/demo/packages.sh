@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are needed and missing: packages.sh demo | test.
+# Installs the Debian packages that are needed and missing: packages.sh demo | test | bench (the peers of make bench).
 # Services that packages bring (etcd, PostgreSQL) are not started: the demo and the tests run their own.
 set -eu
 
@@ -7,12 +7,14 @@ demo="qemu-system-x86 qemu-utils ipxe ipxe-qemu ovmf seabios debootstrap squashf
   kmod cpio zstd xz-utils openssl ca-certificates curl jq etcd-client bind9-dnsutils"
 test="$demo gcc libc6-dev shellcheck bind9-host knot-dnsutils etcd-server isc-dhcp-client dnsmasq-base busybox
   atftp tftp-hpa postgresql socat procps util-linux runc crun"
+bench="$demo ansible-core atftp dnsmasq-base dnsperf kea-admin kea-dhcp4-server nginx-light tftpd-hpa"
 
 case "${1:-}" in
 demo) wanted=$demo ;;
 test) wanted=$test ;;
+bench) wanted=$bench ;;
 *)
-  echo "usage: packages.sh demo|test" >&2
+  echo "usage: packages.sh demo|test|bench" >&2
   exit 2
   ;;
 esac

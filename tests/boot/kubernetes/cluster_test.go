@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,14 @@ import (
 )
 
 // TestCluster is one control-plane machine and two workers from power-on, and what must hold of the cluster that they become.
+// Where JOIST_BENCH_CONTROL gives a number of control-plane machines (make bench does, with -control), that many come up with
+// two workers, and nothing but the figures of that is asked of them.
 func TestCluster(t *testing.T) {
 	l := newLab(t)
+	if n := os.Getenv("JOIST_BENCH_CONTROL"); n != "" {
+		l.measured(n)
+		return
+	}
 	l.machine("n1", controlMemory)
 	l.machine("n2", workerMemory)
 	l.machine("n3", workerMemory)
@@ -23,6 +30,7 @@ func TestCluster(t *testing.T) {
 		l.Logf("%d steps done, %d attempts failed", o.Done, o.Failures)
 		l.retries()
 		l.Logf("\n%s", l.Must("path", "demo"))
+		l.figures(1, "n2", "n3")
 		l.Unchanged("demo")
 		l.SameHost("during")
 		l.smokeSaid()
