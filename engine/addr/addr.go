@@ -90,6 +90,24 @@ func ParsePath(s string) (task, node string, ok bool) {
 	return task, node, closed && named(node) && (!some || named(item))
 }
 
+// Bare writes the path of a single item without its quotes, as a shell leaves it: `task[item]`. Other paths stay as they are. It
+// means the item only where no node has that name.
+func Bare(path string) string {
+	task, node, ok := ParsePath(path)
+	if of, item, some := CutItem(task); ok && some && node == "" {
+		return of + "[" + item + "]"
+	}
+	return path
+}
+
+// BareItem reads what Bare wrote: the task of the item, if the path could stand for one.
+func BareItem(task, node string) (item string, ok bool) {
+	if _, _, some := CutItem(task); some || node == "" {
+		return "", false
+	}
+	return WithItem(task, node), true
+}
+
 func named(s string) bool { return s != "" && !strings.ContainsFunc(s, reserved) }
 
 // reserved says which characters no name has: they separate names, here and in what is made of addresses.

@@ -48,3 +48,24 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestBare(t *testing.T) {
+	for path, want := range map[string]string{`zone["lab"]`: "zone[lab]", "zone[n1]": "zone[n1]", "zone": "zone", "zone[n1][lab]": "zone[n1][lab]", `zone["lab`: `zone["lab`} {
+		bare := addr.Bare(path)
+		if bare != want {
+			t.Errorf("%s is %s, want %s", path, bare, want)
+		}
+		if bare == path {
+			continue
+		}
+		task, node, _ := addr.ParsePath(bare)
+		if item, ok := addr.BareItem(task, node); !ok || addr.Path(item, "") != path {
+			t.Errorf("%s is not read as %s: %q, %v", bare, path, item, ok)
+		}
+	}
+	for _, alone := range [][2]string{{"zone", ""}, {addr.WithItem("zone", "lab"), "n1"}} {
+		if item, ok := addr.BareItem(alone[0], alone[1]); ok {
+			t.Errorf("%q is read as the item %q", alone, item)
+		}
+	}
+}

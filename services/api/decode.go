@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 
+	"joist/engine/addr"
 	v1 "joist/services/api/v1"
 )
 
@@ -51,25 +52,24 @@ func read(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
 	return decode(data, into)
 }
 
-// forms of names in addresses.
-var (
-	nameForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	instanceForm = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,200}(\[[a-z0-9-]{1,63}\])?$`)
-	digestForm   = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
-)
+// digestForm is how the digest of an artifact is written in an address.
+var digestForm = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
+
+// maxInstance bounds an instance's path, in bytes.
+const maxInstance = 600
 
 func checkName(what, name string) error {
-	if nameForm.MatchString(name) {
+	if v1.IsName(name) {
 		return nil
 	}
 	return Fail(v1.Malformed, fmt.Errorf("%.80q cannot be the name of a %s", name, what), "names have lower-case letters, digits and hyphens")
 }
 
-// checkInstance accepts task, task[node] and, for who copies a whole address, cluster/task[node] of the same cluster.
+// checkInstance accepts what addr.Path writes and, for who copies a whole address, cluster/task[node] of the same cluster.
 func checkInstance(cluster, text string) (string, error) {
 	text = strings.TrimPrefix(text, cluster+"/")
-	if !instanceForm.MatchString(text) {
-		return "", Fail(v1.Malformed, fmt.Errorf("%.120q is no instance", text), "write task[node], or task for a single one")
+	if _, _, ok := addr.ParsePath(text); !ok || len(text) > maxInstance {
+		return "", Fail(v1.Malformed, fmt.Errorf("%.120q is no instance", text), `write task[node], or task for a single one, and for one item of several task[node][item] or task["item"]`)
 	}
 	return text, nil
 }

@@ -297,8 +297,10 @@ func targetOf(instance string, s *history.State, p *plan.Planner) (t history.Tar
 	}
 	t, now := p.Standing(history.Target{Task: task, Node: node})
 	known := func(t history.Target) bool { return p.Cell(t) != nil || s.Row(t) != nil }
-	if item, called := p.Standing(history.Target{Task: addr.WithItem(task, node)}); node != "" && !known(t) && known(item) {
-		t, now = item, called
+	if bare, ok := addr.BareItem(task, node); ok && !known(t) {
+		if item, called := p.Standing(history.Target{Task: bare}); known(item) {
+			t, now = item, called
+		}
 	}
 	if !now && known(t) {
 		notice = fmt.Sprintf("%s is called %s now", instance, p.Called(t))

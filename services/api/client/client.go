@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
 	v1 "joist/services/api/v1"
 )
 
@@ -73,7 +74,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // call is one request.
 type call struct {
-	method, path string
+	method, path string // the names in it escaped
 	query        url.Values
 	header       http.Header
 	body         io.Reader
@@ -82,12 +83,17 @@ type call struct {
 
 // send sends a request and gives the response if its status says that all is well. Errors of the API are *v1.Problem.
 func (c *Client) send(ctx context.Context, r call) (*http.Response, error) {
-	u := url.URL{Scheme: "http", Host: "joist", RawQuery: r.query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), r.body)
+	if err := checkPath(r.path); err != nil {
+		return nil, err
+	}
+	address := "http://joist" + r.path
+	if len(r.query) > 0 {
+		address += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, address, r.body)
 	if err != nil {
 		return nil, fmt.Errorf("internal error: %w", err)
 	}
-	req.URL.Path = r.path
 	for k, v := range r.header {
 		req.Header[k] = v
 	}
@@ -169,7 +175,44 @@ func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	return ask[T](ctx, c, call{method: "GET", path: path}, nil)
 }
 
-func cluster(name, rest string) string { return "/v1/clusters/" + name + rest }
+func cluster(name, rest string) string { return "/v1/clusters/" + url.PathEscape(name) + rest }
+
+func machine(name, rest string) string { return "/v1/machines/" + url.PathEscape(name) + rest }
+
+func frozenSet(name string) string { return "/v1/mirror/sets/" + url.PathEscape(name) }
+
+// NameError says that something cannot be a name. The engine was not asked.
+type NameError struct{ What, Name string }
+
+// Error says how names are written.
+func (e *NameError) Error() string {
+	if e.What == "instance" {
+		return fmt.Sprintf("%.120q is no instance: write cluster/task[node], or cluster/task for a single one", e.Name)
+	}
+	return fmt.Sprintf("%.80q cannot be the name of a %s: names have lower-case letters, digits and hyphens", e.Name, e.What)
+}
+
+// checkPath refuses a path in which something stands for a name that is none: it would mean another path.
+func checkPath(path string) error {
+	parts := strings.Split(path, "/")
+	for i, part := range parts[1:] {
+		name, err := url.PathUnescape(part)
+		if err != nil {
+			return fmt.Errorf("internal error: cannot read the path %q: %w", path, err)
+		}
+		switch what := parts[i]; what {
+		case "clusters", "machines", "sets":
+			if !v1.IsName(name) {
+				return &NameError{map[string]string{"clusters": "cluster", "machines": "machine", "sets": "frozen set"}[what], name}
+			}
+		case "instances":
+			if _, _, ok := addr.ParsePath(name); !ok {
+				return &NameError{"instance", name}
+			}
+		}
+	}
+	return nil
+}
 
 // Status gives the engine at a glance.
 func (c *Client) Status(ctx context.Context) (*v1.Status, error) {
@@ -267,7 +310,7 @@ func (c *Client) Replay(ctx context.Context, name string, q v1.ReplayQuery) (*v1
 
 // Instance gives the history of an instance and the log of its last attempt.
 func (c *Client) Instance(ctx context.Context, name, instance string) (*v1.Instance, error) {
-	return get[v1.Instance](ctx, c, cluster(name, "/instances/"+instance))
+	return get[v1.Instance](ctx, c, cluster(name, "/instances/"+url.PathEscape(instance)))
 }
 
 // Certify asks for an operator's client certificate.
@@ -286,12 +329,12 @@ func (c *Client) Machines(ctx context.Context) ([]v1.Machine, error) {
 
 // Machine gives one machine with its facts.
 func (c *Client) Machine(ctx context.Context, name string) (*v1.Machine, error) {
-	return get[v1.Machine](ctx, c, "/v1/machines/"+name)
+	return get[v1.Machine](ctx, c, machine(name, ""))
 }
 
 // Approve confirms a machine's key.
 func (c *Client) Approve(ctx context.Context, name string, a v1.Approve) (*v1.Machine, error) {
-	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/approve"}, a)
+	return ask[v1.Machine](ctx, c, call{method: "POST", path: machine(name, "/approve")}, a)
 }
 
 // DefineMachine makes a virtual machine, or changes one.
@@ -301,7 +344,7 @@ func (c *Client) DefineMachine(ctx context.Context, spec v1.MachineSpec) (*v1.Ma
 
 // UndefineMachine removes a virtual machine.
 func (c *Client) UndefineMachine(ctx context.Context, name string) error {
-	resp, err := c.send(ctx, call{method: "DELETE", path: "/v1/machines/" + name})
+	resp, err := c.send(ctx, call{method: "DELETE", path: machine(name, "")})
 	if err != nil {
 		return err
 	}
@@ -310,12 +353,12 @@ func (c *Client) UndefineMachine(ctx context.Context, name string) error {
 
 // Power switches a machine and returns once that was read back.
 func (c *Client) Power(ctx context.Context, name, action string) (*v1.Machine, error) {
-	return ask[v1.Machine](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/power"}, v1.Power{Action: action})
+	return ask[v1.Machine](ctx, c, call{method: "POST", path: machine(name, "/power")}, v1.Power{Action: action})
 }
 
 // Wipe erases the data disks of a machine that no cluster has, and returns once that was read back: that may take minutes.
 func (c *Client) Wipe(ctx context.Context, name string) (*v1.Wiped, error) {
-	return ask[v1.Wiped](ctx, c, call{method: "POST", path: "/v1/machines/" + name + "/wipe"}, v1.Wipe{})
+	return ask[v1.Wiped](ctx, c, call{method: "POST", path: machine(name, "/wipe")}, v1.Wipe{})
 }
 
 // Console copies a machine's console to w: its last tail bytes (all if negative), and with follow what comes after.
@@ -327,7 +370,7 @@ func (c *Client) Console(ctx context.Context, name string, w io.Writer, tail int
 	if follow {
 		q.Set("follow", "1")
 	}
-	resp, err := c.send(ctx, call{method: "GET", path: "/v1/machines/" + name + "/console", query: q})
+	resp, err := c.send(ctx, call{method: "GET", path: machine(name, "/console"), query: q})
 	if err != nil {
 		return err
 	}
@@ -340,7 +383,7 @@ func (c *Client) Console(ctx context.Context, name string, w io.Writer, tail int
 
 // PutArtifact stores a file of a given size under its digest. A file that is there already is not sent.
 func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, size int64) (*v1.Artifact, error) {
-	path := "/v1/artifacts/" + digest
+	path := "/v1/artifacts/" + url.PathEscape(digest)
 	resp, err := c.send(ctx, call{method: "HEAD", path: path})
 	if err == nil {
 		_ = resp.Body.Close()
@@ -355,7 +398,7 @@ func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, si
 
 // Artifact copies a stored file to w.
 func (c *Client) Artifact(ctx context.Context, digest string, w io.Writer) error {
-	resp, err := c.send(ctx, call{method: "GET", path: "/v1/artifacts/" + digest})
+	resp, err := c.send(ctx, call{method: "GET", path: "/v1/artifacts/" + url.PathEscape(digest)})
 	if err != nil {
 		return err
 	}
@@ -397,7 +440,7 @@ func (c *Client) FrozenSets(ctx context.Context) ([]v1.FrozenSet, error) {
 
 // FrozenSet gives one with its files.
 func (c *Client) FrozenSet(ctx context.Context, name string) (*v1.FrozenSet, error) {
-	return get[v1.FrozenSet](ctx, c, "/v1/mirror/sets/"+name)
+	return get[v1.FrozenSet](ctx, c, frozenSet(name))
 }
 
 // Freeze freezes everything that a cluster uses.
@@ -407,7 +450,7 @@ func (c *Client) Freeze(ctx context.Context, f v1.Freeze) (*v1.FrozenSet, error)
 
 // Thaw forgets a frozen set.
 func (c *Client) Thaw(ctx context.Context, name string) error {
-	resp, err := c.send(ctx, call{method: "DELETE", path: "/v1/mirror/sets/" + name})
+	resp, err := c.send(ctx, call{method: "DELETE", path: frozenSet(name)})
 	if err != nil {
 		return err
 	}

@@ -483,6 +483,17 @@ type BootSet struct {
 	Default bool   `json:"default,omitempty"` // what machines boot that ask for nothing else
 }
 
+// IsName reports whether something can be the name of a cluster, a machine or a frozen set: lower-case letters, digits and hyphens in
+// between, at most 63.
+func IsName(s string) bool {
+	for i, r := range s {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && (r != '-' || i == 0 || i == len(s)-1) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
+
 // Problem is an error as RFC 9457 has it, with advice.
 type Problem struct {
 	Type   string `json:"type"` // "urn:joist:problem:" and one of the Problem… words

@@ -209,6 +209,10 @@ func (t *trial) given() {
 		task, node, _ := addr.ParsePath(instance)
 		of, _ := t.sim.Plan().Standing(history.Target{Task: task, Node: node})
 		row := t.sim.State().Row(of)
+		if item, ok := addr.BareItem(task, node); ok && row == nil {
+			of, _ = t.sim.Plan().Standing(history.Target{Task: item})
+			row = t.sim.State().Row(of)
+		}
 		if row == nil || row.Inputs == nil {
 			t.bag.Errorf(p.at, "", "%s never ran", instance)
 			continue

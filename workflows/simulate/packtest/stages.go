@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"joist/engine/addr"
 	"joist/engine/value"
 	"joist/workflows/lang"
 	"joist/workflows/lang/diag"
@@ -227,8 +228,18 @@ func (f *file) pairs(word string, e hclsyntax.Expression) []pair {
 	return out
 }
 
-// matches reports whether an instance is one that a pattern means: its name, with * for any run of characters.
+// matches reports whether an instance is one that a pattern means: its name, that of a single item with its quotes or without, with *
+// for any run of characters.
 func matches(pattern, instance string) bool {
+	before, path := "", instance
+	if rest, removal := strings.CutPrefix(instance, "remove "); removal {
+		before, path = "remove ", rest
+	}
+	return fits(pattern, instance) || fits(pattern, before+addr.Bare(path))
+}
+
+// fits reports whether text is what a pattern says, with * for any run of characters.
+func fits(pattern, instance string) bool {
 	parts := strings.Split(pattern, "*")
 	if len(parts) == 1 {
 		return pattern == instance
