@@ -63,6 +63,9 @@ func Find(name, source, folder string) (map[string][]byte, error) {
 // Folder reads the files of the pack in a folder.
 func Folder(dir string) (map[string][]byte, error) {
 	if _, err := os.Stat(filepath.Join(dir, "pack.hcl")); err != nil {
+		if inside, _ := filepath.Glob(filepath.Join(dir, "*", "pack.hcl")); len(inside) > 0 { // the pattern is sound
+			return nil, fmt.Errorf("cannot read the pack in %s: it has no pack.hcl; name one of the folders in it, such as %s", dir, filepath.Dir(inside[0]))
+		}
 		return nil, fmt.Errorf("cannot read the pack in %s: it has no pack.hcl", dir)
 	}
 	return read(os.DirFS(dir))

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/Masterminds/semver/v3"
 
@@ -72,6 +74,17 @@ func ParseLock(data []byte) (*Lock, error) {
 		}
 	}
 	return &l, nil
+}
+
+// Unchanged refuses a version whose content is another than an earlier lock has: who published a version does not change it.
+func (l *Lock) Unchanged(since *Lock) error {
+	for _, name := range slices.Sorted(maps.Keys(l.Packs)) {
+		now, was := l.Packs[name], since.Packs[name]
+		if now.Version == was.Version && now.Digest != was.Digest {
+			return fmt.Errorf("the content of pack %s %s at %s has changed: its digest is %s, the lock has %s; a published version never changes: give it a new version, or accept it with --accept-changed", name, now.Version, now.Source, now.Digest, was.Digest)
+		}
+	}
+	return nil
 }
 
 // Write writes the lock of a cluster file, whole or not at all.

@@ -19,6 +19,7 @@ type Wish struct {
 	File      *lang.ClusterFile
 	Folder    string // where relative sources start: that of the cluster file
 	Lock      *Lock  // nil: whatever satisfies everybody
+	Keep      *Lock  // versions that are taken as long as they satisfy everybody; nil: none
 	Newest    bool   // the newest versions that do, rather than the oldest
 	Loose     bool   // a source with a single pack is taken whatever its version: whoever compiles says, with its place, what does not suit
 	Catalogue lang.Catalogue
@@ -50,7 +51,12 @@ const maxRounds = 100
 // everybody who asks, so that what is published later changes nothing. With a lock it is the version of the lock, whose content
 // has to be what it was.
 func Resolve(w Wish) (map[string]Chosen, lang.Diagnostics, error) {
-	r := &resolver{wish: w, shelves: map[string]*shelf{}, floor: map[string]*semver.Version{}}
+	r := &resolver{wish: w, keep: map[string]string{}, shelves: map[string]*shelf{}, floor: map[string]*semver.Version{}}
+	if w.Keep != nil {
+		for name, l := range w.Keep.Packs {
+			r.keep[name] = l.Version
+		}
+	}
 	chosen := map[string]Chosen{}
 	for range maxRounds {
 		next, err := r.round(chosen)
@@ -78,6 +84,7 @@ func LockOf(chosen map[string]Chosen) *Lock {
 type resolver struct {
 	wish    Wish
 	shelves map[string]*shelf
+	keep    map[string]string          // versions to take while they suit; one that did not is not tried again
 	floor   map[string]*semver.Version // no choice goes back
 	diags   lang.Diagnostics
 }
@@ -141,7 +148,10 @@ func (r *resolver) choose(name string, asks []Ask) (Chosen, error) {
 		locked, source = &l, l.Source
 	}
 	s, err := r.shelf(name, source)
-	if err != nil {
+	switch {
+	case err != nil && locked != nil && source != r.wish.File.Packs[name].Source:
+		return Chosen{}, fmt.Errorf("%w; the lock file takes it from there: joist pack vendor FILE DIR copies it anew, once joist pack lock FILE names its source again", err)
+	case err != nil:
 		return Chosen{}, err
 	}
 	var fits []*semver.Version
@@ -157,9 +167,14 @@ func (r *resolver) choose(name string, asks []Ask) (Chosen, error) {
 		return Chosen{}, s.none(name, asks, locked)
 	}
 	v := fits[0]
-	if r.wish.Newest {
+	kept := slices.IndexFunc(fits, func(v *semver.Version) bool { return v.String() == r.keep[name] })
+	switch {
+	case kept >= 0:
+		v = fits[kept]
+	case r.wish.Newest:
 		v = fits[len(fits)-1]
-	} else {
+	default:
+		delete(r.keep, name)
 		r.floor[name] = v
 	}
 	if why := s.yanked[v.String()]; why != "" {
@@ -170,7 +185,7 @@ func (r *resolver) choose(name string, asks []Ask) (Chosen, error) {
 		return Chosen{}, err
 	}
 	if locked != nil && "sha256:"+p.Digest().String() != locked.Digest {
-		return Chosen{}, fmt.Errorf("pack %s %s at %s is not what the lock file says: its digest is sha256:%s, the lock has %s; a published version never changes: find out who changed it, or accept it with joist pack update FILE", name, v, source, p.Digest(), locked.Digest)
+		return Chosen{}, fmt.Errorf("pack %s %s at %s is not what the lock file says: its digest is sha256:%s, the lock has %s; a published version never changes: find out who changed it, or accept it with joist pack lock FILE --accept-changed", name, v, source, p.Digest(), locked.Digest)
 	}
 	return Chosen{Source: source, Pack: p, Asks: asks}, nil
 }
@@ -221,7 +236,6 @@ func (r *resolver) shelf(name, source string) (*shelf, error) {
 		return s, nil
 	}
 	s := &shelf{source: source, folders: map[string]string{}, yanked: map[string]string{}, packs: map[string]*lang.Pack{}, files: map[string]map[string][]byte{}}
-	r.shelves[name] = s
 	folder := source
 	if !filepath.IsAbs(folder) {
 		folder = filepath.Join(r.wish.Folder, source)
@@ -242,6 +256,7 @@ func (r *resolver) shelf(name, source string) (*shelf, error) {
 			return nil, fmt.Errorf("cannot use pack %s: %q is not a version", name, p.Version)
 		}
 		s.versions, s.packs[v.String()] = []*semver.Version{v}, p
+		r.shelves[name] = s
 		return s, nil
 	}
 	for _, e := range entries {
@@ -258,6 +273,7 @@ func (r *resolver) shelf(name, source string) (*shelf, error) {
 		return nil, fmt.Errorf("cannot find pack %s: %s has neither a pack.hcl nor folders named by versions, such as 0.1.0", name, folder)
 	}
 	slices.SortFunc(s.versions, (*semver.Version).Compare)
+	r.shelves[name] = s
 	return s, nil
 }
 

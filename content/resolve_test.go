@@ -66,6 +66,7 @@ func TestResolve(t *testing.T) {
 	for _, test := range []struct {
 		uses   []string
 		newest bool
+		keep   string // versions locked before
 		want   string // versions, or what the error says after !
 	}{
 		{uses: []string{"a", "b", "c"}, want: "a 1.0.0, b 1.1.0, c 1.0.0"},
@@ -79,9 +80,20 @@ func TestResolve(t *testing.T) {
 		{uses: []string{"x", "y"}, want: "! packs require each other: x requires y requires x"},
 		{uses: []string{"a", "c"}, want: `! no pack "b" ships with joist`},
 		{uses: []string{"nowhere"}, want: "! cannot read the pack in"},
+		{uses: []string{"b", "c", "nowhere"}, want: "! cannot read the pack in"},
+		{uses: []string{"a", "b", "c"}, keep: "b 1.2.0, c 1.0.0", want: "a 1.0.0, b 1.2.0, c 1.3.0"},
+		{uses: []string{"a", "b < 1.2.0", "c"}, keep: "b 1.2.0, c 1.2.0", want: "a 1.0.0, b 1.1.0, c 1.2.0"},
+		{uses: []string{"a", "b", "c", "z < 0.1.0"}, keep: "b 1.2.0", want: "! no version of pack z suits all"},
 	} {
 		w := wish(t, root, test.uses...)
 		w.Newest = test.newest
+		if test.keep != "" {
+			w.Keep = &content.Lock{Packs: map[string]content.Locked{}}
+			for _, one := range strings.Split(test.keep, ", ") {
+				name, version, _ := strings.Cut(one, " ")
+				w.Keep.Packs[name] = content.Locked{Version: version}
+			}
+		}
 		chosen, _, err := content.Resolve(w)
 		if text, fails := strings.CutPrefix(test.want, "! "); fails {
 			if err == nil || !strings.Contains(err.Error(), text) {

@@ -28,8 +28,11 @@ func lockPacks(o author.LockOptions) (*author.Locked, error) {
 		return nil, err
 	}
 	w := content.Wish{File: file, Folder: filepath.Dir(o.File), Newest: o.Kind == author.LockNewest, Catalogue: system.Catalogue()}
-	if o.Kind == author.LockVendor {
+	switch o.Kind {
+	case author.LockVendor:
 		w.Lock = was
+	case author.LockAsIs:
+		w.Keep = was
 	}
 	chosen, diags, err := content.Resolve(w)
 	if diags.HasErrors() {
@@ -39,6 +42,11 @@ func lockPacks(o author.LockOptions) (*author.Locked, error) {
 		return nil, err
 	}
 	lock := content.LockOf(chosen)
+	if was != nil && !o.Accept {
+		if err := lock.Unchanged(was); err != nil {
+			return nil, err
+		}
+	}
 	if o.Kind == author.LockVendor {
 		at, err := filepath.Rel(filepath.Dir(o.File), o.Folder)
 		if err != nil || filepath.IsAbs(o.Folder) {
@@ -59,7 +67,8 @@ func lockPacks(o author.LockOptions) (*author.Locked, error) {
 		l := lock.Packs[name]
 		p := author.LockedPack{Name: name, Version: l.Version, Source: l.Source, Digest: l.Digest, Asked: []string{}}
 		if was != nil {
-			p.Was = was.Packs[name].Version
+			before := was.Packs[name]
+			p.Was, p.Changed = before.Version, before.Version == l.Version && before.Digest != l.Digest
 		}
 		for _, a := range chosen[name].Asks {
 			p.Asked = append(p.Asked, a.By+" "+a.Constraint)

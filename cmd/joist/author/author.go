@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/layout"
 	v1 "joist/services/api/v1"
 )
 
@@ -96,11 +97,12 @@ type Tools struct {
 	Red, Green func(string) string // colours of Out, where it has any
 	Faint      func(string) string
 	Table      func(w io.Writer, rows [][]string)
-	Text       func() bool                      // whether the output is for people
-	Terminal   func() bool                      // whether Err is a terminal
-	JSON       func(v any) error                // writes v
-	Source     func(string) (*v1.Source, error) // reads a cluster file with its packs
-	Stopped    error                            // ends the program where a simulation did not converge
+	Text       func() bool                            // whether the output is for people
+	Terminal   func() bool                            // whether Err is a terminal
+	JSON       func(v any) error                      // writes v
+	Source     func(string) (*v1.Source, error)       // reads a cluster file with its packs
+	Usage      func(format string, args ...any) error // an error about the command line
+	Stopped    error                                  // ends the program where a simulation did not converge
 
 	// Simulate runs a cluster file on simulated machines.
 	Simulate func(ctx context.Context, o Options) (*Simulated, error)
@@ -128,6 +130,9 @@ not converge.`,
 		Example: "  joist simulate demo.hcl --nodes 1000 --seed 7 --faults crash,partition,slow,lie\n  joist simulate demo.hcl -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("nodes") && o.Nodes < 1 {
+				return a.Usage("--nodes is %d: write a number from 1 up", o.Nodes)
+			}
 			s, err := a.Source(args[0])
 			if err != nil {
 				return err
@@ -227,7 +232,7 @@ func (a *Tools) writeSimulated(s *Simulated) {
 		{"  runs", fmt.Sprintf("%d, of them %d failed; %d crashes", s.Runs, s.Failures, s.Crashes)},
 	}
 	if s.Goals > 1 {
-		rows = append(rows, []string{"  goal set again", fmt.Sprintf("%d times, after it had stopped", s.Goals-1)})
+		rows = append(rows, []string{"  goal set again", layout.Counted(s.Goals-1, "time") + ", after it had stopped"})
 	}
 	if len(s.Faults) > 0 {
 		rows = append(rows, []string{"  faults", strings.Join(s.Faults, ", ")})
@@ -306,7 +311,7 @@ func (a *Tools) testPacks(ctx context.Context, dirs []string, only string) error
 	case ran == 0 && only != "":
 		return fmt.Errorf("no test has %q in its name", only)
 	case a.Text():
-		a.printf("%d tests passed\n", ran)
+		a.printf("%s passed\n", layout.Counted(ran, "test"))
 	}
 	return nil
 }

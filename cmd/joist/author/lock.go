@@ -13,7 +13,7 @@ type LockKind string
 
 // The kinds.
 const (
-	LockAsIs   LockKind = "lock"   // the oldest versions that suit everybody
+	LockAsIs   LockKind = "lock"   // those of the lock that still suit everybody, otherwise the oldest that do
 	LockNewest LockKind = "update" // the newest ones
 	LockVendor LockKind = "vendor" // those of the lock, or the oldest, copied to a folder
 )
@@ -23,6 +23,7 @@ type LockOptions struct {
 	Kind   LockKind
 	File   string // cluster file
 	Folder string // of LockVendor
+	Accept bool   // versions whose content is no longer what the lock says
 }
 
 // Locked is what stands in a lock now.
@@ -35,7 +36,8 @@ type Locked struct {
 type LockedPack struct {
 	Name    string   `json:"name"`
 	Version string   `json:"version"`
-	Was     string   `json:"was,omitempty"` // version in the lock before; empty for none
+	Was     string   `json:"was,omitempty"`     // version in the lock before; empty for none
+	Changed bool     `json:"changed,omitempty"` // that version had another content
 	Source  string   `json:"source"`
 	Digest  string   `json:"digest"`
 	Asked   []string `json:"asked"` // who asks for which versions
@@ -53,16 +55,20 @@ type Lockers struct {
 // Commands are joist pack lock, update and vendor.
 func (l Lockers) Commands() []*cobra.Command {
 	one := func(kind LockKind, use, short, example string, args int) *cobra.Command {
-		return &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.ExactArgs(args), RunE: func(_ *cobra.Command, args []string) error {
-			o := LockOptions{Kind: kind, File: args[0]}
-			if len(args) > 1 {
+		o := LockOptions{Kind: kind}
+		c := &cobra.Command{Use: use, Short: short, Example: example, Args: cobra.ExactArgs(args), RunE: func(_ *cobra.Command, args []string) error {
+			if o.File = args[0]; len(args) > 1 {
 				o.Folder = args[1]
 			}
 			return l.run(o)
 		}}
+		if kind != LockVendor {
+			c.Flags().BoolVar(&o.Accept, "accept-changed", false, "lock a version again whose content has changed since")
+		}
+		return c
 	}
 	return []*cobra.Command{
-		one(LockAsIs, "lock FILE", "Write FILE.lock: of each pack the oldest version that suits everybody, with its digest", "  joist pack lock demo.hcl", 1),
+		one(LockAsIs, "lock FILE", "Write FILE.lock: of each pack the version locked before if it still suits everybody, else the oldest that does", "  joist pack lock demo.hcl", 1),
 		one(LockNewest, "update FILE", "Write FILE.lock anew with the newest versions that suit everybody", "  joist pack update demo.hcl", 1),
 		one(LockVendor, "vendor FILE DIR", "Copy the packs of a cluster file below DIR, and lock them there", "  joist pack vendor demo.hcl vendor", 2),
 	}
@@ -82,10 +88,12 @@ func (l Lockers) run(o LockOptions) error {
 	rows := [][]string{{"PACK", "VERSION", "WAS", "SOURCE", "ASKED FOR BY"}}
 	for _, p := range done.Packs {
 		was := p.Was
-		switch was {
-		case "":
+		switch {
+		case was == "":
 			was = "-"
-		case p.Version:
+		case p.Changed:
+			was = "the same, with other content"
+		case was == p.Version:
 			was = "the same"
 		}
 		asked := "-"

@@ -74,7 +74,7 @@ func (a *app) packCommand() *cobra.Command {
 func (a *app) author() *author.Tools {
 	ink := a.colour(a.Out)
 	t := &author.Tools{
-		Out: a.Out, Err: a.Err, Red: ink.Red, Green: ink.Green, Faint: ink.Faint, Table: layout.Table, Source: a.source, Stopped: &ExitError{Code: Stopped},
+		Out: a.Out, Err: a.Err, Red: ink.Red, Green: ink.Green, Faint: ink.Faint, Table: layout.Table, Source: a.source, Usage: usage, Stopped: &ExitError{Code: Stopped},
 		Text: func() bool { return a.output != "json" }, Simulate: a.Local.Simulate, TestPack: a.Local.TestPack,
 		Terminal: func() bool { _, _, ok := terminal(a.Err); return ok },
 		JSON:     func(v any) error { _, err := a.json(v); return err },

@@ -168,3 +168,11 @@ func Some(names []string, n int) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// Counted says how many of something there are, with the regular plural.
+func Counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
