@@ -190,6 +190,7 @@ type Refusal struct {
 	Policy *model.Policy
 	Has    []string          // what counts, sorted: nodes, or instances that have none; with what has begun in this run already
 	Opens  time.Time         // when it would let that pass; zero if no time lets it
+	Whole  bool              // the goal destroys the cluster: there are no smaller steps
 	By     *history.Override // a person's word that it does not hold; nil for none
 }
 
@@ -213,7 +214,7 @@ func (j Judge) Refusals(now time.Time, p *plan.Planner) []Refusal {
 		if len(fresh) == 0 || !beyond && !opens.After(now) {
 			continue
 		}
-		r := Refusal{Policy: of}
+		r := Refusal{Policy: of, Whole: j.state.Goal() != nil && j.state.Goal().Destroy}
 		if !beyond {
 			r.Opens = opens
 		}
@@ -272,6 +273,7 @@ func (r *Refusal) Advice() string {
 	switch {
 	case !r.Opens.IsZero():
 		parts = append(parts, "apply it from "+r.Opens.UTC().Format(time.RFC3339)+" on")
+	case r.Whole: // a person's word, or another policy
 	case r.Policy.Beyond > 0:
 		parts = append(parts, "go in smaller steps, each until the cluster has converged")
 	default:

@@ -44,7 +44,7 @@ func TestPolicies(t *testing.T) {
 		{"policy=removal/22:00-23:00", "n1 n2", "the plan has a removal of n3, and that passes at 22:00-23:00 UTC only; apply it from 2000-01-01T22:00:00Z on"},
 		{"policy=removal/00:00-01:00", "n1 n2", ""},
 		{"policy=replacement/0", "n1 n2", ""},
-		{"policy=wipe/2", "", "the plan has a wipe of n1, n2, n3, and 2 nodes in a run may pass"},
+		{"policy=wipe/2", "", "the plan has a wipe of n1, n2, n3, and 2 nodes in a run may pass; change the policy"},
 		{"policy=wipe/0/override", "", "override it with --override limit --reason WHY"},
 		{"policy=wipe/00:00-01:00", "", ""},
 		{"policy=wipe/0", "n1", ""},

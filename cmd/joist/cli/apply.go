@@ -195,7 +195,11 @@ func (a *app) confirm(d *v1.ClusterDetail) error {
 	for _, m := range d.Members {
 		names = append(names, m.Name)
 	}
-	return a.sure(fmt.Sprintf("This wipes %d machines of cluster %s (%s).", len(names), d.Name, strings.Join(names, " ")), "cluster", d.Name)
+	warning := fmt.Sprintf("This wipes %s of cluster %s (%s).", layout.Counted(len(names), "machine"), d.Name, strings.Join(names, " "))
+	if len(names) == 0 {
+		warning = fmt.Sprintf("This removes everything that cluster %s has in services; it has no machines.", d.Name)
+	}
+	return a.sure(warning, "cluster", d.Name)
 }
 
 // sure wants a name typed before something that cannot be taken back.
@@ -340,7 +344,7 @@ func (a *app) conclude(ctx context.Context, p pursuit, t *progress.Tracker) erro
 	}
 	if done, err := a.json(r); !done {
 		a.summary(&r, t, detail)
-		a.further(ctx, &r)
+		a.further(ctx, &r, detail)
 	} else if err != nil {
 		return err
 	}
@@ -397,7 +401,7 @@ func (a *app) writeMembers(d *v1.ClusterDetail) {
 }
 
 // further names the commands that tell more, so that they can be pasted.
-func (a *app) further(ctx context.Context, r *result) {
+func (a *app) further(ctx context.Context, r *result, detail *v1.ClusterDetail) {
 	a.printf("\nlook further:\n")
 	s, err := a.api.Status(ctx)
 	inLab := err == nil && s.Lab
@@ -417,8 +421,28 @@ func (a *app) further(ctx context.Context, r *result) {
 		if len(r.Failed) > 0 {
 			a.printf("  joist why '%[1]s/%[2]s'\n  joist show '%[1]s/%[2]s'\n", r.Cluster, r.Failed[0].Instance)
 		}
+		if waits := approvals(detail); len(waits) > 0 {
+			for _, instance := range atMost(waits, 3) {
+				a.printf("  joist approve '%s/%s' --reason WHY\n", r.Cluster, instance)
+			}
+			if len(r.Failed) == 0 {
+				return // there is nothing to try again
+			}
+		}
 		a.printf("  joist retry %s\n", r.Cluster)
 	}
+}
+
+// approvals lists what waits for a person's approval.
+func approvals(d *v1.ClusterDetail) []string {
+	var waits []string
+	for i := 0; d != nil && i < len(d.Blocked); i++ {
+		// A key is approved with joist node approve, and drift is accepted by apply: those say something else.
+		if b := &d.Blocked[i]; b.Cause != nil && b.Cause.Kind == "approval" {
+			waits = append(waits, b.Instance)
+		}
+	}
+	return waits
 }
 
 // writeFailed lists what failed, and counts what that holds up.
@@ -445,10 +469,14 @@ func (a *app) writeFailed(d *v1.ClusterDetail) {
 		layout.Table(a.Out, rows)
 	}
 	if blocked > 0 {
-		a.printf("  %d more instances are blocked by that\n", blocked)
+		verb := "are"
+		if blocked == 1 {
+			verb = "is"
+		}
+		a.printf("  %s %s blocked by that\n", layout.Counted(blocked, "more instance"), verb)
 	}
 	for _, b := range d.Breakers {
-		a.printf("  rollout %s has stopped after %d failures: joist breaker close %s --cluster %s lets it go on\n", b.Rollout, b.Failures, b.Rollout, d.Name)
+		a.printf("  rollout %s has stopped after %s: joist breaker close %s --cluster %s lets it go on\n", b.Rollout, layout.Counted(b.Failures, "failure"), b.Rollout, d.Name)
 	}
 }
 

@@ -42,7 +42,7 @@ func (a *app) breakerCommand() *cobra.Command {
 	}
 	shut := a.action(&cobra.Command{
 		Use: "close ROLLOUT", Short: "Let a rollout go on that failures stopped, and try again what failed",
-		Example: "  joist breaker close members --cluster demo --reason 'switch replaced'", Args: cobra.ExactArgs(1),
+		Example: "  joist breaker close members --cluster demo --reason 'switch replaced'", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRollouts,
 	}, func(args []string) (v1.Action, error) {
 		return v1.Action{Action: v1.CloseBreaker, Rollout: args[0]}, nil
 	}, true)
@@ -95,15 +95,8 @@ func (a *app) writeBlocked(d *v1.ClusterDetail) {
 		default:
 			by = ink.Red("blocked by " + b.By)
 		}
-		a.printf("%s: %s\n    %s: %s\n", by, layout.FirstLine(b.Says, 200), counted(b.Count, "instance"), strings.Join(atMost(b.Instances, 6), ", "))
+		a.printf("%s: %s\n    %s: %s\n", by, layout.FirstLine(b.Says, 200), layout.Counted(b.Count, "instance"), strings.Join(atMost(b.Instances, 6), ", "))
 	}
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func atMost(names []string, n int) []string {

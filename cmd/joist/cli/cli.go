@@ -150,6 +150,7 @@ func Run(ctx context.Context, env Env) int {
 func codeOf(ctx context.Context, err error) int {
 	var exit *ExitError
 	var unreachable *client.UnreachableError
+	var name *client.NameError
 	switch {
 	case err == nil:
 		return OK
@@ -159,7 +160,7 @@ func codeOf(ctx context.Context, err error) int {
 		return Interrupted
 	case errors.As(err, &unreachable):
 		return Unreachable
-	case strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, &name), strings.HasPrefix(err.Error(), "unknown command"):
 		return Usage
 	}
 	return Failed
@@ -204,7 +205,9 @@ func (a *app) complain(code int, err error) {
 		if !errors.As(err, &p) {
 			p = problem(code, err)
 		}
-		_ = json.NewEncoder(a.Err).Encode(p)
+		e := json.NewEncoder(a.Err)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(p)
 		return
 	}
 	if errors.As(err, &p) {
@@ -240,7 +243,7 @@ func (a *app) root() *cobra.Command {
 		Long: `joist takes machines from power-on to a running cluster, and keeps it converged.
 
 Exit codes: 0 fine; 1 failed; 2 the command line makes no sense; 3 the plan has changes (with --detailed-exitcode);
-4 converging stopped with failures; 5 the engine cannot be reached; 130 interrupted.
+4 converging stopped with failures; 5 the engine cannot be reached; 130 interrupted. To follow what is cancelled ends with 1.
 
 With -o json a command writes one JSON document to its output (events: one in each line). What fails is told on the error
 output as a problem object (RFC 9457) whatever the command; with the codes 3 and 4 the result itself says it. Consoles,
@@ -251,9 +254,11 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.prepare() },
-		Args:              cobra.NoArgs,
+		Args:              known,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version:           a.Version,
 	}
+	root.SetVersionTemplate("joist {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, c.CommandPath())
 	})
@@ -272,12 +277,29 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.pathCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(verify.Command(a.verifying()), a.completeClusters), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(verify.Command(a.verifying()), a.completeVerified), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())
 	usageErrors(root)
 	return root
+}
+
+// known refuses a command that there is none of, and names those that may be meant.
+func known(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("unknown command %q for %q%s", args[0], c.CommandPath(), meant(c, args[0]))
+}
+
+// meant names the commands that a mistyped one may be; empty if none is near.
+func meant(c *cobra.Command, typed string) string {
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(typed); len(near) > 0 {
+		return "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return ""
 }
 
 func (a *app) supply() *supply.Program {
@@ -342,6 +364,7 @@ func (a *app) json(v any) (bool, error) {
 	}
 	e := json.NewEncoder(a.Out)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
 	return true, e.Encode(v)
 }
 
@@ -383,7 +406,10 @@ func (a *app) pick(ctx context.Context, named string) (string, error) {
 	case len(list) == 0:
 		return "", errors.New("there is no cluster yet: joist apply FILE makes one")
 	case len(names) == 0:
-		return "", usage("every cluster is destroyed; name the one you mean: %s", list[0].Name)
+		for _, c := range list {
+			names = append(names, c.Name)
+		}
+		return "", usage("every cluster is destroyed; name the one you mean: %s", strings.Join(names, ", "))
 	}
 	return "", usage("there are several clusters; name one of them: %s", strings.Join(names, ", "))
 }

@@ -221,7 +221,17 @@ func TestRefusals(t *testing.T) {
 	e.want(cli.OK, []string{"console of n1"}, "node", "console", "n1")
 	e.want(cli.OK, nil, "apply", e.file(demo))
 	e.want(cli.Failed, []string{"has no instance member[n9]"}, "why", "demo/member[n9]")
-	e.want(cli.Failed, []string{"is no instance"}, "why", "demo/a b")
+	for _, verb := range []string{"why", "show", "force"} {
+		for _, bad := range []string{"demo/a b", "/", "", "demo/", "../x", "/x", "demo/a/b"} {
+			e.want(cli.Usage, []string{"is no instance: write cluster/task[node]"}, verb, bad)
+		}
+		e.want(cli.Failed, []string{`has no instance volume["data"]`}, verb, `demo/volume["data"]`)
+		e.want(cli.Failed, []string{`has no instance volume[n1][data.1]`}, verb, `demo/volume[n1][data.1]`)
+	}
+	for _, bad := range []string{"..", ".", "", "a/b", "?", "Demo"} {
+		e.want(cli.Usage, []string{"cannot be the name of a cluster"}, "status", bad)
+		e.want(cli.Usage, []string{"cannot be the name of a machine"}, "node", "show", bad)
+	}
 	e.want(cli.Failed, []string{"no rollout"}, "breaker", "close", "nothing")
 	code, out, _ := e.joist("status", "x", "-o", "json")
 	if code != cli.Failed || out != "" {

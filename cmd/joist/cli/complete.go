@@ -99,3 +99,34 @@ func (a *app) completeInstances(cmd *cobra.Command, args []string, toComplete st
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
+
+// completeVerified completes a cluster, then its instances.
+func (a *app) completeVerified(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return a.completeClusters(cmd, args, toComplete)
+	}
+	ctx, cancel := a.asking(cmd)
+	defer cancel()
+	var names []string
+	if p, err := a.api.Plan(ctx, args[0]); err == nil { // without an engine there is nothing to complete
+		for _, it := range p.Items {
+			names = append(names, it.Instance+"\t"+it.State)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeRollouts completes the rollouts of the cluster that is meant.
+func (a *app) completeRollouts(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := a.asking(cmd)
+	defer cancel()
+	var names []string
+	if name, err := a.pick(ctx, a.cluster); err == nil && len(args) == 0 { // without an engine there is nothing to complete
+		if d, err := a.api.Cluster(ctx, name); err == nil {
+			for _, r := range d.Rollouts {
+				names = append(names, r.Name)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

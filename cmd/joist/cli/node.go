@@ -17,7 +17,7 @@ import (
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Example: commands[0].Example, RunE: func(c *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usage("there is no command %q in %s; see %s --help", args[0], c.CommandPath(), c.CommandPath())
+			return usage("there is no command %q in %s%s; see %s --help", args[0], c.CommandPath(), meant(c, args[0]), c.CommandPath())
 		}
 		return c.Help()
 	}}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/engine/addr"
+	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
 )
@@ -87,7 +89,15 @@ INSTANCE is cluster/task[node], or task[node] together with --cluster. Quote it:
 
 // instance reads cluster/task[node], or task[node] of the cluster that is meant.
 func (a *app) instance(ctx context.Context, text string) (cluster, instance string, err error) {
-	if cluster, instance, ok := strings.Cut(text, "/"); ok {
+	cluster, instance, ok := strings.Cut(text, "/")
+	path := text
+	if ok {
+		path = instance
+	}
+	if _, _, good := addr.ParsePath(path); !good || ok && !v1.IsName(cluster) {
+		return "", "", usage("%w", &client.NameError{What: "instance", Name: text})
+	}
+	if ok {
 		if a.cluster != "" && a.cluster != cluster {
 			return "", "", usage("the instance is of cluster %s, and --cluster says %s", cluster, a.cluster)
 		}
@@ -219,7 +229,7 @@ func (a *app) action(c *cobra.Command, act func(args []string) (v1.Action, error
 			return usage("say why with --reason: what is to be done on a node that is set aside is not done")
 		}
 		name := a.cluster
-		if word.Instance != "" {
+		if word.Action == v1.Force || word.Action == v1.Skip || word.Action == v1.Approval {
 			name, word.Instance, err = a.instance(ctx, word.Instance)
 		} else if name == "" && word.Node != "" {
 			name, err = a.clusterOf(ctx, word.Node)
@@ -244,12 +254,31 @@ func (a *app) action(c *cobra.Command, act func(args []string) (v1.Action, error
 			if done, err := a.json(done); done {
 				return err
 			}
-			a.printf("cluster %s: %s\n", name, word.Action)
+			a.printf("cluster %s: %s\n", name, said(word))
 			return nil
 		}
 		return a.follow(ctx, look, pursuit{cluster: name, seq: done.Seq, roles: done.Roles, site: mark})
 	}
 	return c
+}
+
+// said tells what a person's word does.
+func said(word v1.Action) string {
+	switch word.Action {
+	case v1.Cancel:
+		return "cancelled: nothing further starts until the next apply or retry"
+	case v1.Approval:
+		return word.Instance + " is approved"
+	case v1.Skip:
+		return word.Instance + " is skipped"
+	case v1.Force:
+		return word.Instance + " runs again"
+	case v1.Aside:
+		return "node " + word.Node + " is set aside"
+	case v1.Return:
+		return "node " + word.Node + " is returned"
+	}
+	return word.Action + " is accepted"
 }
 
 func (a *app) retryCommand() *cobra.Command {

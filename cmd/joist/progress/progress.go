@@ -226,6 +226,9 @@ func (t *Tracker) goal(e v1.Event, f *fact) []Line {
 	if f.Destroy {
 		return say(e, Plain, "%s wants cluster %s destroyed", f.By, t.Cluster)
 	}
+	if len(f.Roles) == 0 {
+		return say(e, Plain, "%s set the goal: no machines", f.By)
+	}
 	return say(e, Plain, "%s set the goal: %s", f.By, rolesText(f.Roles))
 }
 

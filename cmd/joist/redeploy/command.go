@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/layout"
 	"joist/cmd/joist/progress"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
@@ -58,8 +59,11 @@ at the first round that does not converge. What was stored on the machines is lo
 			if d.Outcome != "converged" {
 				return fmt.Errorf("cluster %s is %s: redeploy starts from one that has converged; joist status %s says what is left", d.Name, d.Outcome, d.Name)
 			}
+			if len(d.Members) == 0 {
+				return fmt.Errorf("cluster %s has no machines: there is nothing to wipe; joist force CLUSTER/TASK runs a single task again", d.Name)
+			}
 			if !yes {
-				if err := p.Sure(fmt.Sprintf("This wipes the %d machines of cluster %s, %d times.", len(d.Members), d.Name, times), "cluster", d.Name); err != nil {
+				if err := p.Sure(fmt.Sprintf("This wipes the %s of cluster %s, %s.", layout.Counted(len(d.Members), "machine"), d.Name, layout.Counted(times, "time")), "cluster", d.Name); err != nil {
 					return err
 				}
 			}

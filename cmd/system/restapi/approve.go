@@ -34,7 +34,7 @@ func approve(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Ac
 				continue
 			}
 			if given = a.Given(act.By, act.Reason); act.Digest != "" && !strings.HasPrefix(a.Input.String(), act.Digest) {
-				refused = api.Fail(v1.Conflict, fmt.Errorf("what %s asks for has changed: it is %s now: %s", p.Called(t), a.Input.Short(), a.Asks), "look at it, and approve that")
+				refused = api.Fail(v1.Conflict, fmt.Errorf("%.80q is not the digest of what %s asks for: that is %s: %s", act.Digest, p.Called(t), a.Input.Short(), a.Asks), "look at it, and approve that")
 			}
 			return
 		}

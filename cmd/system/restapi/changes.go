@@ -99,10 +99,11 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 
 // wipeAll orders that every machine of the cluster be wiped. The goal stays, so that the cluster is then built anew.
 func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Cluster, by string) error {
-	wanted := false
+	wanted, empty := false, false
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		g := s.Goal()
+		empty = len(nodesOf(s, p)) == 0
 		if wanted = g != nil && !g.Destroy && s.Outcome != history.OutcomeCancelled; wanted {
 			refused = policy.RefuseWipe(s, p, a.Now(), name)
 		}
@@ -114,6 +115,9 @@ func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Clust
 	}
 	if refused != nil {
 		return Refused(refused)
+	}
+	if empty {
+		return api.Fail(v1.Conflict, fmt.Errorf("cluster %s has no machines: there is nothing to wipe", name), "joist force CLUSTER/TASK runs a single task again")
 	}
 	return loop.Happen(ctx, history.WipeOrdered{By: by})
 }
