@@ -12,8 +12,6 @@ import (
 func TestRedeploy(t *testing.T) {
 	e := newEngine(t)
 	e.want(cli.OK, nil, "apply", e.file(demo))
-	e.want(cli.OK, nil, "apply", e.file("cluster bare\ntask x\n"))
-	e.want(cli.Failed, []string{"cluster bare has no machines: there is nothing to wipe"}, "redeploy", "bare", "--yes")
 	e.want(cli.Failed, []string{"nothing was changed", "--yes"}, "redeploy", "demo")
 	e.want(cli.Usage, []string{"--times is 0"}, "redeploy", "demo", "--times", "0", "--yes")
 	e.want(cli.OK, []string{"round 1 of 2", "wants every machine of cluster demo wiped", "node n1 ended: wiped", "round 2 converged", "the plan is empty (4 unchanged)"}, "redeploy", "demo", "--times", "2", "--yes")
