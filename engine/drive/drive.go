@@ -189,12 +189,12 @@ func (c *Cluster) Happen(ctx context.Context, events ...history.Event) error {
 	return c.send(ctx, func(*run.Machine, time.Time) ([]history.Event, error) { return events, nil })
 }
 
-// Pursue sets a goal. Its model is loaded first, so that a goal that cannot be pursued is refused.
-func (c *Cluster) Pursue(ctx context.Context, g history.Goal) error {
+// Pursue sets a goal, after what is to happen first. Its model is loaded before, so that a goal that cannot be pursued is refused.
+func (c *Cluster) Pursue(ctx context.Context, g history.Goal, first ...history.Event) error {
 	if _, err := c.shelf.load(ctx, g); err != nil && !g.Destroy {
 		return err
 	}
-	return c.Happen(ctx, g)
+	return c.Happen(ctx, append(first[:len(first):len(first)], g)...)
 }
 
 // PursueAt is Pursue if nothing has happened since the event with the given number; else it reports false.

@@ -73,11 +73,11 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	}
 	switch act.Action {
 	case v1.Retry:
-		err = retry(ctx, loop, act)
+		err = a.Clusters.Retry(ctx, name, act.By, act.Reason)
 	case v1.Cancel:
 		err = loop.Happen(ctx, history.Cancelled{By: act.By, Reason: act.Reason})
 	case v1.CloseBreaker:
-		err = closeBreaker(ctx, loop, act)
+		err = a.closeBreaker(ctx, name, loop, act)
 	case v1.Skip:
 		err = skip(ctx, loop, name, act)
 	case v1.Force:
@@ -134,25 +134,9 @@ func (a *apiChanges) Wipe(ctx context.Context, machine, by string) (*v1.Wiped, e
 	return &v1.Wiped{Machine: machine, Proof: proof}, nil
 }
 
-// retry sets the same goal again, which forgets its failures and goes on after a cancel.
-func retry(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
-	var again *history.Goal
-	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
-		if g := s.Goal(); g != nil {
-			again = &history.Goal{Model: g.Model, Source: g.Source, Roles: g.Roles, Destroy: g.Destroy, By: act.By, Reason: act.Reason, Expires: g.Expires, Overrides: g.Overrides}
-		}
-	}); err != nil {
-		return err
-	}
-	if again == nil {
-		return api.Fail(v1.Conflict, errors.New("this cluster was never given a goal"), "joist apply FILE gives it one")
-	}
-	return loop.Pursue(ctx, *again)
-}
-
 // closeBreaker lets a stopped rollout go on, and then tries again what failed: a closed breaker alone starts nothing that
 // failed for good.
-func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error {
+func (a *apiChanges) closeBreaker(ctx context.Context, name string, loop *drive.Cluster, act v1.Action) error {
 	var names []string
 	stands := ""
 	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) {
@@ -168,10 +152,7 @@ func closeBreaker(ctx context.Context, loop *drive.Cluster, act v1.Action) error
 	if stands == "" {
 		return api.Fail(v1.NotFound, fmt.Errorf("this cluster has no rollout %.80q", act.Rollout), meant(act.Rollout, names, "joist status CLUSTER names those that have stopped"))
 	}
-	if err := loop.Happen(ctx, history.BreakerClosed{Rollout: stands, By: act.By, Reason: act.Reason}); err != nil {
-		return err
-	}
-	return retry(ctx, loop, act)
+	return a.Clusters.Retry(ctx, name, act.By, act.Reason, history.BreakerClosed{Rollout: stands, By: act.By, Reason: act.Reason})
 }
 
 // skip pursues the goal without an instance that is not in place; a removal that fails is taken for done on the person's word.

@@ -101,11 +101,14 @@ func told(err error) error {
 	var known *api.Error
 	var noCluster *clusters.UnknownError
 	var noMachine *site.UnknownError
+	var aimless *clusters.AimlessError
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
 	case errors.As(err, &noCluster):
 		return api.Fail(v1.NotFound, err, "joist status lists them all")
+	case errors.As(err, &aimless):
+		return api.Fail(v1.Conflict, err, "joist apply FILE gives it one")
 	case errors.As(err, &noMachine):
 		return api.Fail(v1.NotFound, err, "")
 	case errors.Is(err, power.ErrUnknown):
