@@ -28,6 +28,7 @@ type Goal struct {
 	By      string              `json:"by"`
 	Reason  string              `json:"reason,omitempty"` // what a person said who had it tried again
 	Expires time.Time           `json:"expires,omitzero"` // when the cluster is to be destroyed; zero for never
+	Run     string              `json:"run,omitempty"`    // of the run that made the cluster for itself alone; empty for none
 	Seq     uint64              `json:"-"`                // of the event, once it is folded
 	Changed bool                `json:"changed"`          // a person changed pack, input or cluster file: opened breakers close
 

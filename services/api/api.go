@@ -46,7 +46,8 @@ type Instances interface {
 // Changes takes a person's word about clusters, and what cannot be taken back about machines. Each method returns once what it did is durable.
 type Changes interface {
 	Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error)
-	Destroy(ctx context.Context, cluster, by string, overrides []v1.Override) (*v1.Accepted, error)
+	// Destroy makes nothing the goal; d.Run, unless empty, says whose goal it must be that ends.
+	Destroy(ctx context.Context, cluster string, d v1.Destroy) (*v1.Accepted, error)
 	Act(ctx context.Context, cluster string, a v1.Action) (*v1.Accepted, error)
 	// Certify certifies an operator's key for a cluster. A zero ttl means the default; the request's own TTL is its text.
 	Certify(ctx context.Context, cluster string, r v1.CertificateRequest, ttl time.Duration) (*v1.Certificate, error)

@@ -101,7 +101,7 @@ func (f fakeClusters) Apply(_ context.Context, a v1.Apply) (*v1.Accepted, error)
 	f.applied = a
 	return &v1.Accepted{Cluster: "demo"}, nil
 }
-func (f fakeClusters) Destroy(_ context.Context, name, _ string, _ []v1.Override) (*v1.Accepted, error) {
+func (f fakeClusters) Destroy(_ context.Context, name string, _ v1.Destroy) (*v1.Accepted, error) {
 	return &v1.Accepted{Cluster: name}, f.only(name)
 }
 func (f fakeClusters) Act(_ context.Context, name string, a v1.Action) (*v1.Accepted, error) {

@@ -118,7 +118,7 @@ func (s *Server) destroy(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q := r.URL.Query()
-	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, by(r, q.Get("by")), overridesOf(q))
+	accepted, err := s.cfg.Changes.Destroy(r.Context(), name, v1.Destroy{By: by(r, q.Get("by")), Run: q.Get("run"), Overrides: overridesOf(q)})
 	if err != nil {
 		return err
 	}

@@ -349,7 +349,7 @@ func (c *Clusters) Apply(ctx context.Context, s Source, by string) (*Accepted, e
 
 // ApplyAs is Apply on a person's word.
 func (c *Clusters) ApplyAs(ctx context.Context, s Source, said Said) (*Accepted, error) {
-	goal := history.Goal{By: said.By, Overrides: said.Overrides}
+	goal := history.Goal{By: said.By, Overrides: said.Overrides, Run: said.Run}
 	if said.Life > 0 {
 		goal.Expires = c.cfg.Drive.Now().Add(said.Life).UTC()
 	}
@@ -369,6 +369,11 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 	loop, err := c.have(ctx, name)
 	if err != nil {
 		return nil, err
+	}
+	if goal.Run != "" {
+		if err := untaken(ctx, loop, name); err != nil {
+			return nil, err
+		}
 	}
 	if compiled, err = c.stand(ctx, loop, compiled); err != nil {
 		return nil, err
@@ -499,6 +504,11 @@ func (c *Clusters) lock(name string) (unlock func()) {
 
 // Destroy makes "nothing" the cluster's goal. A *policy.RefusedError says which policies refuse that.
 func (c *Clusters) Destroy(ctx context.Context, name, by string, overrides ...history.Override) error {
+	return c.DestroyAs(ctx, name, Said{By: by, Overrides: overrides})
+}
+
+// DestroyAs is Destroy on a person's word.
+func (c *Clusters) DestroyAs(ctx context.Context, name string, said Said) error {
 	unlock := c.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
@@ -508,15 +518,24 @@ func (c *Clusters) Destroy(ctx context.Context, name, by string, overrides ...hi
 	if loop == nil {
 		return &UnknownError{name}
 	}
+	return c.destroy(ctx, name, loop, said)
+}
+
+// destroy is DestroyAs of a cluster whose lock the caller holds.
+func (c *Clusters) destroy(ctx context.Context, name string, loop *drive.Cluster, said Said) error {
 	g, err := goalOf(ctx, loop)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if g == nil {
+	case g == nil:
 		return fmt.Errorf("cannot destroy cluster %s: it was never given a goal", name)
+	case said.Run != "" && g.Run != said.Run:
+		return &TakenError{name, g.By}
 	}
-	if err := c.policedDestroy(ctx, name, loop, overrides); err != nil {
+	if err := c.policedDestroy(ctx, name, loop, said.Overrides); err != nil {
 		return err
 	}
-	return loop.Pursue(ctx, history.Goal{Model: g.Model, Source: g.Source, Destroy: true, By: by, Changed: true, Expires: g.Expires, Overrides: overrides})
+	return loop.Pursue(ctx, history.Goal{
+		Model: g.Model, Source: g.Source, Destroy: true, By: said.By, Changed: true, Expires: g.Expires, Overrides: said.Overrides, Run: g.Run,
+	})
 }

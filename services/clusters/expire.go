@@ -47,6 +47,8 @@ func (c *Clusters) Expire(ctx context.Context) {
 
 // expire does what is due for one cluster; tried says when that was tried last.
 func (c *Clusters) expire(ctx context.Context, name string, tried map[string]time.Time) error {
+	unlock := c.lock(name) // it may be given another goal, which is to last
+	defer unlock()
 	loop, err := c.Get(name)
 	if err != nil {
 		return nil // it was said why when it was taken up
@@ -60,7 +62,7 @@ func (c *Clusters) expire(ctx context.Context, name string, tried map[string]tim
 	}
 	tried[name] = c.cfg.Drive.Now()
 	c.log.Info("taking away a cluster whose time is over", "cluster", name, "again", again)
-	return c.Destroy(ctx, name, "its time was over")
+	return c.destroy(ctx, name, loop, Said{By: "its time was over"})
 }
 
 // dueOf says whether a cluster's time is over, and whether an attempt to take it away has come to nothing.

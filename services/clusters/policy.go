@@ -17,6 +17,11 @@ type Said struct {
 	By        string
 	Overrides []history.Override // policies that are not to hold for it
 	Life      time.Duration      // after which the cluster is destroyed by itself; 0 for never
+
+	// Run is the identity of a run that makes a cluster for itself alone, and takes away no other: Apply only makes a
+	// cluster that there is not, or that is destroyed, and Destroy only takes away one that has its goal from this run. Else they
+	// give a *TakenError. Empty for whatever cluster has the name.
+	Run string
 }
 
 // policed refuses a declaration whose plan policies refuse now: before anything is claimed or started. What begins later is

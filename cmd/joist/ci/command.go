@@ -3,6 +3,7 @@ package ci
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -30,9 +31,13 @@ const (
 	exitInterrupted = 130
 )
 
+// clusterName is what an engine takes for a cluster's name.
+var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // options is what joist ci run was told.
 type options struct {
 	name, junit   string
+	run           string // random: what the engine knows this run by
 	ttl, teardown time.Duration
 	with          []string
 	checks        []string
@@ -106,6 +111,9 @@ func (p Program) adapted(file string, o options) (*v1.Source, string, error) {
 		if name, err = format.ClusterName(s.FileName, s.File); err != nil {
 			return nil, "", fmt.Errorf("cannot tell the cluster's name: %w", err)
 		}
+	}
+	if !clusterName.MatchString(name) {
+		return nil, "", p.Usage("cannot use %q as a cluster's name: use lower-case letters, digits and hyphens", name)
 	}
 	return s, name, nil
 }

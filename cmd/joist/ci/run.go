@@ -2,6 +2,7 @@ package ci
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -53,6 +54,7 @@ const askTime = time.Minute
 // run makes the cluster, tries it, and takes it away. What the engine refuses is given back; all else is in the report.
 func (p Program) run(ctx context.Context, s v1.Source, name string, o options) error {
 	r := &Report{Cluster: name, Begun: p.Now(), Left: []string{}, Cases: []Case{}}
+	o.run = rand.Text()
 	beginErr := p.begin(ctx, s, o, r)
 	calm := context.WithoutCancel(ctx) // what follows is done whatever happened
 	if r.Outcome != refused {
@@ -78,13 +80,13 @@ func (p Program) begin(ctx context.Context, s v1.Source, o options, r *Report) e
 	if err != nil {
 		return err
 	}
-	done, err := api.Apply(ctx, v1.Apply{Source: s, TTL: o.ttl.Seconds()})
+	done, err := api.Apply(ctx, v1.Apply{Source: s, TTL: o.ttl.Seconds(), Run: o.run})
 	if err != nil {
-		if !p.accepted(ctx, r.Cluster) {
+		if !p.accepted(ctx, r.Cluster, o.run, err) {
 			return err
 		}
 		r.Outcome, r.Detail = "lost", err.Error()
-		return err // it was, and the answer got lost
+		return err // it was, or may have been, and the answer got lost
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.ttl, errExpired)
 	defer cancel()
@@ -113,12 +115,17 @@ func notFound(err error) bool {
 	return errors.As(err, &problem) && problem.Status == http.StatusNotFound
 }
 
-// accepted reports whether a cluster is there that was not before; also if the engine does not say.
-func (p Program) accepted(ctx context.Context, cluster string) bool {
+// accepted reports whether the cluster has its goal from this run, although its Apply ended with an error; also if the engine
+// does not say. What the engine refused was not accepted.
+func (p Program) accepted(ctx context.Context, cluster, run string, applyErr error) bool {
+	var problem *v1.Problem
+	if errors.As(applyErr, &problem) && problem.Status < http.StatusInternalServerError {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
 	defer cancel()
 	d, err := p.API().Cluster(ctx, cluster)
-	return err == nil && d.Outcome != destroyed || err != nil && !notFound(err)
+	return err == nil && d.Goal.Run == run && d.Outcome != destroyed || err != nil && !notFound(err)
 }
 
 // expireSlack is how much earlier than here the time may be over for the engine.
@@ -275,7 +282,7 @@ func (p Program) destroy(ctx context.Context, o options, r *Report) error {
 	if err != nil {
 		return err
 	}
-	done, err := api.Destroy(ctx, r.Cluster)
+	done, err := api.DestroyRun(ctx, r.Cluster, o.run)
 	if err != nil {
 		return err
 	}

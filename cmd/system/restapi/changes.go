@@ -26,6 +26,8 @@ func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, erro
 	switch {
 	case in.Plan != nil && in.TTL != 0, in.TTL < 0, in.TTL > longestLife.Seconds():
 		err = api.Fail(v1.Malformed, fmt.Errorf("a time of %.0f s does not fit", in.TTL), fmt.Sprintf("give a cluster file, and at most %s", longestLife))
+	case in.Plan != nil && in.Run != "", len(in.Run) > longestRun:
+		err = api.Fail(v1.Malformed, errors.New("a run's identity does not fit"), fmt.Sprintf("give at most %d bytes, and no plan", longestRun))
 	case in.Plan != nil:
 		done, err = a.applyPlan(ctx, in)
 	default:
@@ -37,12 +39,18 @@ func (a *apiChanges) Apply(ctx context.Context, in v1.Apply) (*v1.Accepted, erro
 	out, err := a.accepted(ctx, done.Cluster)
 	if err == nil {
 		out.Warnings = done.Warnings
+		if out.Seq != done.Seq { // another goal has taken its place meanwhile
+			out.Goal, out.Seq, out.Roles = done.Goal, done.Seq, done.Roles
+		}
 	}
 	return out, err
 }
 
 // longestLife bounds the time after which a cluster is destroyed by itself.
 const longestLife = 30 * 24 * time.Hour
+
+// longestRun bounds a run's identity, in bytes.
+const longestRun = 64
 
 // accepted says which goal a cluster has now.
 func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, error) {
@@ -59,8 +67,8 @@ func (a *apiChanges) accepted(ctx context.Context, name string) (*v1.Accepted, e
 	return out, err
 }
 
-func (a *apiChanges) Destroy(ctx context.Context, name, by string, overrides []v1.Override) (*v1.Accepted, error) {
-	if err := a.Clusters.Destroy(ctx, name, by, overridesOf(overrides)...); err != nil {
+func (a *apiChanges) Destroy(ctx context.Context, name string, d v1.Destroy) (*v1.Accepted, error) {
+	if err := a.Clusters.DestroyAs(ctx, name, clusters.Said{By: d.By, Overrides: overridesOf(d.Overrides), Run: d.Run}); err != nil {
 		return nil, a.refused(err)
 	}
 	return a.accepted(ctx, name)

@@ -96,7 +96,7 @@ func fillGoal(c *v1.Cluster, s *history.State, p *plan.Planner) {
 	if c.Outcome == "" {
 		c.Outcome = "converging"
 	}
-	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: p.CalledRoles(g.Roles), Destroy: g.Destroy, Expires: g.Expires}
+	c.Goal = v1.Goal{Model: g.Model.String(), Seq: g.Seq, By: g.By, Roles: p.CalledRoles(g.Roles), Destroy: g.Destroy, Expires: g.Expires, Run: g.Run}
 }
 
 func (a *apiClusters) Get(ctx context.Context, name string) (*v1.ClusterDetail, error) {

@@ -36,5 +36,5 @@ func overridesOf(list []v1.Override) []history.Override {
 
 // said is what a person says with a declaration.
 func said(in v1.Apply) clusters.Said {
-	return clusters.Said{By: in.By, Overrides: overridesOf(in.Overrides), Life: time.Duration(in.TTL * float64(time.Second))}
+	return clusters.Said{By: in.By, Overrides: overridesOf(in.Overrides), Life: time.Duration(in.TTL * float64(time.Second)), Run: in.Run}
 }

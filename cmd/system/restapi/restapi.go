@@ -102,6 +102,7 @@ func told(err error) error {
 	var noCluster *clusters.UnknownError
 	var noMachine *site.UnknownError
 	var aimless *clusters.AimlessError
+	var taken *clusters.TakenError
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
@@ -109,6 +110,8 @@ func told(err error) error {
 		return api.Fail(v1.NotFound, err, "joist status lists them all")
 	case errors.As(err, &aimless):
 		return api.Fail(v1.Conflict, err, "joist apply FILE gives it one")
+	case errors.As(err, &taken):
+		return api.Fail(v1.Conflict, err, "choose another name")
 	case errors.As(err, &noMachine):
 		return api.Fail(v1.NotFound, err, "")
 	case errors.Is(err, power.ErrUnknown):

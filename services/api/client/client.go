@@ -272,7 +272,16 @@ func (c *Client) Apply(ctx context.Context, a v1.Apply) (*v1.Accepted, error) {
 
 // Destroy makes nothing the cluster's goal, whatever the named policies say; all of them are overridden for one reason.
 func (c *Client) Destroy(ctx context.Context, name string, overrides ...v1.Override) (*v1.Accepted, error) {
-	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, ""), query: overriding(overrides)}, nil)
+	return c.DestroyRun(ctx, name, "", overrides...)
+}
+
+// DestroyRun is Destroy of a cluster that has its goal from the named run's Apply; a conflict if it has not.
+func (c *Client) DestroyRun(ctx context.Context, name, run string, overrides ...v1.Override) (*v1.Accepted, error) {
+	q := overriding(overrides)
+	if run != "" {
+		q.Set("run", run)
+	}
+	return ask[v1.Accepted](ctx, c, call{method: "DELETE", path: cluster(name, ""), query: q}, nil)
 }
 
 // Act passes a person's word on.

@@ -46,6 +46,7 @@ type Goal struct {
 	Roles   map[string][]string `json:"roles,omitempty"` // node names by role
 	Destroy bool                `json:"destroy,omitempty"`
 	Expires time.Time           `json:"expires,omitzero"` // when the cluster is destroyed by itself
+	Run     string              `json:"run,omitempty"`    // of the run that made the cluster for itself alone
 }
 
 // Breaker is a rollout that has stopped.
@@ -178,7 +179,18 @@ type Apply struct {
 	TTL  float64 `json:"ttl_seconds,omitempty"` // after which the cluster is destroyed by itself; 0 for never
 	Plan *Plan   `json:"plan,omitempty"`        // what was planned: exactly that is done, or the answer is 409 and says what changed
 
+	// Run is a random word, at most 64 bytes, of a run that makes a cluster for itself alone: the answer is 409 if there is a
+	// cluster of that name that is not destroyed. The goal keeps it, so that DELETE with ?run= takes away no other cluster.
+	Run string `json:"run,omitempty"`
+
 	Overrides []Override `json:"overrides,omitempty"` // policies that are not to hold for it, where they let a person say so
+}
+
+// Destroy asks to make nothing the goal: DELETE /v1/clusters/{c}, with by, run, override and reason in the query.
+type Destroy struct {
+	By        string
+	Run       string     // only a cluster that has its goal from this run's Apply, else the answer is 409; empty for any
+	Overrides []Override // policies that are not to hold for it
 }
 
 // Accepted says what became of a change.
