@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/Masterminds/semver/v3"
 
@@ -95,6 +97,7 @@ type shelf struct {
 	versions []*semver.Version     // ascending
 	folders  map[string]string     // of each version; empty for a source that is the pack itself
 	yanked   map[string]string     // why, by version
+	err      error                 // why it could not be read
 	packs    map[string]*lang.Pack // those that were loaded
 	files    map[string]map[string][]byte
 }
@@ -147,6 +150,9 @@ func (r *resolver) choose(name string, asks []Ask) (Chosen, error) {
 		}
 		locked, source = &l, l.Source
 	}
+	if strings.ContainsFunc(source, unicode.IsControl) { // other errors name it as it is
+		return Chosen{}, fmt.Errorf("cannot look for pack %s at %q: a source has no control characters", name, source)
+	}
 	s, err := r.shelf(name, source)
 	switch {
 	case err != nil && locked != nil && source != r.wish.File.Packs[name].Source:
@@ -185,7 +191,7 @@ func (r *resolver) choose(name string, asks []Ask) (Chosen, error) {
 		return Chosen{}, err
 	}
 	if locked != nil && "sha256:"+p.Digest().String() != locked.Digest {
-		return Chosen{}, fmt.Errorf("pack %s %s at %s is not what the lock file says: its digest is sha256:%s, the lock has %s; a published version never changes: find out who changed it, or accept it with joist pack lock FILE --accept-changed", name, v, source, p.Digest(), locked.Digest)
+		return Chosen{}, fmt.Errorf("pack %s %s at %s is not what the lock file says: its digest is sha256:%s, the lock has %s; a published version never changes: find out who changed it, or accept it with joist pack lock FILE --accept-changed", name, v, shown(source), p.Digest(), shown(locked.Digest))
 	}
 	return Chosen{Source: source, Pack: p, Asks: asks}, nil
 }
@@ -212,11 +218,19 @@ func (s *shelf) none(name string, asks []Ask, locked *Locked) error {
 	at := strings.Join(have, ", ")
 	switch {
 	case locked != nil && !slices.ContainsFunc(s.versions, func(v *semver.Version) bool { return v.String() == locked.Version }):
-		return fmt.Errorf("pack %s %s is in the lock file, and at %s there is only %s; joist pack update FILE takes another version", name, locked.Version, s.source, at)
+		return fmt.Errorf("pack %s %s is in the lock file, and at %s there is only %s; joist pack update FILE takes another version", name, shown(locked.Version), shown(s.source), at)
 	case locked != nil:
-		return fmt.Errorf("pack %s %s is in the lock file, and does not suit%s; joist pack update FILE takes another version", name, locked.Version, askers(asks))
+		return fmt.Errorf("pack %s %s is in the lock file, and does not suit%s; joist pack update FILE takes another version", name, shown(locked.Version), askers(asks))
 	}
-	return fmt.Errorf("no version of pack %s suits all%s; at %s there is %s", name, askers(asks), s.source, at)
+	return fmt.Errorf("no version of pack %s suits all%s; at %s there is %s", name, askers(asks), shown(s.source), at)
+}
+
+// shown is text of a lock or a cluster file as a message has it: quoted if it has what a terminal would obey.
+func shown(text string) string {
+	if quoted := strconv.Quote(text); quoted != `"`+text+`"` {
+		return quoted
+	}
+	return text
 }
 
 func askers(asks []Ask) string {
@@ -232,10 +246,17 @@ func askers(asks []Ask) string {
 
 // shelf looks at a source: a pack, or a folder of folders that are named by their versions.
 func (r *resolver) shelf(name, source string) (*shelf, error) {
-	if s := r.shelves[name]; s != nil {
-		return s, nil
+	s := r.shelves[name]
+	if s == nil {
+		s = &shelf{source: source, folders: map[string]string{}, yanked: map[string]string{}, packs: map[string]*lang.Pack{}, files: map[string]map[string][]byte{}}
+		r.shelves[name], s.err = s, r.look(s, name)
 	}
-	s := &shelf{source: source, folders: map[string]string{}, yanked: map[string]string{}, packs: map[string]*lang.Pack{}, files: map[string]map[string][]byte{}}
+	return s, s.err
+}
+
+// look fills a shelf.
+func (r *resolver) look(s *shelf, name string) error {
+	source := s.source
 	folder := source
 	if !filepath.IsAbs(folder) {
 		folder = filepath.Join(r.wish.Folder, source)
@@ -245,19 +266,18 @@ func (r *resolver) shelf(name, source string) (*shelf, error) {
 	if source == Builtin || strings.Contains(source, "://") || err != nil || missing == nil {
 		files, err := Find(name, source, r.wish.Folder)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p, err := r.read(files, name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		v, err := semver.StrictNewVersion(p.Version)
 		if err != nil {
-			return nil, fmt.Errorf("cannot use pack %s: %q is not a version", name, p.Version)
+			return fmt.Errorf("cannot use pack %s: %q is not a version", name, p.Version)
 		}
 		s.versions, s.packs[v.String()] = []*semver.Version{v}, p
-		r.shelves[name] = s
-		return s, nil
+		return nil
 	}
 	for _, e := range entries {
 		v, err := semver.StrictNewVersion(e.Name())
@@ -270,11 +290,10 @@ func (r *resolver) shelf(name, source string) (*shelf, error) {
 		}
 	}
 	if len(s.versions) == 0 {
-		return nil, fmt.Errorf("cannot find pack %s: %s has neither a pack.hcl nor folders named by versions, such as 0.1.0", name, folder)
+		return fmt.Errorf("cannot find pack %s: %s has neither a pack.hcl nor folders named by versions, such as 0.1.0", name, folder)
 	}
 	slices.SortFunc(s.versions, (*semver.Version).Compare)
-	r.shelves[name] = s
-	return s, nil
+	return nil
 }
 
 func (r *resolver) load(s *shelf, name string, v *semver.Version) (*lang.Pack, error) {

@@ -189,3 +189,22 @@ func FuzzParseLock(f *testing.F) {
 		}
 	})
 }
+
+// TestUnreadable: what keeps a pack from being read is said, and not that it has no versions, also when it is asked for again; and
+// nothing of a lock file gets to the terminal as it is.
+func TestUnreadable(t *testing.T) {
+	root := packs(t, "a 1.0.0: b >= 1.0.0")
+	write(t, root, map[string]string{"b/pack.hcl": "pack \"b\" {\n  version = \"1.0.0\"\n  summary = \"s\"\n}\n", "b/big": strings.Repeat("x", 5<<20)})
+	w := wish(t, root, "a", "b")
+	if _, _, err := content.Resolve(w); err == nil || !strings.Contains(err.Error(), "big") || strings.Contains(err.Error(), "suits all") {
+		t.Errorf("a file that is too large: %v", err)
+	}
+	root = packs(t, "a 1.0.0:")
+	w = wish(t, root, "a")
+	for _, locked := range []content.Locked{{Source: "./a", Version: "2.0.0\x1b[2J"}, {Source: "./a", Version: "1.0.0", Digest: "\x1b[2J"}, {Source: "./b\x1b[2J", Version: "1.0.0"}} {
+		w.Lock = &content.Lock{Format: content.LockFormat, Packs: map[string]content.Locked{"a": locked}}
+		if _, _, err := content.Resolve(w); err == nil || strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%q", err)
+		}
+	}
+}
