@@ -1,6 +1,7 @@
 package content
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -358,10 +359,34 @@ func cycle(chosen map[string]Chosen) error {
 	return nil
 }
 
+// vacant refuses a folder in which a copy of a pack would lie with files that are not the pack's, or be written somewhere else.
+func vacant(p *lang.Pack, folder, name string) error {
+	if info, err := os.Lstat(filepath.Join(folder, name)); err == nil && !info.IsDir() {
+		return fmt.Errorf("%q is no folder; remove it first", filepath.Join(folder, name))
+	}
+	top := filepath.Join(folder, name, p.Version)
+	return filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
+		switch _, ours := p.Files[strings.TrimPrefix(filepath.ToSlash(strings.TrimPrefix(path, top)), "/")]; {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case e.IsDir(), ours && e.Type().IsRegular():
+			return nil
+		}
+		return fmt.Errorf("%q is not of this pack, or no file of its own; remove it first", path)
+	})
+}
+
 // Vendor copies what was chosen below a folder, as folder/NAME/VERSION, and gives a lock that takes it from there. at is the
-// folder as the lock names it.
+// folder as the lock names it. Nothing is written if something is there below NAME/VERSION that is not the pack's, or a symbolic link.
 func Vendor(chosen map[string]Chosen, folder, at string) (*Lock, error) {
 	l := LockOf(chosen)
+	for _, name := range slices.Sorted(maps.Keys(chosen)) {
+		if err := vacant(chosen[name].Pack, folder, name); err != nil {
+			return nil, fmt.Errorf("cannot copy pack %s: %w", name, err)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(chosen)) {
 		p := chosen[name].Pack
 		for _, file := range slices.Sorted(maps.Keys(p.Files)) {

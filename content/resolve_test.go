@@ -208,3 +208,43 @@ func TestUnreadable(t *testing.T) {
 		}
 	}
 }
+
+// TestVendorAlone: packs are copied over a copy of themselves, and never through a link or among files that are not theirs.
+func TestVendorAlone(t *testing.T) {
+	chosen, _, err := content.Resolve(wish(t, packs(t, "a 1.0.0:"), "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, prepare := range map[string]func(folder, outside string) error{
+		"the pack's folder":  func(folder, outside string) error { return os.Symlink(outside, filepath.Join(folder, "a")) },
+		"a version's folder": func(folder, outside string) error { return os.Symlink(outside, filepath.Join(folder, "a", "1.0.0")) },
+		"a file": func(folder, outside string) error {
+			write(t, folder, map[string]string{"a/1.0.0/other.sh": "x"})
+			return os.Symlink(filepath.Join(outside, "pack.hcl"), filepath.Join(folder, "a", "1.0.0", "pack.hcl"))
+		},
+		"a foreign file": func(folder, _ string) error {
+			write(t, folder, map[string]string{"a/1.0.0/other.sh": "x"})
+			return nil
+		},
+	} {
+		folder, outside := t.TempDir(), t.TempDir()
+		if name == "a version's folder" {
+			write(t, folder, map[string]string{"a/0.9.0/pack.hcl": "x"})
+		}
+		if err := prepare(folder, outside); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := content.Vendor(chosen, folder, folder); err == nil || !strings.Contains(err.Error(), "remove it first") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
+			t.Errorf("%s: it wrote elsewhere: %v %v", name, left, err)
+		}
+	}
+	folder := t.TempDir()
+	for range 2 {
+		if _, err := content.Vendor(chosen, folder, folder); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	}
+}
