@@ -270,7 +270,7 @@ func (a *Agent) accept(ctx context.Context, req wire.Request) {
 		return
 	}
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // a lost connection ends no step
-	j := &job{instance: req.Instance, action: req.Action, cancel: cancel, ended: make(chan struct{})}
+	j := &job{instance: req.Instance, cancel: cancel, ended: make(chan struct{})}
 	a.jobs[req.ID] = j
 	a.running.Go(func() {
 		defer close(j.ended)
@@ -285,20 +285,20 @@ func (a *Agent) accept(ctx context.Context, req wire.Request) {
 // job is a request that was accepted and has not ended.
 type job struct {
 	instance string
-	action   wire.Action
 	cancel   context.CancelCauseFunc
 	ended    chan struct{}
 }
 
-// yield sees to it that nothing looks at an instance while something is done to it: verifies under way are ended, to be
-// waited for, and a verify that comes meanwhile is not free to start. The caller holds the lock.
+// yield sees to it that one thing at a time is done to an instance: what is under way is ended, to be waited for, since the
+// engine has given it up, which its clock may have said sooner than ours; and a verify that comes meanwhile is not free to
+// start. The caller holds the lock.
 func (a *Agent) yield(req wire.Request) (before []*job, free bool) {
 	for _, j := range a.jobs {
 		switch {
 		case j.instance != req.Instance:
 		case req.Action == wire.Verify:
 			return nil, false
-		case j.action == wire.Verify:
+		default:
 			j.cancel(nil)
 			before = append(before, j)
 		}

@@ -327,20 +327,20 @@ func TestUses(t *testing.T) {
 	}
 }
 
-// TestYield: nothing looks at an instance while something is done to it. A verify under way ends before an apply begins, none
-// starts meanwhile, and other instances are nobody's concern.
+// TestYield: one thing at a time is done to an instance. What is under way ends before an apply or a remove begins, whatever it
+// is; a verify does not start meanwhile, and other instances are nobody's concern.
 func TestYield(t *testing.T) {
 	var ended []string
-	under := func(instance string, action wire.Action) *job {
-		return &job{instance: instance, action: action, cancel: func(error) { ended = append(ended, instance+" "+string(action)) }, ended: make(chan struct{})}
+	under := func(instance string) *job {
+		return &job{instance: instance, cancel: func(error) { ended = append(ended, instance) }, ended: make(chan struct{})}
 	}
-	looking := under("i", wire.Verify)
-	a := &Agent{jobs: map[string]*job{"1": looking, "2": under("other", wire.Verify), "3": under("third", wire.Apply)}}
+	first := under("i")
+	a := &Agent{jobs: map[string]*job{"1": first, "2": under("other"), "3": under("third")}}
 	for _, action := range []wire.Action{wire.Apply, wire.Remove} {
 		ended = nil
 		before, free := a.yield(wire.Request{Instance: "i", Action: action})
-		if !free || len(before) != 1 || before[0] != looking || !slices.Equal(ended, []string{"i verify"}) {
-			t.Errorf("%s beside a verify: waits for %d, free %v, ended %v", action, len(before), free, ended)
+		if !free || len(before) != 1 || before[0] != first || !slices.Equal(ended, []string{"i"}) {
+			t.Errorf("%s beside another one: waits for %d, free %v, ended %v", action, len(before), free, ended)
 		}
 	}
 	ended = nil
@@ -351,8 +351,8 @@ func TestYield(t *testing.T) {
 	}
 }
 
-// TestAppliesAfterVerify: an apply begins only when the verify that it ended is over, whatever that takes.
-func TestAppliesAfterVerify(t *testing.T) {
+// TestOneThingAtATime: an apply begins only when what it ended is over, whatever that takes.
+func TestOneThingAtATime(t *testing.T) {
 	dir := t.TempDir()
 	s, _, err := openSpool(dir, 4)
 	if err != nil {
@@ -360,7 +360,7 @@ func TestAppliesAfterVerify(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		a := &Agent{cfg: Config{Now: time.Now, Log: slog.New(slog.DiscardHandler)}, spool: s, logs: newLogBuffer(), wake: make(chan struct{}, 1), unsaved: map[string]wire.Result{}, slots: make(chan struct{}, 2)}
-		looking := &job{instance: "c/i", action: wire.Verify, cancel: func(error) {}, ended: make(chan struct{})}
+		looking := &job{instance: "c/i", cancel: func(error) {}, ended: make(chan struct{})}
 		a.jobs = map[string]*job{"v": looking}
 		a.slots <- struct{}{} // so that what begins waits, and ends at once when it is cancelled
 		a.slots <- struct{}{}

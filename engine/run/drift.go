@@ -197,7 +197,9 @@ func IsLook(id uint64) bool { return id >= firstLook }
 
 // lookAt asks for a verify of an instance, to see whether it has drifted.
 func (m *Machine) lookAt(now time.Time, t history.Target) {
-	m.look = max(m.look+1, firstLook|uint64(now.UnixNano()))
+	// By the reading: where the clock was set back, a process that takes up the cluster begins with a time that was before, and
+	// agents would answer what they found then.
+	m.look = max(m.look+1, firstLook|uint64(m.clock.Reading(now).UnixNano()))
 	row := m.state.Row(t)
 	asked := watched{id: m.look, until: deadline(now, m.plan.Task(t.Task).Step.Verify), row: row.Started}
 	e, err := m.verify(t, row, &asked)

@@ -88,8 +88,11 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 	case n.Silent:
 		n.waiting = append(n.waiting, func() { w.arrive(n, e) })
 		return
-	case n.running[request{e.Target, e.ID}]:
+	case n.running[request{e.Target, e.ID}], e.ID < n.newest[e.Target]:
 		return
+	}
+	if !run.IsLook(e.ID) {
+		n.newest[e.Target] = e.ID
 	}
 	if _, done := n.spool[request{e.Target, e.ID}]; done {
 		w.send(n, request{e.Target, e.ID})
@@ -105,7 +108,6 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		return
 	}
 	n.running[request{e.Target, e.ID}] = true
-	n.actions[request{e.Target, e.ID}] = e.Action
 	w.after(w.duration(), func() {
 		if !n.On || n.Boot != e.Boot || !n.running[request{e.Target, e.ID}] {
 			return
@@ -121,15 +123,15 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 	})
 }
 
-// yield sees to it that nothing looks at an instance while something is done to it, as agents do: verifies under way end,
-// and one that comes meanwhile does not start.
+// yield sees to it that one thing at a time is done to an instance, as agents do: what is under way ends, and a verify that comes
+// meanwhile does not start.
 func (n *Node) yield(e run.Dispatch) bool {
 	for r := range n.running {
 		switch {
 		case r.Target != e.Target:
 		case e.Action == step.Verify:
 			return false
-		case n.actions[r] == step.Verify:
+		default:
 			delete(n.running, r)
 			n.spool[r] = run.Report{ID: r.id, Error: "cancelled", Excused: true}
 		}

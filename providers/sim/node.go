@@ -10,7 +10,6 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/run"
-	"joist/engine/step"
 )
 
 // request is what an agent knows an order by.
@@ -37,9 +36,9 @@ type Node struct {
 	Effects map[history.Target]json.RawMessage // of node-scope steps, on its root: gone with the boot
 	spool   map[request]run.Report             // results not acknowledged yet, or kept to answer from
 	running map[request]bool
-	actions map[request]step.Action // of what was ever begun in this boot
-	waiting []func()                // orders that could not be delivered yet
-	nth     int                     // in the order of coming
+	newest  map[history.Target]uint64 // the last order for each that came: orders of one connection never overtake each other
+	waiting []func()                  // orders that could not be delivered yet
+	nth     int                       // in the order of coming
 	boots   int
 	lives   int
 	disk    bool
@@ -80,8 +79,7 @@ func (w *World) PowerOn(name string) {
 		w.rebirth(n)
 	}
 	n.keeps = false
-	n.Effects, n.spool, n.running = map[history.Target]json.RawMessage{}, map[request]run.Report{}, map[request]bool{}
-	n.actions = map[request]step.Action{}
+	n.Effects, n.spool, n.running, n.newest = map[history.Target]json.RawMessage{}, map[request]run.Report{}, map[request]bool{}, map[history.Target]uint64{}
 	n.waiting = nil
 	maps.Copy(n.Effects, n.lasting)
 	boot := n.Boot
