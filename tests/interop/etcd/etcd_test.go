@@ -243,8 +243,14 @@ func TestThroughTheFront(t *testing.T) {
 	cert, key, ca := l.operator(t, "demo")
 	at := "--endpoints=https://127.77.0.1:23779"
 	as := []string{at, "--cert", cert, "--key", key, "--cacert", ca}
-	if out, err := etcdctl(t, append(as, "endpoint", "health", "--cluster", "-w", "json")...); err != nil || strings.Count(out, `"health":true`) != 3 {
-		t.Fatalf("health: %v\n%s", err, out)
+	for end := time.Now().Add(30 * time.Second); ; { // a member says where it is reached a moment after it serves
+		out, err := etcdctl(t, append(as, "endpoint", "health", "--cluster", "-w", "json")...)
+		if err == nil && strings.Count(out, `"health":true`) == 3 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("health: %v\n%s", err, out)
+		}
 	}
 	if out, err := etcdctl(t, append(as, "put", "greeting", "hello")...); err != nil || out != "OK" {
 		t.Errorf("put: %v\n%s", err, out)
