@@ -61,13 +61,15 @@ kubernetes() {
 	fi
 	lab
 	joist mirror add --manifest "$artifacts/manifest.json" >/dev/null
-	i=1
+	# No more virtual processors than there are real ones, as far as that goes: those that wait for each other waste the rest.
+	i=1 cpus=$(($(nproc) / (control + 2)))
+	[ "$cpus" -ge 1 ] || cpus=1
 	control_names='' worker_names=''
 	while [ "$i" -le "$((control + 2))" ]; do
 		memory=2 list=worker_names
 		[ "$i" -gt "$control" ] || { memory=3 list=control_names; }
 		eval "$list=\"\${$list:+\$$list, }\\\"n$i\\\"\""
-		joist lab machine add "n$i" --memory "$(gib "$memory")" --disk "$(gib 6)" >/dev/null
+		joist lab machine add "n$i" --cpus "$cpus" --memory "$(gib "$memory")" --disk "$(gib 6)" >/dev/null
 		i=$((i + 1))
 	done
 	# Exactly these machines: which of them is which should not depend on who booted first.

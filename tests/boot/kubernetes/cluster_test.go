@@ -43,7 +43,6 @@ func TestCluster(t *testing.T) {
 	})
 	l.sub("secrecy", (*own).secrecy)
 	l.sub("liar", (*own).liar)
-	l.sub("replay", func(l *own) { l.Logf("%s", l.Must("replay", "demo")) })
 	l.sub("destroy", func(l *own) {
 		l.Pursue("destroyed", "destroy", "demo", "--yes")
 		l.Free("demo", 3)

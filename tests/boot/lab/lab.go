@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -159,6 +160,7 @@ func (l *Lab) Sourceless() {
 }
 
 func (l *Lab) down() {
+	l.replayed()
 	if l.Failed() {
 		l.keep()
 	}
@@ -189,6 +191,29 @@ func (l *Lab) SameHost(when string) {
 	l.Errorf("the host's network is another one %s: %s", when, changed)
 }
 
+// replayed wants that every decision of every cluster that the test had is made again from its journal, and is the same.
+func (l *Lab) replayed() {
+	for _, name := range l.clusters() {
+		out, err := l.Ask(5*time.Minute, "replay", name)
+		if err != nil {
+			l.Errorf("%v\n%s", err, out)
+			continue
+		}
+		l.Logf("replay of %s: %s", name, out)
+	}
+}
+
+// clusters are those that events spoke of, in order of their first.
+func (l *Lab) clusters() []string {
+	var names []string
+	l.Each(func(e *Event) {
+		if name, ok := strings.CutPrefix(e.Journal, "cluster/"); ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	})
+	return names
+}
+
 // keep saves what explains a failure.
 func (l *Lab) keep() {
 	dir := filepath.Join(l.Root, "build/failed", strings.ReplaceAll(l.Name(), "/", "-"))
@@ -198,14 +223,7 @@ func (l *Lab) keep() {
 		return
 	}
 	ask := map[string][]string{"events.json": {"events", "-o", "json"}, "status.txt": {"status"}, "machines.json": {"node", "list", "-o", "json"}}
-	var clusters []string
-	seen := map[string]bool{}
-	l.Each(func(e *Event) {
-		if name, ok := strings.CutPrefix(e.Journal, "cluster/"); ok && !seen[name] {
-			seen[name] = true
-			clusters = append(clusters, name)
-		}
-	})
+	clusters := l.clusters()
 	for _, name := range clusters {
 		ask["status-"+name+".txt"] = []string{"status", name}
 		ask["plan-"+name+".txt"] = []string{"plan", "--cluster", name}
