@@ -165,7 +165,7 @@ func (s *System) bootSetOf(ctx context.Context, cluster string) (*bootset.Manife
 	if cluster == "" || s.Clusters == nil || len(s.Mirror.Sets()) == 0 { // a set that is used keeps its name
 		return s.sets.current(), nil
 	}
-	model, err := s.Clusters.Pursued(ctx, cluster)
+	pinned, err := s.Clusters.Pinned(ctx, cluster)
 	var unknown *clusters.UnknownError
 	if errors.As(err, &unknown) { // claimed, and the goal is not set yet
 		return s.sets.current(), nil
@@ -173,10 +173,10 @@ func (s *System) bootSetOf(ctx context.Context, cluster string) (*bootset.Manife
 	if err != nil {
 		return nil, err
 	}
-	if model.Frozen == (value.Digest{}) {
+	if pinned == (value.Digest{}) {
 		return s.sets.current(), nil
 	}
-	frozen, err := s.Mirror.SetOf(model.Frozen)
+	frozen, err := s.Mirror.SetOf(pinned)
 	if err != nil {
 		return nil, err
 	}

@@ -307,15 +307,23 @@ func (c *Clusters) Model(ctx context.Context, g history.Goal) (*model.Model, err
 	return compiled.Model, nil
 }
 
-// source reads an archived source.
-func (c *Clusters) source(ctx context.Context, digest value.Digest) (Source, error) {
+func (c *Clusters) archived(ctx context.Context, digest value.Digest) (*archived, error) {
 	data, err := c.cfg.Drive.Blobs.Get(ctx, digest.String())
 	if err != nil {
-		return Source{}, fmt.Errorf("cannot find the archived source: %w", err)
+		return nil, fmt.Errorf("cannot find the archived source: %w", err)
 	}
 	var a archived
 	if err := json.Unmarshal(data, &a); err != nil {
-		return Source{}, fmt.Errorf("cannot read the archived source: %w", err)
+		return nil, fmt.Errorf("cannot read the archived source: %w", err)
+	}
+	return &a, nil
+}
+
+// source reads an archived source with its packs.
+func (c *Clusters) source(ctx context.Context, digest value.Digest) (Source, error) {
+	a, err := c.archived(ctx, digest)
+	if err != nil {
+		return Source{}, err
 	}
 	s := Source{FileName: a.FileName, File: []byte(a.File), Packs: map[string][]byte{}, Pins: a.Pins, Frozen: a.Frozen, Names: a.Names}
 	if s.Pins == nil {

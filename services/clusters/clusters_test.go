@@ -159,7 +159,10 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 	}
 	m := &model.Model{Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}}, Policies: policies,
 		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
-	return &Compiled{Model: m, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
+	if names = slices.DeleteFunc(names, func(word string) bool { return word == "frozen" }); strings.Contains(tail, "frozen") {
+		s.Frozen = value.Sum([]byte("winter"))
+	}
+	return &Compiled{Model: m, Source: &s, Choose: map[string]Selection{"m": {Names: names}}, Warnings: "careful"}, nil
 }
 
 func (w *world) Claim(_ context.Context, c Claim, choose func([]Candidate) ([]string, error)) error {
@@ -473,6 +476,46 @@ func TestLeavingStaysClaimed(t *testing.T) {
 		if got := w.owners(); got != "map[n1:a n2:a n3:]" {
 			t.Errorf("after a restart: %s", got)
 		}
+		w.Close()
+	})
+}
+
+// TestPinned: a cluster that is being destroyed is still made of its frozen set, also over a restart of the engine: its disks are
+// wiped by a scout of it.
+func TestPinned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, set := newWorld(t), value.Sum([]byte("winter"))
+		pinned := func(when string, want value.Digest) {
+			t.Helper()
+			if got, err := w.Pinned(t.Context(), "a"); err != nil || got != want {
+				t.Errorf("%s: %s, %v", when, got, err)
+			}
+		}
+		w.apply("a: n1 frozen")
+		pinned("founded", set)
+		w.mu.Lock()
+		w.fail = errors.New("not now")
+		w.mu.Unlock()
+		if err := w.Destroy(t.Context(), "a", "me"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		pinned("while its entries are left", set)
+		w.Close()
+		w.start()
+		pinned("after a restart", set)
+		w.Close()
+
+		w = newWorld(t)
+		w.apply("a: n1")
+		pinned("never pinned", value.Digest{})
+		w.apply("a: n1 frozen")
+		pinned("pinned", set)
+		if err := w.Destroy(t.Context(), "a", "me"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		pinned("destroyed", value.Digest{})
 		w.Close()
 	})
 }

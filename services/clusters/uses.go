@@ -8,6 +8,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/value"
 )
 
 // Declared gives what a cluster pursues: the model of its goal, and the source that it is compiled from.
@@ -23,26 +24,36 @@ func (c *Clusters) Declared(ctx context.Context, name string) (*model.Model, Sou
 	if goal == nil || goal.Destroy {
 		return nil, Source{}, fmt.Errorf("cluster %s has no goal", name)
 	}
-	m, err := c.Pursued(ctx, name)
-	if err != nil {
+	var m *model.Model
+	if err := loop.Look(ctx, func(_ *history.State, p *plan.Planner) { m = p.Model() }); err != nil {
 		return nil, Source{}, err
 	}
 	s, err := c.source(ctx, goal.Source)
 	return m, s, err
 }
 
-// Pursued gives the model of a cluster's goal, or why there is none.
-func (c *Clusters) Pursued(ctx context.Context, name string) (*model.Model, error) {
+// Pinned gives the frozen set that a cluster is made of, its destruction included: disks are wiped by scout, which comes from
+// that set as well. It is zero for a cluster that no set is named for, or that is gone.
+func (c *Clusters) Pinned(ctx context.Context, name string) (value.Digest, error) {
+	none := value.Digest{}
 	loop, err := c.Get(name)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	var m *model.Model
-	err = loop.Look(ctx, func(_ *history.State, p *plan.Planner) { m = p.Model() })
-	if err == nil && m == nil {
-		err = fmt.Errorf("cluster %s has no goal", name)
+	var goal *history.Goal
+	err = loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
+		if goal = s.Goal(); s.Outcome == history.OutcomeDestroyed {
+			goal = nil
+		}
+	})
+	if err != nil || goal == nil {
+		return none, err
 	}
-	return m, err
+	a, err := c.archived(ctx, goal.Source)
+	if err != nil {
+		return none, err
+	}
+	return a.Frozen, nil
 }
 
 // Uses gives for each cluster the models that something of it may still be made of: that of its goal, and older ones. It

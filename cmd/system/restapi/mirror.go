@@ -63,6 +63,12 @@ func (m *Mirror) uses(ctx context.Context) (use, error) {
 				to[d] = append(to[d], name)
 			}
 		}
+		pinned, err := m.Clusters.Pinned(ctx, name)
+		var unknown *clusters.UnknownError
+		if err != nil && !errors.As(err, &unknown) {
+			return u, err
+		}
+		note(u.sets, pinned)
 		for _, model := range all[name] {
 			note(u.sets, model.Frozen)
 			for _, a := range model.Artifacts {

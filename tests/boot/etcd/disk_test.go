@@ -64,6 +64,13 @@ func TestDisk(t *testing.T) {
 		return e.Journal == "cluster/kept" && e.Kind == "node.ended" && e.Incarnation == first && strings.Contains(e.Why, "vda (6.0 GiB) was discarded and read back blank")
 	})
 
+	// The scout that wipes the disk comes from the frozen set as well: the engine has no other.
+	l.Must("mirror", "freeze", "winter", "--cluster", "kept")
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "storage =", "frozen  = \"winter\"\n  storage =", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.Pursue("converged", "apply", file)
+	l.Sourceless()
 	l.Pursue("destroyed", "destroy", "kept", "--yes")
 	l.Await("the end of the second incarnation", lab.Patience, func(e *lab.Event) bool {
 		return e.Journal == "cluster/kept" && e.Kind == "node.ended" && e.Incarnation == second && strings.Contains(e.Why, "read back blank")
