@@ -229,12 +229,16 @@ func (m machines) Release(ctx context.Context, cluster, node string) error {
 		}
 	}
 	p, err := m.s.Power.Machine(node)
-	if err == nil {
+	off := err == nil
+	if off {
 		if _, err = p.Fence(ctx); err != nil {
 			return err
 		}
 		m.s.live.forget(node)
 	} else if !errors.Is(err, power.ErrUnknown) {
+		return err
+	}
+	if err := m.s.unreserve(ctx, node, off); err != nil {
 		return err
 	}
 	return m.s.Site.Free(ctx, cluster, node)
@@ -248,6 +252,9 @@ func (c siteOfClusters) Seen(name string) (history.NodeSeen, bool) { return c.s.
 func (c siteOfClusters) Claims() map[string][]string { return c.s.Site.Claims() }
 
 func (c siteOfClusters) Free(ctx context.Context, cluster, name string) error {
+	if err := c.s.unreserve(ctx, name, false); err != nil {
+		return err
+	}
 	return c.s.Site.Free(ctx, cluster, name)
 }
 
@@ -286,6 +293,28 @@ func (s *System) reserve(ctx context.Context, name string) error {
 	}
 	_, err = s.Addresses.Reserve(ctx, mac, noAddress)
 	return err
+}
+
+// unreserve lets go of a machine's address, before it is nobody's. The lease of one that is off ends as well; another one may
+// run on, and keeps its own as long as it renews it.
+func (s *System) unreserve(ctx context.Context, name string, off bool) error {
+	m, ok := s.Site.Lookup(name)
+	if !ok {
+		return nil
+	}
+	for _, text := range m.MACs {
+		mac, err := parseMAC(text)
+		if err == nil {
+			err = s.Addresses.Unreserve(ctx, mac)
+		}
+		if err == nil && off {
+			err = s.Addresses.Vacate(ctx, mac)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // siteOfAgents implements agents.Site.

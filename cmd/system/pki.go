@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -172,4 +173,9 @@ func (i identity) String() string {
 		return "the cluster"
 	}
 	return "node " + i.node
+}
+
+// forget destroys what is secret of a cluster that is destroyed.
+func (s *System) forget(cluster string) error {
+	return errors.Join(s.secrets.Forget(cluster), s.authority.Forget(context.Background(), cluster))
 }

@@ -261,7 +261,7 @@ func (s *System) openClusters(ctx context.Context) error {
 			Holder: s.cfg.Holder, Store: s.db.Journals(), Snapshots: s.db.Journals(), Blobs: s.db.Blobs(), Services: handlers,
 			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log, Now: s.now,
 		},
-		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.secrets.Forget,
+		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.forget,
 	})
 	return nil
 }

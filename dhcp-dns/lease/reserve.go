@@ -74,6 +74,11 @@ func (a *Allocator) Lookup(mac MAC, now time.Time) (netip.Addr, bool) {
 	if address, ok := a.reserved[mac]; ok {
 		return address, true
 	}
+	return a.Leased(mac, now)
+}
+
+// Leased is the address that a client has an active lease of, whatever is reserved for it.
+func (a *Allocator) Leased(mac MAC, now time.Time) (netip.Addr, bool) {
 	address, ok := a.last[mac]
 	return address, ok && a.touched[address].Active(now)
 }

@@ -65,6 +65,10 @@ type Vault interface {
 	Load(ctx context.Context, name string) (Material, error)
 	// Create keeps material durably under a new name; an error that is fs.ErrExist if the name is taken.
 	Create(ctx context.Context, name string, m Material) error
+	// List gives the names of all that is kept.
+	List(ctx context.Context) ([]string, error)
+	// Destroy ends what is kept under a name, durably; it is no error if nothing is.
+	Destroy(ctx context.Context, name string) error
 }
 
 // Issued is the record of one certificate. It is made before the certificate is.
@@ -161,6 +165,24 @@ func (a *Authority) Named(ctx context.Context, cluster, name string) (*Issuer, e
 		return nil, fmt.Errorf("cannot make a certificate authority %.80q: want lower-case letters, digits and hyphens", name)
 	}
 	return a.issuer(ctx, "cluster-"+cluster+"."+name) // no cluster has a dot in its name
+}
+
+// Forget destroys the keys of a cluster's authorities, all of them: nothing can be certified by them any more. What the ledger
+// says of their certificates stays. It may be called again.
+func (a *Authority) Forget(ctx context.Context, cluster string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	names, err := a.cfg.Vault.List(ctx)
+	for _, name := range names {
+		if whole := "cluster-" + cluster; err == nil && (name == whole || strings.HasPrefix(name, whole+".")) { // no cluster has a dot in its name
+			delete(a.issuers, name)
+			err = a.cfg.Vault.Destroy(ctx, name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot destroy the certificate authorities of cluster %s: %w", cluster, err)
+	}
+	return nil
 }
 
 // Agents gives the intermediate of agents. Whoever authenticates agents trusts this certificate alone, not the root,

@@ -113,6 +113,33 @@ func pool(t *testing.T, text string) *x509.CertPool {
 	return p
 }
 
+// TestForget: of a cluster that is gone no key is left, in memory or in a file, and a later one of its name gets others.
+func TestForget(t *testing.T) {
+	f := newFixture(t, t.TempDir())
+	other := f.cluster(t, "demo-2")
+	was := f.cluster(t, "demo")
+	named, err := f.Named(t.Context(), "demo", "etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // again is no error
+		if err := f.Forget(t.Context(), "demo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(f.dir, "keys", "cluster-*"))
+	if want := filepath.Join(f.dir, "keys", "cluster-demo-2.age"); err != nil || len(files) != 1 || files[0] != want {
+		t.Errorf("%q, %v; want %s alone", files, err, want)
+	}
+	again, err := f.Named(t.Context(), "demo", "etcd")
+	if err != nil || again.cert.Equal(named.cert) || f.cluster(t, "demo").cert.Equal(was.cert) {
+		t.Errorf("a later cluster has keys of the one before: %v", err)
+	}
+	if f.cluster(t, "demo-2") != other {
+		t.Error("another cluster lost its authority")
+	}
+}
+
 func TestIssueVerifies(t *testing.T) {
 	f := newFixture(t, t.TempDir())
 	key := newKey(t)

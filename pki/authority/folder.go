@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"filippo.io/age"
@@ -111,6 +112,28 @@ func (f *Folder) Create(_ context.Context, name string, m Material) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return writeNew(f.path(name), sealed.Bytes())
+}
+
+// List implements Vault.
+func (f *Folder) List(context.Context) ([]string, error) {
+	files, err := os.ReadDir(f.dir)
+	var names []string
+	for _, file := range files {
+		if name, ok := strings.CutSuffix(file.Name(), ".age"); ok {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// Destroy implements Vault.
+func (f *Folder) Destroy(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := os.Remove(f.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(f.dir)
 }
 
 func (f *Folder) path(name string) string { return filepath.Join(f.dir, name+".age") }

@@ -353,6 +353,33 @@ func TestReservations(t *testing.T) {
 	}
 }
 
+// TestVacate: of a machine that is off and nobody's nothing is kept, but that it had the address.
+func TestVacate(t *testing.T) {
+	b := open(t, "10.77.0.10-10.77.0.12", nil)
+	had := b.exchange(t, one)
+	if _, err := b.Reserve(t.Context(), one, netip.Addr{}); err != nil {
+		t.Fatal(err)
+	}
+	other := b.exchange(t, two)
+	for range 2 { // again is no error
+		if err := errors.Join(b.Unreserve(t.Context(), one), b.Vacate(t.Context(), one)); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := b.Lookup(one); ok {
+			t.Errorf("still has %v", got)
+		}
+		b.restart(t)
+	}
+	for _, e := range b.List() {
+		if e.Reserved != "" || e.Active != (e.Address == other) {
+			t.Errorf("listing %+v", e)
+		}
+	}
+	if got := b.exchange(t, one); got != had {
+		t.Errorf("got %v, had %v", got, had)
+	}
+}
+
 func TestDeclineAndRelease(t *testing.T) {
 	b := open(t, "10.77.0.10-10.77.0.11", nil)
 	got := b.exchange(t, one)

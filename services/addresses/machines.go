@@ -64,6 +64,29 @@ func (s *Service) Unreserve(ctx context.Context, mac lease.MAC) error {
 	return nil
 }
 
+// Vacate ends a machine's lease, durably: of one that is known to be off, and nobody's any more. It is no error if it has none. The
+// machine gets its address back later while that is free.
+func (s *Service) Vacate(ctx context.Context, mac lease.MAC) error {
+	now := s.config.Now()
+	s.mu.Lock()
+	address, ok := s.leases.Leased(mac, now)
+	if !ok {
+		s.mu.Unlock()
+		return nil
+	}
+	record, _ := s.leases.Release(mac, address, now)
+	done, err := s.enqueue(record)
+	s.mu.Unlock()
+	if err == nil {
+		err = done.wait(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.emit(Event{Kind: Released, MAC: mac, Address: address, Expires: record.Expires})
+	return nil
+}
+
 // Lookup is the address that a machine has or will have: its reservation, else its active lease.
 func (s *Service) Lookup(mac lease.MAC) (netip.Addr, bool) {
 	now := s.config.Now()

@@ -95,7 +95,8 @@ type Config struct {
 	Drive    drive.Config
 	Compiler Compiler
 	Site     Site
-	// Forget destroys the secrets of a cluster that is destroyed. It may be called again. Nil where none are kept.
+	// Forget destroys the secrets of a cluster that is destroyed, its authorities' keys among them. It may be called again. Nil
+	// where none are kept.
 	Forget   func(cluster string) error
 	Networks []netip.Prefix // on which machines and the engine's balancer are
 	Grace    time.Duration  // how long nodes may take to come back after a start of the engine; 0 for 1 minute
