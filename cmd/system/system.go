@@ -214,7 +214,8 @@ func (s *System) openServices(ctx context.Context) error {
 		return err
 	}
 	s.Balance, err = balance.New(balance.Config{
-		Store: store, Driver: s.balancer, Frontends: balance.Prefix(s.fronts()), Names: s.Names.Handlers()["names.put"], Log: s.cfg.Log,
+		Store: store, Driver: s.balancer, Frontends: balance.Prefix(s.fronts()), Names: s.Names.Handlers()["names.put"], Foresee: s.Names.Foresee,
+		Log: s.cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -262,6 +263,7 @@ func (s *System) openClusters(ctx context.Context) error {
 			Nodes: nodes{s}, Site: machines{s}, Secrets: s.secrets, Log: s.cfg.Log, Now: s.now,
 		},
 		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.forget,
+		Foresee: []step.Foresee{s.Names.Foresee, s.Balance.Foresee},
 	})
 	return nil
 }

@@ -91,6 +91,7 @@ type Config struct {
 	Driver    Driver
 	Frontends Frontends
 	Names     step.Handler // names.put, called in the front's name with its address; nil publishes no name
+	Foresee   step.Foresee // of names.put; nil asks nobody
 	Log       *slog.Logger
 	Wait      time.Duration // how long balance.backend waits for health; 0 means HealthWait
 }

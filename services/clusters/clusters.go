@@ -20,6 +20,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/step"
 	"joist/engine/value"
 )
 
@@ -98,6 +99,7 @@ type Config struct {
 	// Forget destroys the secrets of a cluster that is destroyed, its authorities' keys among them. It may be called again. Nil
 	// where none are kept.
 	Forget   func(cluster string) error
+	Foresee  []step.Foresee // of services: asked before anything is begun
 	Networks []netip.Prefix // on which machines and the engine's balancer are
 	Grace    time.Duration  // how long nodes may take to come back after a start of the engine; 0 for 1 minute
 }

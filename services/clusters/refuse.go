@@ -34,10 +34,13 @@ func (c *Compiled) about(role string, err error) error {
 }
 
 // refuse checks what can be told of a declaration before machines are chosen, and not from the declaration alone: whether its
-// networks leave those of the machines alone, and whether the cluster can go to its versions from those it has. A nil
+// networks leave those of the machines alone, whether what it serves could be reached, and whether the cluster can go to its versions from those it has. A nil
 // loop is of a cluster that has no journal yet.
 func (c *Clusters) refuse(ctx context.Context, loop *drive.Cluster, compiled *Compiled) error {
 	if err := compiled.apart(c.cfg.Networks); err != nil {
+		return err
+	}
+	if err := compiled.foreseen(ctx, c.cfg.Foresee); err != nil {
 		return err
 	}
 	if loop == nil {

@@ -145,24 +145,9 @@ func (s *Service) check(call step.Call) (*value, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("its inputs do not fit: something follows them")
 	}
-	name, err := zone.ParseName(in.Name)
+	name, domain, err := s.where(in.Name, in.Zone)
 	if err != nil {
 		return nil, err
-	}
-	domain := in.Zone
-	if domain == "" {
-		if domain = zone.Parent(name); domain == "" {
-			return nil, fmt.Errorf("name %q has no domain; give it one, as in %q", in.Name, name+".demo.lab")
-		}
-	}
-	if domain, err = zone.ParseDomain(domain); err != nil {
-		return nil, fmt.Errorf("zone of %s: %w", name, err)
-	}
-	if !zone.Within(name, domain) {
-		return nil, fmt.Errorf("name %s lies outside its zone %s", name, domain)
-	}
-	if name == s.cfg.Zone.Server || s.cfg.Zone.Server == "" && name == zone.ServerOf(domain) {
-		return nil, fmt.Errorf("name %s is that of the name server itself; choose another", name)
 	}
 	v := &value{Name: name, Zone: domain}
 	if len(in.Addresses) == 0 {
@@ -181,6 +166,28 @@ func (s *Service) check(call step.Call) (*value, error) {
 	slices.SortFunc(v.Addresses, netip.Addr.Compare)
 	v.Addresses = slices.Compact(v.Addresses)
 	return v, nil
+}
+
+// where gives a name in its canonical form, and the domain that it is served in; by default what follows its first dot.
+func (s *Service) where(text, domain string) (name, within string, err error) {
+	if name, err = zone.ParseName(text); err != nil {
+		return "", "", err
+	}
+	if domain == "" {
+		if domain = zone.Parent(name); domain == "" {
+			return "", "", fmt.Errorf("name %q has no domain; give it one, as in %q", text, name+".demo.lab")
+		}
+	}
+	if domain, err = zone.ParseDomain(domain); err != nil {
+		return "", "", fmt.Errorf("zone of %s: %w", name, err)
+	}
+	if !zone.Within(name, domain) {
+		return "", "", fmt.Errorf("name %s lies outside its zone %s", name, domain)
+	}
+	if name == s.cfg.Zone.Server || s.cfg.Zone.Server == "" && name == zone.ServerOf(domain) {
+		return "", "", fmt.Errorf("name %s is that of the name server itself; choose another", name)
+	}
+	return name, domain, nil
 }
 
 // write makes v the owner's only entry (nil: none) and returns when that is served.

@@ -129,3 +129,91 @@ artifact "tool"`, version), 1)))
 	writeFile(t, file, declared(list(large), list(silent), ""))
 	e.want(0, "", "plan", file)
 }
+
+const servedPack = `pack "q" {
+  version  = "1.0.0"
+  summary  = "Two endpoints and a way to one."
+  requires = { base = ">= 0.1.0" }
+}
+
+step "given" {
+  scope = "cluster"
+  doc   = "A way that somebody else made."
+  input "link" { type = url }
+  output "url" { type = url }
+  apply { outputs = { url = input.link } }
+}
+
+workflow "cluster" {
+  input "domain" { type = fqdn }
+  input "name" {
+    type    = string
+    default = "api"
+  }
+  input "port" {
+    type    = number
+    default = 6443
+  }
+  input "link" {
+    type    = url
+    default = "https://192.0.2.1:6443"
+  }
+  input "cidr" {
+    type    = cidr
+    default = "10.32.0.0/16"
+  }
+  task "front" {
+    step = base.balancer
+    with = { name = "${input.name}.${input.domain}", port = input.port }
+  }
+  task "other" {
+    step = base.balancer
+    with = { name = "other.${input.domain}", port = 6443 }
+  }
+  task "network" {
+    step = base.network
+    with = { within = input.cidr, prefix = 24 }
+  }
+  task "given" {
+    step = given
+    with = { link = input.link }
+  }
+}
+`
+
+// TestEndpointsRefused: an endpoint that nobody could reach is refused when it is planned and when it is applied, with the input
+// that is to blame and what to change.
+func TestEndpointsRefused(t *testing.T) {
+	dir := t.TempDir()
+	e := start(t, filepath.Join(t.TempDir(), "data"))
+	writeFile(t, filepath.Join(dir, "q/pack.hcl"), []byte(servedPack))
+	file := func(name, with string) string {
+		path := filepath.Join(dir, name+".hcl")
+		writeFile(t, path, fmt.Appendf(nil, "cluster %q {\n  workflow = q.cluster\n  packs    = { base = { source = \"builtin\" }, q = { source = \"./q\" } }\n  nodes    = {}\n  with = {\n    %s\n  }\n}\n", name, with))
+		return path
+	}
+	e.want(0, "converged", "apply", file("first", `domain = "demo.lab"`))
+	for name, c := range map[string]struct {
+		with string
+		says []string
+	}{
+		"another's zone":        {`domain = "demo.lab"`, []string{"second.hcl:6:", "https://api.demo.lab:6443 leads to cluster first already, so nobody would reach this cluster there", "Choose another name or port, such as those of a domain of its own."}},
+		"within another's zone": {`domain = "second.demo.lab"`, []string{"second.hcl:6:", "second/front could not be found by the name api.second.demo.lab: cluster first has the zone demo.lab", "Give the clusters domains of which neither contains the other."}},
+		"no port":               {"domain = \"second.lab\"\n    port = 70000", []string{"second.hcl:7:", "nobody could reach second/front at 70000: that is no port", "Choose a whole number from 1 to 65535."}},
+		"twice":                 {"domain = \"second.lab\"\n    name = \"other\"", []string{"second.hcl:6:", "second/front and second/other both want to be reached at https://other.second.lab:6443"}},
+		"the name server":       {"domain = \"second.lab\"\n    name = \"ns\"", []string{"name ns.second.lab is that of the name server itself"}},
+		"a way to nowhere":      {"domain = \"second.lab\"\n    link = \"https://0.0.0.0:6443\"", []string{"url of task given is https://0.0.0.0:6443, which leads to no machine"}},
+		"a way inside":          {"domain = \"second.lab\"\n    cidr = \"192.0.2.0/24\"", []string{"second.hcl:7:", "https://192.0.2.1:6443, in the cluster's own network cidr (192.0.2.0/24): nobody could reach it before there is a cluster"}},
+	} {
+		for _, verb := range []string{"plan", "apply"} {
+			said := e.want(1, c.says[0], verb, file("second", c.with))
+			for _, want := range c.says {
+				if !strings.Contains(said, want) {
+					t.Errorf("%s, %s: want %q\n%s", name, verb, want, said)
+				}
+			}
+		}
+	}
+	e.want(0, "converged", "apply", file("second", `domain = "second.lab"`))
+	e.want(0, "converged", "apply", file("first", `domain = "demo.lab"`)) // what it has itself is in nobody's way
+}
