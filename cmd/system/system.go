@@ -136,7 +136,9 @@ func (s *System) openStores(ctx context.Context) error {
 	if err := s.checkWhole(ctx); err != nil {
 		return err
 	}
-	s.secrets, err = secrets.Open(secrets.Config{Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Random: rand.Reader})
+	s.secrets, err = secrets.Open(ctx, secrets.Config{
+		Folder: filepath.Join(s.cfg.Data, "secrets"), Blobs: s.db.Blobs(), Keyed: s.db.Keyed(), Random: rand.Reader,
+	})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@
 // engine's large values under its SHA-256, which is the secret's handle: a digest that nobody without the key can
 // compute from a guess.
 //
+// Which clusters have a key is remembered elsewhere, so that a lost one is noticed at the next start.
+//
 // Forget destroys a cluster's key and with it every secret of the cluster, wherever copies of the ciphertext lie.
 package secrets
 
@@ -24,6 +26,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 
 	"joist/engine/value"
@@ -44,10 +48,18 @@ type Blobs interface {
 	Get(ctx context.Context, digest string) ([]byte, error)
 }
 
-// Config is what a keeper needs; all of it is required.
+// Keyed remembers which clusters have a key, elsewhere than where the keys are.
+type Keyed interface {
+	All(ctx context.Context) (clusters []string, err error)
+	Add(ctx context.Context, cluster string) error  // durably; again is no error
+	Drop(ctx context.Context, cluster string) error // likewise
+}
+
+// Config is what a keeper needs; all of it but Keyed is required.
 type Config struct {
 	Folder string // of the keys; made if it is missing
 	Blobs  Blobs
+	Keyed  Keyed     // nil: a lost key is noticed when something is sealed or opened with it
 	Random io.Reader // of new keys
 }
 
@@ -65,8 +77,9 @@ type key struct {
 	nonce []byte // HMAC key of the synthetic nonce
 }
 
-// Open takes up the folder of keys. One that others can look into is refused.
-func Open(cfg Config) (*Keeper, error) {
+// Open takes up the folder of keys. One that others can look into is refused, and one from which a key was lost: another would be
+// drawn for its cluster, and what was sealed with the old one would be found out to be lost one by one.
+func Open(ctx context.Context, cfg Config) (*Keeper, error) {
 	if cfg.Folder == "" || cfg.Blobs == nil || cfg.Random == nil {
 		return nil, errors.New("internal error: secrets need a folder, a store and randomness")
 	}
@@ -80,7 +93,48 @@ func Open(cfg Config) (*Keeper, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("cannot keep secrets in %s: others can look into it (mode %04o); chmod 700 it", cfg.Folder, info.Mode().Perm())
 	}
-	return &Keeper{cfg: cfg, keys: map[string]*key{}}, nil
+	k := &Keeper{cfg: cfg, keys: map[string]*key{}}
+	return k, k.whole(ctx)
+}
+
+// whole compares the folder with what is remembered of it. A key that is not remembered is of before that was done, or of a crash:
+// it is from now on.
+func (k *Keeper) whole(ctx context.Context) error {
+	if k.cfg.Keyed == nil {
+		return nil
+	}
+	clusters, err := k.cfg.Keyed.All(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot tell which clusters have keys: %w", err)
+	}
+	files, err := os.ReadDir(k.cfg.Folder)
+	if err != nil {
+		return fmt.Errorf("cannot look at the folder of secret keys: %w", err)
+	}
+	there := map[string]bool{}
+	for _, file := range files {
+		there[file.Name()] = true
+	}
+	var lost []string
+	for _, cluster := range clusters {
+		if !there[cluster+keyEnding] {
+			lost = append(lost, cluster+keyEnding)
+		}
+	}
+	if len(lost) > 0 {
+		return fmt.Errorf("cannot keep secrets in %s: missing there is %s, without which nothing that was sealed with it can be opened; bring the whole data folder back from the backup, or begin anew with another one",
+			k.cfg.Folder, strings.Join(lost, ", "))
+	}
+	for _, file := range files {
+		cluster, ok := strings.CutSuffix(file.Name(), keyEnding)
+		if !ok || slices.Contains(clusters, cluster) {
+			continue
+		}
+		if err := k.cfg.Keyed.Add(ctx, cluster); err != nil {
+			return fmt.Errorf("cannot note that cluster %s has a key: %w", cluster, err)
+		}
+	}
+	return nil
 }
 
 // Seal keeps a secret of a cluster, encrypted and durably, and gives its handle: the same for the same secret.
@@ -88,7 +142,7 @@ func (k *Keeper) Seal(ctx context.Context, cluster string, plain []byte) (value.
 	if len(plain) > MaxSecret {
 		return value.Handle{}, fmt.Errorf("cannot keep a secret of %d bytes: the most is %d", len(plain), MaxSecret)
 	}
-	key, err := k.key(cluster, true)
+	key, err := k.key(ctx, cluster, true)
 	if err != nil {
 		return value.Handle{}, err
 	}
@@ -110,7 +164,7 @@ func (k *Keeper) Seal(ctx context.Context, cluster string, plain []byte) (value.
 
 // Open gives a secret of a cluster back. Another cluster's handle opens nothing.
 func (k *Keeper) Open(ctx context.Context, cluster string, h value.Handle) ([]byte, error) {
-	key, err := k.key(cluster, false)
+	key, err := k.key(ctx, cluster, false)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +192,11 @@ func (k *Keeper) Forget(cluster string) error {
 		return err
 	}
 	delete(k.keys, cluster)
+	if k.cfg.Keyed != nil { // before the key is gone, or it would be missed
+		if err := k.cfg.Keyed.Drop(context.Background(), cluster); err != nil {
+			return fmt.Errorf("cannot destroy the secrets of cluster %s: %w", cluster, err)
+		}
+	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot destroy the secrets of cluster %s: %w", cluster, err)
 	}
@@ -153,11 +212,14 @@ func (k *Keeper) file(cluster string) (string, error) {
 	if !clusterName.MatchString(cluster) {
 		return "", fmt.Errorf("internal error: secrets of a cluster called %q", cluster)
 	}
-	return filepath.Join(k.cfg.Folder, cluster+".key"), nil
+	return filepath.Join(k.cfg.Folder, cluster+keyEnding), nil
 }
 
+// keyEnding ends the names of the files with keys; the cluster's comes before it.
+const keyEnding = ".key"
+
 // key gives a cluster's keys, made on first use if they may be.
-func (k *Keeper) key(cluster string, make bool) (*key, error) {
+func (k *Keeper) key(ctx context.Context, cluster string, make bool) (*key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if have := k.keys[cluster]; have != nil {
@@ -170,7 +232,11 @@ func (k *Keeper) key(cluster string, make bool) (*key, error) {
 	secret, err := os.ReadFile(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && make:
-		if secret, err = k.draw(name); err != nil {
+		secret, err = k.draw(name)
+		if err == nil && k.cfg.Keyed != nil {
+			err = k.cfg.Keyed.Add(ctx, cluster) // if that fails, the key is there for the next time, and is noted by the next start
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot make a key for the secrets of cluster %s: %w", cluster, err)
 		}
 	case errors.Is(err, fs.ErrNotExist):

@@ -2,9 +2,12 @@ package secrets_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +22,7 @@ var _ drive.Secrets = (*secrets.Keeper)(nil)
 
 func open(t *testing.T, folder string, blobs secrets.Blobs) *secrets.Keeper {
 	t.Helper()
-	k, err := secrets.Open(secrets.Config{Folder: folder, Blobs: blobs, Random: rand.Reader})
+	k, err := secrets.Open(t.Context(), secrets.Config{Folder: folder, Blobs: blobs, Random: rand.Reader})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +106,7 @@ func TestDamage(t *testing.T) {
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := secrets.Open(secrets.Config{Folder: folder, Blobs: blobs, Random: rand.Reader}); err == nil || !strings.Contains(err.Error(), "chmod 700 it") {
+	if _, err := secrets.Open(t.Context(), secrets.Config{Folder: folder, Blobs: blobs, Random: rand.Reader}); err == nil || !strings.Contains(err.Error(), "chmod 700 it") {
 		t.Errorf("a folder that all can read: %v", err)
 	}
 	if err := os.Chmod(folder, 0o700); err != nil {
@@ -121,7 +124,7 @@ func TestDamage(t *testing.T) {
 	if _, err := open(t, folder, blobs).Seal(t.Context(), "demo", nil); err == nil {
 		t.Error("a damaged key was replaced")
 	}
-	k, err := secrets.Open(secrets.Config{Folder: folder, Blobs: blobs, Random: strings.NewReader("few")})
+	k, err := secrets.Open(t.Context(), secrets.Config{Folder: folder, Blobs: blobs, Random: strings.NewReader("few")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,4 +149,59 @@ func TestFirstUseByMany(t *testing.T) {
 			t.Fatalf("handles %v", handles)
 		}
 	}
+}
+
+// remembered is a secrets.Keyed in memory.
+type remembered map[string]bool
+
+func (r remembered) All(context.Context) ([]string, error) { return slices.Sorted(maps.Keys(r)), nil }
+
+func (r remembered) Add(_ context.Context, cluster string) error { r[cluster] = true; return nil }
+
+func (r remembered) Drop(_ context.Context, cluster string) error { delete(r, cluster); return nil }
+
+// TestLostKeys: a key that is lost is missed at the next start, whole folders included; one that was destroyed, or is of a time when
+// nobody remembered, is not.
+func TestLostKeys(t *testing.T) {
+	folder, blobs, keyed := filepath.Join(t.TempDir(), "secrets"), &journal.Memory{}, remembered{}
+	cfg := secrets.Config{Folder: folder, Blobs: blobs, Keyed: keyed, Random: rand.Reader}
+	again := func(want string) *secrets.Keeper {
+		t.Helper()
+		k, err := secrets.Open(t.Context(), cfg)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Fatalf("%v, want %q", err, want)
+		}
+		return k
+	}
+	seal(t, open(t, folder, blobs), "old", "hunter1")
+	k := again("")
+	seal(t, k, "demo", "hunter2")
+	seal(t, k, "gone", "hunter3")
+	if err := k.Forget("gone"); err != nil {
+		t.Fatal(err)
+	}
+	if want := (remembered{"demo": true, "old": true}); !maps.Equal(keyed, want) {
+		t.Errorf("remembered is %v, want %v", keyed, want)
+	}
+	again("")
+	key := filepath.Join(folder, "demo.key")
+	if err := os.Rename(key, key+".away"); err != nil {
+		t.Fatal(err)
+	}
+	again("missing there is demo.key,")
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	again("missing there is demo.key, old.key,")
+	again("missing there is demo.key, old.key,") // a refusal mends nothing
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(folder+".away", folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(key+".away", key); err != nil {
+		t.Fatal(err)
+	}
+	again("")
 }

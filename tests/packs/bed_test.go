@@ -73,7 +73,7 @@ func newBed(t *testing.T) *bed {
 		b.issued = append(b.issued, certificate(t))
 	}
 	store := &journal.Memory{}
-	keeper, err := secrets.Open(secrets.Config{Folder: filepath.Join(t.TempDir(), "secrets"), Blobs: store, Random: rand.Reader})
+	keeper, err := secrets.Open(t.Context(), secrets.Config{Folder: filepath.Join(t.TempDir(), "secrets"), Blobs: store, Random: rand.Reader})
 	if err != nil {
 		t.Fatal(err)
 	}

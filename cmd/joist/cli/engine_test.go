@@ -176,7 +176,7 @@ func (e *engine) start() {
 	e.book, err = site.Open(ctx, site.Config{Store: e.db.Journals(), Holder: "test", Random: rand.Reader})
 	must(e.t, err)
 	e.ready = make(chan struct{})
-	keeper, err := secrets.Open(secrets.Config{Folder: filepath.Join(e.dir, "secrets"), Blobs: e.db.Blobs(), Random: rand.Reader})
+	keeper, err := secrets.Open(ctx, secrets.Config{Folder: filepath.Join(e.dir, "secrets"), Blobs: e.db.Blobs(), Random: rand.Reader})
 	must(e.t, err)
 	e.all, err = clusters.Open(ctx, clusters.Config{
 		Compiler: compiler{}, Site: machines{e},

@@ -74,6 +74,9 @@ func ownMigrations() []Migration {
 				version BIGINT NOT NULL)`,
 			`INSERT INTO service_version (id, version) VALUES (1, 0)`,
 		}},
+		{ID: "0004-secret-keys", Statements: []string{
+			`CREATE TABLE secret_keys (cluster TEXT NOT NULL PRIMARY KEY)`,
+		}},
 	}
 }
 

@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -162,7 +163,16 @@ func TestData(t *testing.T) {
 		}, "ledger.jsonl"},
 		"ledger lost": {func(ca string) error { return os.Remove(filepath.Join(ca, "ledger.jsonl")) }, "ca/ledger.jsonl is missing; bring the whole folder back"},
 		"root lost":   {func(ca string) error { return os.Remove(filepath.Join(ca, "root.age")) }, "ca/root.age is missing; bring the whole folder back"},
-		"keys lost":   {os.RemoveAll, "ca/root.age is missing; bring the whole folder back"},
+		"a cluster's key lost": {func(ca string) error {
+			keys := filepath.Join(ca, "..", "secrets")
+			db, err := sql.Open("sqlite", filepath.Join(ca, "..", "joist.db"))
+			if err == nil {
+				_, err = db.Exec(`INSERT INTO secret_keys (cluster) VALUES ('demo')`)
+				err = errors.Join(err, db.Close())
+			}
+			return errors.Join(err, os.RemoveAll(keys))
+		}, "missing there is demo.key, without which nothing that was sealed with it can be opened; bring the whole data folder back"},
+		"keys lost": {os.RemoveAll, "ca/root.age is missing; bring the whole folder back"},
 		"database lost": {func(ca string) error { return os.Remove(filepath.Join(ca, "..", "joist.db")) },
 			"the contents of its database, joist.db with its -wal, are missing; bring the whole folder back"},
 		"database empty": {func(ca string) error { return os.Truncate(filepath.Join(ca, "..", "joist.db"), 0) },
