@@ -20,6 +20,7 @@ import (
 	v1 "joist/services/api/v1"
 	"joist/workflows/format"
 	"joist/workflows/lang"
+	"joist/workflows/lang/diag"
 )
 
 // serve runs an engine until ctx ends.
@@ -95,22 +96,34 @@ func source(file string) (*v1.Source, error) {
 
 // declared is source with the checked model, nil where that is the engine's to make.
 func declared(file string) (*v1.Source, *model.Model, error) {
+	s, m, diags, err := examined(file)
+	if diags.HasErrors() {
+		err = diags.Err()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, m, nil
+}
+
+// examined is declared with everything that there is to say.
+func examined(file string) (*v1.Source, *model.Model, lang.Diagnostics, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
+		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
 	}
 	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
 	if cluster == nil {
-		return nil, nil, diags.Err()
+		return nil, nil, diags, nil
 	}
 	s := &v1.Source{FileName: filepath.Base(file), File: data}
 	if cluster.Frozen != "" {
-		return s, nil, nil
+		return s, nil, diags, nil
 	}
 	var m *model.Model
 	lock, err := content.ReadLock(file)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, diags, err
 	}
 	packs, more, err := content.Gather(content.Wish{File: cluster, Folder: filepath.Dir(file), Lock: lock, Loose: true, Catalogue: system.Catalogue()})
 	if diags = append(diags, more...); err == nil && !more.HasErrors() {
@@ -120,14 +133,28 @@ func declared(file string) (*v1.Source, *model.Model, error) {
 			diags = append(diags, more...)
 		}
 	}
-	if diags.HasErrors() {
-		return nil, nil, diags.Err()
-	}
-	if err != nil {
-		return nil, nil, err
-	}
 	s.Packs = packs
-	return s, m, nil
+	return s, m, diags, err
+}
+
+// checkCluster checks a cluster file with its packs. Of one that is pinned to a frozen set the engine has the packs, and what
+// stands in the file itself is all that can be checked.
+func checkCluster(file string) (lang.Diagnostics, error) {
+	s, m, diags, err := examined(file)
+	for i := range diags {
+		if diags[i].File == filepath.Base(file) {
+			diags[i].File = file
+		}
+	}
+	if err == nil && m == nil && !diags.HasErrors() {
+		diags = append(diags, lang.Diagnostics{{
+			Severity: diag.Warning, Summary: "the cluster is pinned to a frozen set, whose packs the engine has: only " + s.FileName + " was checked", Detail: "joist plan checks it with them.",
+		}}...)
+	}
+	if diags.HasErrors() {
+		err = nil // it is said above
+	}
+	return diags, err
 }
 
 // wanted lists what artifacts the packs of a cluster file name.

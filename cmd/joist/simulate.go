@@ -67,7 +67,7 @@ func testPack(ctx context.Context, dir, only string) (*author.PackTests, error) 
 			diags[i].File = filepath.Join(dir, diags[i].File)
 		}
 	}
-	p := &author.PackTests{Dir: dir, Passed: !diags.HasErrors(), Tests: []author.PackTest{}, Diagnostics: diags.Text()}
+	p := &author.PackTests{Dir: dir, Passed: !diags.HasErrors(), Tests: []author.PackTest{}, Findings: diags}
 	for _, r := range results {
 		t := author.PackTest(r)
 		t.File = filepath.Join(dir, t.File)

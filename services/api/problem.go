@@ -16,6 +16,8 @@ type Error struct {
 	Kind   string // v1.NotFound, v1.Refused, v1.Conflict, v1.Unsupported, v1.Unavailable, v1.Malformed
 	Advice string // what to do
 	Err    error
+
+	Findings []v1.Finding // what Err says of a source, as data
 }
 
 // Error implements error.
@@ -51,11 +53,12 @@ func traits() map[string]trait {
 // problemOf gives the form in which an error is answered.
 func problemOf(err error) *v1.Problem {
 	kind, advice := v1.Internal, "look at the engine's log"
+	var findings []v1.Finding
 	var e *Error
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &e):
-		kind, advice = e.Kind, e.Advice
+		kind, advice, findings = e.Kind, e.Advice, e.Findings
 	case errors.As(err, &tooLarge):
 		kind, advice = v1.TooLarge, "send less"
 		err = fmt.Errorf("the request has more than %d bytes", tooLarge.Limit)
@@ -66,7 +69,7 @@ func problemOf(err error) *v1.Problem {
 	if !ok {
 		kind, t = v1.Internal, traits()[v1.Internal]
 	}
-	return &v1.Problem{Type: v1.ProblemPrefix + kind, Title: t.title, Status: t.status, Detail: err.Error(), Advice: advice}
+	return &v1.Problem{Type: v1.ProblemPrefix + kind, Title: t.title, Status: t.status, Detail: err.Error(), Advice: advice, Findings: findings}
 }
 
 func writeProblem(w http.ResponseWriter, err error) {

@@ -1,4 +1,4 @@
-// Package author has the commands for authors of packs: simulate and pack test.
+// Package author has the commands for authors of packs: simulate, pack check and pack test.
 package author
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"joist/cmd/joist/layout"
 	v1 "joist/services/api/v1"
+	"joist/workflows/lang/diag"
 )
 
 // Options is what joist simulate was told.
@@ -72,10 +73,10 @@ type Link struct {
 
 // PackTests is what came of a pack's tests.
 type PackTests struct {
-	Dir         string     `json:"dir"`
-	Passed      bool       `json:"passed"`
-	Tests       []PackTest `json:"tests"`
-	Diagnostics string     `json:"diagnostics,omitempty"` // as text
+	Dir      string           `json:"dir"`
+	Passed   bool             `json:"passed"`
+	Tests    []PackTest       `json:"tests"`
+	Findings diag.Diagnostics `json:"findings,omitempty"`
 }
 
 // PackTest is one test.
@@ -104,6 +105,8 @@ type Tools struct {
 	Usage      func(format string, args ...any) error // an error about the command line
 	Stopped    error                                  // ends the program where a simulation did not converge
 
+	// CheckPack checks a pack's folder, CheckCluster a cluster file with its packs.
+	CheckPack, CheckCluster func(path string) (diag.Diagnostics, error)
 	// Simulate runs a cluster file on simulated machines.
 	Simulate func(ctx context.Context, o Options) (*Simulated, error)
 	// TestPack runs the tests of a pack's folder that have only in their names.
@@ -297,7 +300,7 @@ func (a *Tools) testPacks(ctx context.Context, dirs []string, only string) error
 			bad += max(failed, 1)
 		}
 		if a.Text() {
-			_, _ = fmt.Fprint(a.Err, p.Diagnostics)
+			_ = p.Findings.WriteText(a.Err)
 		}
 	}
 	if !a.Text() {

@@ -21,6 +21,7 @@ import (
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/supply"
 	"joist/cmd/joist/verify"
+	"joist/cmd/system/findings"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
@@ -87,8 +88,8 @@ type Local struct {
 	LockPacks func(o author.LockOptions) (*author.Locked, error)
 	// TestPack runs the tests of a pack's folder that have only in their names.
 	TestPack func(ctx context.Context, dir, only string) (*author.PackTests, error)
-	// Check checks a pack's folder.
-	Check func(dir string) (diag.Diagnostics, error)
+	// Check checks a pack's folder, CheckCluster a cluster file with its packs.
+	Check, CheckCluster func(path string) (diag.Diagnostics, error)
 	// Format gives the canonical form of a source.
 	Format func(name string, src []byte) ([]byte, error)
 	// Build builds a boot set and gives its folder.
@@ -186,7 +187,7 @@ func (a *app) asJSON() bool {
 
 // problem gives an error of this program the form of the engine's. Its status is 0: no engine answered.
 func problem(code int, err error) *v1.Problem {
-	p := &v1.Problem{Type: v1.ProblemPrefix + "failed", Title: "joist failed", Detail: longText(err)}
+	p := &v1.Problem{Type: v1.ProblemPrefix + "failed", Title: "joist failed", Detail: longText(err), Findings: findings.Of(err)}
 	switch code {
 	case Usage:
 		p.Type, p.Title = v1.ProblemPrefix+"usage", "The command line makes no sense"
@@ -224,8 +225,16 @@ func (a *app) complain(code int, err error) {
 	fmt.Fprintln(a.Err, "joist: "+strings.TrimRight(longText(err), "\n"))
 }
 
-// longText gives an error's text; diagnostics in their long form, with the places, the sources and advice.
+// longText gives an error's text; diagnostics in their long form, with the places, the sources and advice. Joined errors
+// follow each other.
 func longText(err error) string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var texts []string
+		for _, one := range joined.Unwrap() {
+			texts = append(texts, longText(one))
+		}
+		return strings.Join(texts, "\n")
+	}
 	var long interface {
 		error
 		Text() string

@@ -32,6 +32,7 @@ import (
 	"joist/services/clusters"
 	"joist/services/secrets"
 	"joist/services/site"
+	"joist/workflows/lang/diag"
 )
 
 // refs is an expression that yields what it refers to.
@@ -90,6 +91,10 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 			m.Outputs = append(m.Outputs, model.Output{Argument: argument(words[1], model.Ref{Kind: model.RefAll, Name: words[2]})})
 		case "drift": // waits for a person
 			m.Drift = model.Drift{Every: time.Hour, AtOnce: 4, Waits: true}
+		case "wrong":
+			return nil, diag.Diagnostics{{
+				Severity: diag.Error, Summary: "nothing is called wrong", Detail: "Call it right.", File: s.FileName, Line: 3, Column: 1, EndLine: 3, EndCol: 6, Source: "wrong",
+			}}
 		case "warn":
 			out.Warnings = "a warning\n"
 		default:

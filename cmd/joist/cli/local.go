@@ -56,18 +56,11 @@ with mode 0600. Everything durable is in the data folder; one engine at a time m
 }
 
 func (a *app) packCommand() *cobra.Command {
-	check := &cobra.Command{
-		Use: "check DIR...", Short: "Check packs completely, without running anything",
-		Example: "  joist pack check content/etcd", Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if a.Local.Check == nil {
-				return missing("check packs")
-			}
-			return a.check(args)
-		},
-	}
 	lockers := author.Lockers{Out: a.Out, Text: func() bool { return a.output != "json" }, JSON: func(v any) error { _, err := a.json(v); return err }, Table: layout.Table, Lock: a.Local.LockPacks}
-	return group("pack", "Work on packs", append([]*cobra.Command{check, a.author().PackTestCommand()}, lockers.Commands()...)...)
+	tools := a.author()
+	c := group("pack", "Check packs and cluster files, test packs, lock their versions", append([]*cobra.Command{tools.PackCheckCommand(), tools.PackTestCommand()}, lockers.Commands()...)...)
+	c.SuggestFor = []string{"check", "validate", "lint"}
+	return c
 }
 
 // author gives the commands for authors what they need.
@@ -75,9 +68,13 @@ func (a *app) author() *author.Tools {
 	ink := a.colour(a.Out)
 	t := &author.Tools{
 		Out: a.Out, Err: a.Err, Red: ink.Red, Green: ink.Green, Faint: ink.Faint, Table: layout.Table, Source: a.source, Usage: usage, Stopped: &ExitError{Code: Stopped},
-		Text: func() bool { return a.output != "json" }, Simulate: a.Local.Simulate, TestPack: a.Local.TestPack,
+		Text: func() bool { return a.output != "json" }, Simulate: a.Local.Simulate, TestPack: a.Local.TestPack, CheckPack: a.Local.Check, CheckCluster: a.Local.CheckCluster,
 		Terminal: func() bool { _, _, ok := terminal(a.Err); return ok },
 		JSON:     func(v any) error { _, err := a.json(v); return err },
+	}
+	if t.CheckPack == nil || t.CheckCluster == nil {
+		t.CheckPack = func(string) (diag.Diagnostics, error) { return nil, missing("check packs") }
+		t.CheckCluster = t.CheckPack
 	}
 	if t.Simulate == nil {
 		t.Simulate = func(context.Context, author.Options) (*author.Simulated, error) { return nil, missing("simulate") }
@@ -86,43 +83,6 @@ func (a *app) author() *author.Tools {
 		t.TestPack = func(context.Context, string, string) (*author.PackTests, error) { return nil, missing("test packs") }
 	}
 	return t
-}
-
-// checked is what pack check says of one pack.
-type checked struct {
-	Dir         string           `json:"dir"`
-	Fine        bool             `json:"fine"`
-	Diagnostics diag.Diagnostics `json:"diagnostics,omitempty"` // errors and warnings
-}
-
-func (a *app) check(dirs []string) error {
-	bad := 0
-	list := []checked{}
-	for _, dir := range dirs {
-		found, err := a.Local.Check(dir)
-		if err != nil {
-			return err
-		}
-		ok := !found.HasErrors()
-		list = append(list, checked{dir, ok, found})
-		if !ok {
-			bad++
-		}
-		if a.output == "json" {
-			continue
-		}
-		_ = found.WriteText(a.Err)
-		if ok {
-			a.printf("%s: fine\n", dir)
-		}
-	}
-	if _, err := a.json(list); err != nil {
-		return err
-	}
-	if bad > 0 {
-		return fmt.Errorf("%d of %d packs have errors", bad, len(dirs))
-	}
-	return nil
 }
 
 func (a *app) fmtCommand() *cobra.Command {
@@ -171,7 +131,7 @@ func (a *app) format(args []string, check bool) error {
 		for _, file := range files {
 			did, err := a.formatFile(file, check)
 			if err != nil {
-				errs = append(errs, errors.New(longText(err))) // all of them are shown together
+				errs = append(errs, err) // all of them are shown together
 			}
 			if did {
 				changed = append(changed, file)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"joist/cmd/system/findings"
 	"joist/engine/journal"
 	"joist/pki/authority"
 	"joist/services/api"
@@ -146,7 +147,7 @@ func Refused(err error) error {
 		Text() string
 	}
 	if errors.As(err, &long) {
-		return api.Fail(v1.Refused, errors.New(long.Text()), "")
+		return &api.Error{Kind: v1.Refused, Err: errors.New(long.Text()), Findings: findings.Of(err)}
 	}
 	return api.Fail(v1.Refused, err, "")
 }

@@ -513,6 +513,23 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
 	Advice string `json:"advice,omitempty"` // what to do
+
+	// Findings are what is wrong with a source, one by one: what Detail has as text.
+	Findings []Finding `json:"findings,omitempty"`
+}
+
+// Finding is a remark about a place in a cluster file or a pack. Lines and columns count from 1, columns in characters; all
+// are 0 where a remark has no place.
+type Finding struct {
+	Severity  string `json:"severity"`         // error, warning
+	Message   string `json:"message"`          // what is wrong, in one line
+	Advice    string `json:"advice,omitempty"` // what to do about it
+	File      string `json:"file,omitempty"`   // as the cluster file's folder has it, or PACK/file of a pack
+	Line      int    `json:"line,omitempty"`
+	Column    int    `json:"column,omitempty"`
+	EndLine   int    `json:"end_line,omitempty"`
+	EndColumn int    `json:"end_column,omitempty"` // the first one behind the place
+	Source    string `json:"source,omitempty"`     // the line that the place begins in
 }
 
 // ProblemMedia is the media type of a Problem.

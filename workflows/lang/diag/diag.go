@@ -27,8 +27,8 @@ const (
 // 0 where a remark has no place.
 type Diagnostic struct {
 	Severity Severity `json:"severity"`
-	Summary  string   `json:"summary"`          // what is wrong, in one line
-	Detail   string   `json:"detail,omitempty"` // what to do about it
+	Summary  string   `json:"message"`          // what is wrong, in one line
+	Detail   string   `json:"advice,omitempty"` // what to do about it
 	File     string   `json:"file,omitempty"`
 	Line     int      `json:"line,omitempty"`
 	Column   int      `json:"column,omitempty"`

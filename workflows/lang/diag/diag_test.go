@@ -65,7 +65,7 @@ error: wrong 7
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(data); got != `{"severity":"error","summary":"wrong 7","detail":"Do this.\nThen that.","file":"p/b.hcl","line":2,"column":2,"end_line":2,"end_column":8,"source":"\tsecond = 1"}` {
+	if got := string(data); got != `{"severity":"error","message":"wrong 7","advice":"Do this.\nThen that.","file":"p/b.hcl","line":2,"column":2,"end_line":2,"end_column":8,"source":"\tsecond = 1"}` {
 		t.Error(got)
 	}
 	if ds.Err() == nil || (diag.Diagnostics{{Severity: diag.Warning}}).Err() != nil {
