@@ -3,6 +3,7 @@ package clusters
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,20 +25,27 @@ func (c *Clusters) claim(ctx context.Context, compiled *Compiled, before *histor
 
 func claimOf(m *model.Model) Claim { return Claim{Cluster: m.Cluster, Disk: m.Storage == model.OnDisk} }
 
-// choose is claim without the claiming.
-func (c *Clusters) choose(ctx context.Context, compiled *Compiled, before *history.Goal) (map[string][]string, error) {
+// choose is claim without the claiming. What it finds no machine for is missing, and stands in the roles all the same.
+func (c *Clusters) choose(ctx context.Context, compiled *Compiled, before *history.Goal) (map[string][]string, []Missing, error) {
 	var roles map[string][]string
+	l := &lack{}
 	err := c.cfg.Site.Claim(ctx, claimOf(compiled.Model), func(machines []Candidate) ([]string, error) {
 		var err error
-		roles, err = choose(compiled, before, machines)
+		roles, err = l.choose(compiled, before, machines)
 		return nil, err
 	})
-	return roles, err
+	return roles, l.missing, err
 }
 
 // choose assigns machines to roles. A machine that plays a role keeps it as long as it matches; of those that may be let
 // go, the ones that do not answer go first. A machine that another role has is not taken from it while others will do.
 func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map[string][]string, error) {
+	return (*lack)(nil).choose(compiled, before, machines)
+}
+
+// choose is the function choose, which notes the machines that are missing, and goes on with names in their places; of a nil
+// lack they are an error.
+func (l *lack) choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map[string][]string, error) {
 	m := compiled.Model
 	roles, taken := map[string][]string{}, map[string]bool{}
 	for _, role := range m.Roles {
@@ -48,14 +56,19 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 	for _, role := range m.Roles {
 		sel := compiled.Choose[role.Name]
 		names := slices.Clone(sel.Names)
+		var lost []string
 		var err error
 		if sel.Match != nil {
 			names, err = match(m.Cluster, role, sel, preference(m.Cluster, role.Name, before, machines), taken)
+			lost = l.stand(sel.Count-len(names), machines)
+			names = append(names, lost...)
 		} else {
-			err = available(m.Cluster, role.CalledNow(), names, machines)
+			lost, err = available(m.Cluster, role.CalledNow(), names, machines)
 		}
 		if err != nil {
-			return nil, compiled.about(role.Name, err)
+			if err = l.note(&role, lost, compiled.about(role.Name, err)); err != nil {
+				return nil, err
+			}
 		}
 		for _, name := range names {
 			taken[name] = true
@@ -73,21 +86,31 @@ func choose(compiled *Compiled, before *history.Goal, machines []Candidate) (map
 	return roles, compiled.roomy(roles, machines)
 }
 
-// available checks that machines named for a role exist and belong to nobody else.
-func available(cluster, role string, names []string, machines []Candidate) error {
+// available checks that machines named for a role exist and belong to nobody else, and gives those that do not.
+func available(cluster, role string, names []string, machines []Candidate) (lost []string, err error) {
+	var whys []string
+	refuse := func(name, format string, args ...any) {
+		lost = append(lost, name)
+		whys = append(whys, fmt.Sprintf("cannot give %s to role %s of cluster %s: ", name, role, cluster)+fmt.Sprintf(format, args...))
+	}
 	for _, name := range names {
 		at := slices.IndexFunc(machines, func(m Candidate) bool { return m.Name == name })
 		switch {
 		case at < 0:
-			return fmt.Errorf("cannot give %s to role %s of cluster %s: there is no machine of that name", name, role, cluster)
+			refuse(name, "there is no machine of that name")
 		case machines[at].Cluster != "" && machines[at].Cluster != cluster:
-			return fmt.Errorf("cannot give %s to role %s of cluster %s: cluster %s has it; choose another machine, or take it out of that cluster first",
-				name, role, cluster, machines[at].Cluster)
+			refuse(name, "cluster %s has it; choose another machine, or take it out of that cluster first", machines[at].Cluster)
 		case machines[at].Cluster == "" && machines[at].Unwiped != "":
-			return fmt.Errorf("cannot give %s to role %s of cluster %s: %s", name, role, cluster, machines[at].Unwiped)
+			refuse(name, "%s", machines[at].Unwiped)
 		}
 	}
-	return nil
+	if len(whys) == 0 {
+		return nil, nil
+	}
+	if n := len(whys); n > mostReasons {
+		whys = append(whys[:mostReasons], fmt.Sprintf("and %d more", n-mostReasons))
+	}
+	return lost, errors.New(strings.Join(whys, "; "))
 }
 
 func count(n int, what string) string {
@@ -143,6 +166,7 @@ func preference(cluster, role string, before *history.Goal, machines []Candidate
 // mostReasons bounds how many machines an error names.
 const mostReasons = 10
 
+// match gives the machines that a role selects; with an error, those that there are.
 func match(cluster string, role model.Role, sel Selection, machines []Candidate, taken map[string]bool) ([]string, error) {
 	var names, refused []string
 	for _, m := range machines {
@@ -180,7 +204,7 @@ func match(cluster string, role model.Role, sel Selection, machines []Candidate,
 		if len(refused) > 0 {
 			why = strings.Join(refused, "; ")
 		}
-		return nil, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role.CalledNow(), cluster, len(names), why)
+		return names, fmt.Errorf("cannot find %s for role %s of cluster %s: only %d will do (%s)", count(sel.Count, "machine"), role.CalledNow(), cluster, len(names), why)
 	}
 	return names, nil
 }

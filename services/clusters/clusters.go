@@ -403,6 +403,9 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 		if err != nil {
 			return nil, err
 		}
+		if err := p.lacks(); err != nil {
+			return nil, err
+		}
 		if err := want.Compare(p); err != nil {
 			return nil, err
 		}

@@ -335,8 +335,9 @@ func TestApply(t *testing.T) {
 		if err != nil || len(p.Items) == 0 || w.length() != before || w.owners() != "map[n1:demo n2:demo n3:]" {
 			t.Errorf("preview %+v, %v; %d events more; %s", p, err, w.length()-before, w.owners())
 		}
-		if _, err := w.Preview(t.Context(), Source{File: []byte("other: n1")}); err == nil || !strings.Contains(err.Error(), "cluster demo has it") {
-			t.Errorf("a preview promised another's machine: %v", err)
+		other, err := w.Preview(t.Context(), Source{File: []byte("other: n1")})
+		if err != nil || len(other.Missing) != 1 || !strings.Contains(other.lacks().Error(), "cluster demo has it") || len(other.Items) == 0 {
+			t.Errorf("a preview promised another's machine: %+v, %v", other, err)
 		}
 		w.expect()
 

@@ -34,6 +34,9 @@ func (c *Clusters) policed(ctx context.Context, compiled *Compiled, loop *drive.
 	if err != nil {
 		return err
 	}
+	if err := p.lacks(); err != nil {
+		return err
+	}
 	return p.refused()
 }
 

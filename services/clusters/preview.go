@@ -30,6 +30,7 @@ type Plan struct {
 	Tasks    []outlook.Forecast
 	Nodes    []NodeChange
 	Refused  []policy.Refusal // what policies refuse of it, if it were begun now
+	Missing  []Missing        // machines that there would have to be
 	Warnings string
 }
 
@@ -49,6 +50,8 @@ const (
 )
 
 // Preview plans a declaration, as it would be if policies were overridden. It changes nothing: neither a journal nor a claim.
+// Where there are not the machines for it, the plan says what is missing, and is as it would be with machines of which nothing is
+// known.
 func (c *Clusters) Preview(ctx context.Context, s Source, overrides ...history.Override) (*Plan, error) {
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
@@ -80,20 +83,23 @@ func (c *Clusters) preview(ctx context.Context, compiled *Compiled, loop *drive.
 		return nil, err
 	}
 	before, roles := state.Goal(), want.Roles
+	var missing []Missing
 	if roles == nil {
-		if roles, err = c.choose(ctx, compiled, before); err != nil {
+		if roles, missing, err = c.choose(ctx, compiled, before); err != nil {
 			return nil, err
 		}
 	}
 	seq := state.Seq
 	for _, name := range nodesOf(roles) {
-		if seen, ok := c.cfg.Site.Seen(name); ok {
+		if seen, ok := c.cfg.Site.Seen(name); ok && !isMissing(missing, name) {
 			state.Fold(state.Seq+1, state.Now, seen)
 		}
 	}
 	goal := history.Goal{Model: m.Digest, Roles: roles, By: "preview", Changed: changed(before, m.Digest, roles), Overrides: want.Overrides}
 	models[m.Digest] = m
-	return planned(m.Cluster, compiled.Warnings, c.foresee(state, models, seq, goal)), nil
+	p := planned(m.Cluster, compiled.Warnings, c.foresee(state, models, seq, goal))
+	p.Missing = missing
+	return p, nil
 }
 
 // PreviewDestroy plans what destroying a cluster does, as it would be if policies were overridden. It changes nothing.

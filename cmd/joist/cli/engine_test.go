@@ -9,6 +9,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,12 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 			m.Cluster = words[1]
 		case "nodes":
 			out.Choose["m"] = clusters.Selection{Names: words[1:]}
+		case "select":
+			n, err := strconv.Atoi(words[1])
+			if err != nil {
+				return nil, err
+			}
+			out.Choose["m"] = clusters.Selection{Count: n, Match: func(string, json.RawMessage) (bool, error) { return true, nil }}
 		case "rollout":
 			m.Rollouts = append(m.Rollouts, model.Rollout{Name: "r", Tasks: words[1:], Roles: []string{"m"}})
 		case "task":

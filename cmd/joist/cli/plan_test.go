@@ -137,3 +137,31 @@ func TestPlanFile(t *testing.T) {
 	e.want(cli.Failed, []string{"its format is joist-plan-file/2", v1.PlanFileFormat}, "apply", future)
 	e.want(cli.Usage, []string{"name FILE"}, "plan", "--out", kept)
 }
+
+// TestPlanWithoutMachines: a plan of what there are no machines for says what is missing, and what would run on them; it
+// cannot be kept or applied, and changes nothing.
+func TestPlanWithoutMachines(t *testing.T) {
+	e := newEngine(t)
+	before := e.journals()
+	few := e.file("cluster demo\nselect 5\ntask name each service\ntask member each : task.name\n")
+	e.want(cli.OK, []string{
+		"missing: 2 machines for role m: cannot find 5 machines for role m of cluster demo: only 3 will do (there are no other machines)", "joist node list",
+		"member[n1]", "10 run", "missing-1  m      missing", "n3         m      joins",
+	}, "plan", few)
+	var p v1.Plan
+	must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "plan", few, "-o", "json")), &p))
+	if len(p.Missing) != 1 || p.Missing[0].Role != "m" || strings.Join(p.Missing[0].Nodes, " ") != "missing-1 missing-2" || len(p.Items) != 10 {
+		t.Errorf("%+v", p)
+	}
+	doc, err := os.ReadFile("../../../docs/plan-format.md")
+	must(t, err)
+	documented(t, string(doc), map[string]any{"missing": map[string]any{"role": "", "nodes": "", "says": ""}})
+	named := e.file("cluster demo\nnodes n1 n8 n9\ntask name each service\n")
+	e.want(cli.OK, []string{"missing: 2 machines for role m: cannot give n8 to role m of cluster demo: there is no machine of that name; cannot give n9", "n9    m      missing"}, "plan", named)
+	e.want(cli.Failed, []string{"cannot keep this plan", "cannot find 5 machines"}, "plan", few, "--out", filepath.Join(t.TempDir(), "p"))
+	e.want(cli.Failed, []string{"cannot find 5 machines"}, "apply", few)
+	e.want(cli.Failed, []string{"cannot give n8"}, "apply", named)
+	if e.journals() != before {
+		t.Error("something was changed")
+	}
+}

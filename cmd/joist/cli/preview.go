@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"joist/cmd/joist/planview"
 
 	"github.com/spf13/cobra"
@@ -27,6 +28,8 @@ now. A plan changes nothing.
 
 Policies that would refuse it are named; with --override it is the plan as it would be if a person overrode them.
 
+Where there are not the machines that FILE asks for, it says what is missing, and plans with names in their places.
+
 With --out the plan is kept in a file, which joist apply runs exactly or refuses. docs/plan-format.md describes -o json.`,
 		Example: "  joist plan demo.hcl\n  joist plan demo.hcl --out demo.plan\n  joist plan --cluster demo --destroy\n  joist plan --cluster demo --detailed-exitcode",
 		Args:    cobra.MaximumNArgs(1),
@@ -51,6 +54,9 @@ func (a *app) preview(ctx context.Context, o preview, args []string) error {
 	p, source, err := a.plan(ctx, o, args)
 	if err != nil {
 		return err
+	}
+	if o.out != "" && len(p.Missing) > 0 {
+		return fmt.Errorf("cannot keep this plan, since it cannot be applied: %s", p.Missing[0].Says)
 	}
 	if o.out != "" {
 		if err := planview.Keep(o.out, v1.PlanFile{Format: v1.PlanFileFormat, Plan: *p, Source: *source}); err != nil {

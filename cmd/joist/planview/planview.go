@@ -41,6 +41,7 @@ func Write(a Config, p *v1.Plan) {
 	a.writeNodes(p)
 	a.writeDrift(p)
 	a.writeRefused(p)
+	a.writeMissing(p)
 	switch {
 	case len(p.Items) == 0 && !p.Changes:
 		a.printf("cluster %s has no instances\n", p.Cluster)
@@ -77,6 +78,16 @@ func (a Config) writeRefused(p *v1.Plan) {
 			continue
 		}
 		a.printf("%s policy %s (%s): %s\n  %s\n", a.Ink.Red("refused:"), r.Policy, r.At, diag.Visible(r.Says), diag.Visible(r.Advice))
+	}
+}
+
+// writeMissing says which machines there would have to be for the plan to be applied.
+func (a Config) writeMissing(p *v1.Plan) {
+	for _, m := range p.Missing {
+		a.printf("%s %s for role %s: %s\n", a.Ink.Red("missing:"), layout.Counted(len(m.Nodes), "machine"), m.Role, diag.Visible(m.Says))
+	}
+	if len(p.Missing) > 0 {
+		a.printf("  The plan is as it would be with machines of which nothing is known yet; it cannot be applied before they are there: joist node list\n")
 	}
 }
 
@@ -236,6 +247,12 @@ func (a Config) writeNodes(p *v1.Plan) {
 	}
 	rows := [][]string{{"NODE", "ROLES", "", "INSTANCES"}}
 	quiet := 0
+	missing := map[string]bool{}
+	for _, m := range p.Missing {
+		for _, name := range m.Nodes {
+			missing[name] = true
+		}
+	}
 	for _, n := range p.Nodes {
 		if n.Change == "stays" && len(counts[n.Node]) == 0 {
 			quiet++
@@ -243,6 +260,8 @@ func (a Config) writeNodes(p *v1.Plan) {
 		}
 		change := n.Change
 		switch {
+		case missing[n.Node]:
+			change = ink.Red("missing")
 		case n.Danger != "":
 			change = ink.Red(change + ", " + n.Danger)
 		case n.Change == "leaves":

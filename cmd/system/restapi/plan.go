@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"joist/cmd/system/findings"
 	"joist/engine/addr"
 	"joist/engine/history"
 	"joist/engine/outlook"
@@ -76,6 +77,9 @@ func planForm(p *clusters.Plan) *v1.Plan {
 	if out.Base.Roles == nil {
 		out.Base.Roles = map[string][]string{}
 	}
+	for _, m := range p.Missing {
+		out.Missing = append(out.Missing, v1.Missing{Role: m.Role, Nodes: m.Nodes, Says: inShort(m.Err)})
+	}
 	for i := range p.Refused {
 		out.Refused = append(out.Refused, refusalOf(&p.Refused[i]))
 	}
@@ -144,4 +148,12 @@ func (a *apiChanges) applyPlan(ctx context.Context, in v1.Apply) (*clusters.Acce
 		return nil, api.Fail(v1.Conflict, err, "nothing was changed; plan again, look, and apply the new plan")
 	}
 	return done, err
+}
+
+// inShort gives an error as one sentence, without the source that it is about.
+func inShort(err error) string {
+	if found := findings.Of(err); len(found) > 0 {
+		return found[0].Message
+	}
+	return err.Error()
 }

@@ -34,6 +34,14 @@ type Plan struct {
 	Items    []Item         `json:"items"`
 	Warnings string         `json:"warnings,omitempty"`
 	Refused  []Refusal      `json:"refused,omitempty"` // by policies, if it were begun now
+	Missing  []Missing      `json:"missing,omitempty"` // machines that there would have to be; then it cannot be applied
+}
+
+// Missing is what there are no machines for.
+type Missing struct {
+	Role  string   `json:"role"`
+	Nodes []string `json:"nodes"` // names in the plan that stand for them
+	Says  string   `json:"says"`  // why there are none
 }
 
 // Refusal is what a policy refuses of a plan.
