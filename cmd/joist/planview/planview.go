@@ -180,50 +180,59 @@ func reason(it *v1.Item) string {
 	return why
 }
 
-// batch is instances of one task that have the same before them.
+// batch is instances of one task that have the same before them, for the same reason.
 type batch struct {
-	task, verdict string
-	items         []*v1.Item
+	task, verdict, why string
+	items              []*v1.Item
 }
 
-// batches collects what is to happen by task and verdict, the dangerous first.
+// batches collects what is to happen by task, verdict and reason, the dangerous first.
 func batches(p *v1.Plan) []*batch {
 	var list []*batch
-	at := map[[2]string]*batch{}
+	tasks, at := map[[2]string]int{}, map[[3]string]*batch{}
 	for i := range p.Items {
 		it := &p.Items[i]
 		if settled(it.Verdict) {
 			continue
 		}
-		key := [2]string{it.Task, it.Verdict}
+		task, why := [2]string{it.Task, it.Verdict}, reason(it)
+		if _, known := tasks[task]; !known {
+			tasks[task] = len(tasks)
+		}
+		key := [3]string{it.Task, it.Verdict, why}
 		if at[key] == nil {
-			at[key] = &batch{task: it.Task, verdict: it.Verdict}
+			at[key] = &batch{task: it.Task, verdict: it.Verdict, why: why}
 			list = append(list, at[key])
 		}
 		at[key].items = append(at[key].items, it)
 	}
+	slices.SortStableFunc(list, func(a, b *batch) int {
+		return tasks[[2]string{a.task, a.verdict}] - tasks[[2]string{b.task, b.verdict}]
+	})
 	return list
 }
 
-// writeTasks shows what is not unchanged by task: a line for all its instances with one verdict.
+// abreast is how many instances stand in one line.
+const abreast = 4
+
+// writeTasks shows what is not unchanged by task: every instance by its name, those together that have the same verdict for
+// the same reason.
 func (a Config) writeTasks(p *v1.Plan) {
 	ink := a.Ink
 	rows := [][]string{{"", "TASK", "VERDICT", "INSTANCES", "EXPECTED", "WHY"}}
 	for _, b := range batches(p) {
-		var names, whys []string
+		var names []string
 		expected := 0.0
 		for _, it := range b.items {
 			names = append(names, it.Instance)
 			expected = max(expected, it.Expected)
-			if why := reason(it); !slices.Contains(whys, why) {
-				whys = append(whys, why)
-			}
 		}
-		why := whys[0]
-		if n := len(whys) - 1; n > 0 {
-			why += fmt.Sprintf(" (and %d other reasons)", n)
+		row := []string{ink.Mark(b.verdict), b.task, b.verdict, "", took(expected), b.why}
+		for line := range slices.Chunk(names, abreast) {
+			row[3] = strings.Join(line, ", ")
+			rows = append(rows, row)
+			row = make([]string, len(row))
 		}
-		rows = append(rows, []string{ink.Mark(b.verdict), b.task, b.verdict, layout.Some(names, 4), took(expected), why})
 	}
 	if len(rows) > 1 {
 		layout.Table(a.Out, rows)
