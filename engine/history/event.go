@@ -35,7 +35,7 @@ type Goal struct {
 	Overrides []Override `json:"overrides,omitempty"` // policies that do not hold for this goal, on a person's word
 }
 
-// Override is a person's word, that of the goal's By, that a policy does not hold for a goal.
+// Override is a person's word, that of the By beside it, that a policy does not hold for a goal, or for an order to wipe.
 type Override struct {
 	Policy string `json:"policy"`
 	Reason string `json:"reason"`
@@ -70,7 +70,8 @@ type NodeEnded struct {
 // WipeOrdered is a person's word that every machine of the goal be wiped, disks included. The goal stays: once all are
 // wiped, the cluster is built anew. Until then nothing starts.
 type WipeOrdered struct {
-	By string `json:"by"`
+	By        string     `json:"by"`
+	Overrides []Override `json:"overrides,omitempty"` // policies that do not hold until the cluster has converged again
 }
 
 // NodeReleased says that a node that left has been given back to the site.

@@ -30,6 +30,9 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 			s.wiped(e.Node)
 		}
 	case WipeOrdered:
+		if s.Waived = e.Overrides; s.Outcome == OutcomeConverged {
+			s.Begun = nil
+		}
 		s.foldWipe()
 	case WipeBegun:
 		s.count(e.Node, e.Policies)
@@ -90,7 +93,9 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		r := s.row(e.Target)
 		r.Expired, r.Approval = true, nil
 	case Rested:
-		s.Outcome, s.Detail = e.Outcome, e.Detail
+		if s.Outcome, s.Detail = e.Outcome, e.Detail; e.Outcome == OutcomeConverged {
+			s.Waived = nil
+		}
 	case Stirred:
 		s.Outcome, s.Detail = "", ""
 	case Resumed:
@@ -242,7 +247,7 @@ func (s *State) wants(node string) bool {
 func (s *State) foldGoal(e Goal) {
 	e.Seq = s.Seq
 	if s.anew(e) {
-		s.Begun = nil
+		s.Begun, s.Waived = nil, nil
 	}
 	if last := s.Goal(); last != nil {
 		s.Before, last.Roles = last.Roles, nil

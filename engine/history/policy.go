@@ -29,15 +29,15 @@ func (s *State) count(what string, policies []string) {
 	}
 }
 
-// Overridden says why a policy does not hold for the newest goal, if a person said so.
+// Overridden says why a policy does not hold for the newest goal, or while its machines are wiped and built anew, if a person said so.
 func (s *State) Overridden(policy string) (Override, bool) {
-	g := s.Goal()
-	if g == nil {
-		return Override{}, false
+	said := s.Waived
+	if g := s.Goal(); g != nil {
+		said = slices.Concat(g.Overrides, said)
 	}
-	i := slices.IndexFunc(g.Overrides, func(o Override) bool { return o.Policy == policy })
+	i := slices.IndexFunc(said, func(o Override) bool { return o.Policy == policy })
 	if i < 0 {
 		return Override{}, false
 	}
-	return g.Overrides[i], true
+	return said[i], true
 }

@@ -21,8 +21,11 @@ type State struct {
 	Columns map[string]*Column
 	Budgets map[string]*Budget // by rollout
 	// Begun is what has begun in this run that counts under a policy: nodes, or instances that have none, by policy. A run begins
-	// with a goal that is another one, or that is set after the one before it was reached. nil for nothing.
+	// with a goal that is another one, and with one that is set, or an order to wipe all, after the goal was reached. nil for nothing.
 	Begun map[string]map[string]bool `json:",omitempty"`
+
+	// Waived are policies that do not hold since all machines were ordered to be wiped, until the cluster has converged again.
+	Waived []Override `json:",omitempty"`
 
 	Wiping  map[string]string // nodes that are to be wiped for a new beginning, with their incarnations; nil for none
 	Outcome string            // how the pursuit of the newest goal came to rest; empty while it is pursued

@@ -314,14 +314,14 @@ func (e *RefusedError) Error() string {
 }
 
 // RefuseWipe gives the error of an order to wipe every node of the goal that policies refuse; nil for none.
-func RefuseWipe(s *history.State, p *plan.Planner, now time.Time, cluster string) error {
+func RefuseWipe(s *history.State, p *plan.Planner, order history.WipeOrdered, now time.Time) error {
 	ordered := s.Clone()
-	ordered.Fold(s.Seq+1, s.Now, history.WipeOrdered{})
+	ordered.Fold(s.Seq+1, s.Now, order)
 	left := slices.DeleteFunc(New(ordered, p.ModelOf(len(s.Goals)-1)).Refusals(now, p), func(r Refusal) bool { return r.By != nil || r.Policy.Refuse != model.Wiping })
 	if len(left) == 0 {
 		return nil
 	}
-	return &RefusedError{cluster, left}
+	return &RefusedError{p.Model().Cluster, left}
 }
 
 // CheckOverrides refuses overrides of policies that are not there, or that nobody may override, and those without a reason.

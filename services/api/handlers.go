@@ -228,6 +228,9 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 	if err := read(w, r, maxSmall, &a); err != nil {
 		return err
 	}
+	if len(a.Overrides) > 0 && a.Action != v1.WipeAll {
+		return Fail(v1.Malformed, errors.New("this action overrides no policies"), "wipe does, as a goal and a destruction do")
+	}
 	switch a.Action {
 	case v1.Retry, v1.Cancel, v1.WipeAll:
 	case v1.CloseBreaker:

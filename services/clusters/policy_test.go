@@ -120,7 +120,7 @@ func TestPolicyWipe(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := loop.Look(t.Context(), func(s *history.State, p *plan.Planner) {
-				if err := policy.RefuseWipe(s, p, s.Now, "demo"); (err != nil) != refused {
+				if err := policy.RefuseWipe(s, p, history.WipeOrdered{}, s.Now); (err != nil) != refused {
 					t.Errorf("%s: %v", word, err)
 				}
 			}); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/override"
 	"joist/cmd/joist/progress"
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/screen"
@@ -70,7 +71,7 @@ func (a *app) siteMark(ctx context.Context) (string, error) {
 
 func (a *app) applyCommand() *cobra.Command {
 	var look view
-	var said overrides
+	var said override.Words
 	c := &cobra.Command{
 		Use:   "apply FILE",
 		Short: "Make a cluster file the goal and follow until it is reached",
@@ -85,7 +86,7 @@ or nothing is changed and what is different since is named.`,
 			ctx := cmd.Context()
 			what, err := a.declaration(args[0])
 			if err == nil {
-				what.Overrides, err = said.list()
+				what.Overrides, err = said.List(usage)
 			}
 			if err != nil {
 				return err
@@ -112,7 +113,7 @@ or nothing is changed and what is different since is named.`,
 		},
 	}
 	look.flags(c)
-	said.flags(c)
+	said.Flags(c)
 	return c
 }
 
@@ -143,7 +144,7 @@ func (a *app) watchCommand() *cobra.Command {
 func (a *app) destroyCommand() *cobra.Command {
 	var look view
 	var yes bool
-	var said overrides
+	var said override.Words
 	c := &cobra.Command{
 		Use:   "destroy CLUSTER",
 		Short: "Remove a cluster: its machines are wiped and given back",
@@ -153,7 +154,7 @@ stored on them is lost.`,
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completeClusters,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			over, err := said.list()
+			over, err := said.List(usage)
 			if err != nil {
 				return err
 			}
@@ -185,7 +186,7 @@ stored on them is lost.`,
 		},
 	}
 	look.flags(c)
-	said.flags(c)
+	said.Flags(c)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }

@@ -90,6 +90,8 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 				return nil, err
 			}
 			out.Choose["m"] = clusters.Selection{Count: n, Match: func(string, json.RawMessage) (bool, error) { return true, nil }}
+		case "policy": // refuses every wipe
+			m.Policies = append(m.Policies, model.Policy{Name: words[1], Refuse: model.Wiping, Bounded: true, Override: true})
 		case "rollout":
 			m.Rollouts = append(m.Rollouts, model.Rollout{Name: "r", Tasks: words[1:], Roles: []string{"m"}})
 		case "task":

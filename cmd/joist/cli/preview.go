@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/override"
 	v1 "joist/services/api/v1"
 )
 
@@ -14,7 +15,7 @@ import (
 type preview struct {
 	all, detailed, destroy bool
 	out                    string
-	said                   overrides
+	said                   override.Words
 }
 
 func (a *app) planCommand() *cobra.Command {
@@ -39,7 +40,7 @@ With --out the plan is kept in a file, which joist apply runs exactly or refuses
 	c.Flags().BoolVar(&o.all, "all", false, "list every instance, unchanged ones too")
 	c.Flags().BoolVar(&o.detailed, "detailed-exitcode", false, "exit with 3 if there is something to do")
 	c.Flags().BoolVar(&o.destroy, "destroy", false, "plan the cluster's destruction")
-	o.said.flags(c)
+	o.said.Flags(c)
 	c.Flags().StringVar(&o.out, "out", "", "keep the plan of FILE in this file, for joist apply")
 	return c
 }
@@ -78,7 +79,7 @@ func (a *app) preview(ctx context.Context, o preview, args []string) error {
 }
 
 func (a *app) plan(ctx context.Context, o preview, args []string) (*v1.Plan, *v1.Source, error) {
-	over, err := o.said.list()
+	over, err := o.said.List(usage)
 	switch {
 	case err != nil:
 		return nil, nil, err

@@ -62,3 +62,22 @@ func TestNodeWipe(t *testing.T) {
 	e.want(cli.OK, []string{"machine n3 is wiped: vda was discarded"}, "node", "wipe", "n3", "--yes")
 	e.want(cli.Failed, []string{"no machine"}, "node", "wipe", "n9", "--yes")
 }
+
+// TestRedeployOverride: a policy refuses the wipe, a person's word lets it pass, and holds for no longer than that.
+func TestRedeployOverride(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, nil, "apply", e.file(demo+"policy hours\n"))
+	refused := []string{"policies of cluster demo refuse this", "policy hours", "a wipe of n1, n2", "--override hours --reason WHY"}
+	e.want(cli.Failed, refused, "redeploy", "demo", "--yes")
+	e.want(cli.Usage, []string{"--override NAME and --reason WHY go together"}, "redeploy", "demo", "--yes", "--override", "hours")
+	e.want(cli.Failed, []string{`no policy of that name; it has: hours`}, "redeploy", "demo", "--yes", "--override", "days", "--reason", "it burns")
+	if got := e.did("member[n1]"); got != 1 {
+		t.Fatalf("member[n1] ran %d times", got)
+	}
+	e.want(cli.OK, []string{"round 2 converged", "the plan is empty"}, "redeploy", "demo", "--yes", "--times", "2", "--override", "hours", "--reason", "it burns")
+	e.want(cli.OK, []string{`"policy":"hours","reason":"it burns"`}, "events", "--cluster", "demo", "-o", "json")
+	e.want(cli.Failed, refused, "redeploy", "demo", "--yes")
+	if got := e.did("member[n1]"); got != 3 {
+		t.Errorf("member[n1] ran %d times", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"joist/cmd/joist/layout"
+	"joist/cmd/joist/override"
 	"joist/cmd/joist/progress"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
@@ -37,21 +38,27 @@ type Following struct {
 
 // Command is joist redeploy.
 func Command(p Program) *cobra.Command {
-	var yes, plain bool
-	times := 1
+	var o order
+	yes, times := false, 1
 	c := &cobra.Command{
 		Use:   "redeploy CLUSTER",
 		Short: "Wipe every machine of a cluster, disks included, and build it anew",
 		Long: `redeploy proves that a cluster can be built: it wipes all its machines at once, their data disks included, lets the engine build
 it from nothing, and wants the plan empty afterwards; as often as --times says. Names, addresses and authorities stay. It stops
-at the first round that does not converge. What was stored on the machines is lost.`,
-		Example: "  joist redeploy demo --times 2 --yes\n  joist redeploy demo --yes -o json",
+at the first round that does not converge. What was stored on the machines is lost.
+
+Policies that refuse the wipe hold it; with --override they do not, until the cluster has converged again.`,
+		Example: "  joist redeploy demo --times 2 --yes\n  joist redeploy demo --yes --override wipe-hours --reason 'the rack goes back today'\n  joist redeploy demo --yes -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if times < 1 {
 				return p.Usage("--times is %d: write a number from 1 up", times)
 			}
 			ctx := cmd.Context()
+			var err error
+			if o.overrides, err = o.said.List(p.Usage); err != nil {
+				return err
+			}
 			d, err := p.API().Cluster(ctx, args[0])
 			if err != nil {
 				return err
@@ -67,16 +74,24 @@ at the first round that does not converge. What was stored on the machines is lo
 					return err
 				}
 			}
-			return p.redeploy(ctx, plain, &Report{Cluster: d.Name, Times: times})
+			return p.redeploy(ctx, o, &Report{Cluster: d.Name, Times: times})
 		},
 	}
-	c.Flags().BoolVar(&plain, "plain", false, "one line for each thing that happens, also on a terminal")
+	c.Flags().BoolVar(&o.plain, "plain", false, "one line for each thing that happens, also on a terminal")
 	c.Flags().IntVar(&times, "times", times, "how often")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	o.said.Flags(c)
 	return c
 }
 
-func (p Program) redeploy(ctx context.Context, plain bool, r *Report) error {
+// order is how a cluster is wiped and built anew.
+type order struct {
+	plain     bool
+	said      override.Words
+	overrides []v1.Override
+}
+
+func (p Program) redeploy(ctx context.Context, o order, r *Report) error {
 	programs, err := p.JSON(nil)
 	if err != nil {
 		return err
@@ -87,7 +102,7 @@ func (p Program) redeploy(ctx context.Context, plain bool, r *Report) error {
 	}
 	err = r.Run(func(n int) (*Round, error) {
 		say("round %d of %d\n", n, r.Times)
-		return p.round(ctx, plain, r.Cluster)
+		return p.round(ctx, o, r.Cluster)
 	}, func(one *Round) {
 		say("%s\n", one.Sentence())
 		if !programs {
@@ -110,7 +125,7 @@ func (p Program) redeploy(ctx context.Context, plain bool, r *Report) error {
 }
 
 // round wipes the machines once and follows the cluster until it comes to rest.
-func (p Program) round(ctx context.Context, plain bool, cluster string) (*Round, error) {
+func (p Program) round(ctx context.Context, o order, cluster string) (*Round, error) {
 	api := p.API()
 	site, err := api.Page(ctx, client.Filter{Journals: []string{"site"}, After: "now", Limit: 1})
 	if err != nil {
@@ -120,14 +135,14 @@ func (p Program) round(ctx context.Context, plain bool, cluster string) (*Round,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := api.Act(ctx, cluster, v1.Action{Action: v1.WipeAll}); err != nil {
+	if _, err := api.Act(ctx, cluster, v1.Action{Action: v1.WipeAll, Overrides: o.overrides}); err != nil {
 		return nil, err
 	}
 	ordered, err := api.Find(ctx, "cluster/"+cluster, before.Events, "wipe.ordered")
 	if err != nil {
 		return nil, err
 	}
-	t, err := p.Follow(ctx, Following{Cluster: cluster, Goal: before.Goal, After: ordered - 1, Site: site.Next, Plain: plain})
+	t, err := p.Follow(ctx, Following{Cluster: cluster, Goal: before.Goal, After: ordered - 1, Site: site.Next, Plain: o.plain})
 	if err != nil {
 		return nil, err
 	}

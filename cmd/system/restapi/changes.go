@@ -95,7 +95,7 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	case v1.Aside, v1.Return:
 		err = aside(ctx, loop, act)
 	case v1.WipeAll:
-		err = a.wipeAll(ctx, name, loop, act.By)
+		err = a.wipeAll(ctx, name, loop, act)
 	default:
 		err = api.Fail(v1.Unsupported, fmt.Errorf("there is no action %q", act.Action), "")
 	}
@@ -106,14 +106,17 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 }
 
 // wipeAll orders that every machine of the cluster be wiped. The goal stays, so that the cluster is then built anew.
-func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Cluster, by string) error {
+func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Cluster, act v1.Action) error {
+	order := history.WipeOrdered{By: act.By, Overrides: overridesOf(act.Overrides)}
 	wanted, empty := false, false
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		g := s.Goal()
 		empty = len(nodesOf(s, p)) == 0
 		if wanted = g != nil && !g.Destroy && s.Outcome != history.OutcomeCancelled; wanted {
-			refused = policy.RefuseWipe(s, p, a.Now(), name)
+			if refused = policy.CheckOverrides(p.Model(), order.Overrides); refused == nil {
+				refused = policy.RefuseWipe(s, p, order, a.Now())
+			}
 		}
 	}); err != nil {
 		return err
@@ -127,7 +130,7 @@ func (a *apiChanges) wipeAll(ctx context.Context, name string, loop *drive.Clust
 	if empty {
 		return api.Fail(v1.Conflict, fmt.Errorf("cluster %s has no machines: there is nothing to wipe", name), "joist force CLUSTER/TASK runs a single task again")
 	}
-	return loop.Happen(ctx, history.WipeOrdered{By: by})
+	return loop.Happen(ctx, order)
 }
 
 // Wipe implements api.Changes.

@@ -305,6 +305,8 @@ type Action struct {
 	Digest   string `json:"digest,omitempty"`   // of approve: what was shown, or the beginning of it; refused if it is another thing now
 	Reason   string `json:"reason,omitempty"`
 	By       string `json:"by,omitempty"`
+
+	Overrides []Override `json:"overrides,omitempty"` // of wipe: policies that are not to hold until the cluster has converged again
 }
 
 // The actions.
