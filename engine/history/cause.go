@@ -1,6 +1,10 @@
 package history
 
-import "joist/engine/addr"
+import (
+	"fmt"
+
+	"joist/engine/addr"
+)
 
 // CauseKind says of what sort a cause is.
 type CauseKind string
@@ -54,6 +58,15 @@ type Cause struct {
 	Text  string    `json:"text,omitempty"`  // details for people
 }
 
+// Since completes why an instance is started, or is to be, by what its row says of the time before: what was taken away again,
+// or ended with its node, had run all the same. No event has that.
+func (c Cause) Since(r *Row) Cause {
+	if c.Kind == FirstTime && c.Text == "" && r != nil && r.Phase == Absent && r.Started > 0 {
+		c.Text = fmt.Sprintf("nothing is left of what it did before, since event %d", r.Ended)
+	}
+	return c
+}
+
 // Because gives the cause as a phrase.
 func (c Cause) Because() string {
 	of := c.Of.String()
@@ -62,7 +75,9 @@ func (c Cause) Because() string {
 	case Same:
 		text = "nothing changed"
 	case FirstTime:
-		text = "it had never run for this target"
+		if text = "it had never run for this target"; c.Text != "" {
+			text, c.Text = c.Text, "" // it had, but nothing of that is left
+		}
 	case Interrupted: // or failed: nobody knows how far it came
 		return "it was started and has not succeeded since"
 	case StepChanged:

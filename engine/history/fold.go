@@ -366,6 +366,7 @@ func (s *State) foldSeen(e NodeSeen) {
 
 func (s *State) foldStarted(e Started) {
 	r := s.row(e.Target)
+	e.Cause = e.Cause.Since(r)
 	if e.Action == step.Apply {
 		switch r.Phase {
 		case InPlace:

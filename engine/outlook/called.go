@@ -3,6 +3,7 @@ package outlook
 import (
 	"slices"
 
+	"joist/engine/history"
 	"joist/engine/plan"
 )
 
@@ -24,8 +25,8 @@ func (r Root) Called(p *plan.Planner) Root {
 }
 
 // says is a decision as a phrase, in which everything is called what people call it.
-func says(p *plan.Planner, cell *plan.Cell) string {
+func says(p *plan.Planner, t history.Target, cell *plan.Cell) string {
 	c := *cell
-	c.Cause, c.Wait = p.CalledCause(c.Cause), p.CalledCause(c.Wait)
+	c.Cause, c.Wait = p.CalledCause(c.Cause.Since(p.State().Row(t))), p.CalledCause(c.Wait)
 	return c.Says()
 }

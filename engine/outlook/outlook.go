@@ -148,7 +148,7 @@ func StateOf(cell *plan.Cell) State {
 }
 
 func itemOf(p *plan.Planner, t history.Target, task *model.Task, cell *plan.Cell) Item {
-	it := Item{Target: t, Step: task.Step.Name, Verdict: cell.Verdict, State: StateOf(cell), Cause: cell.Cause, Wait: cell.Wait, Input: cell.Digests().Input}
+	it := Item{Target: t, Step: task.Step.Name, Verdict: cell.Verdict, State: StateOf(cell), Cause: cell.Cause.Since(p.State().Row(t)), Wait: cell.Wait, Input: cell.Digests().Input}
 	if cell.Open() && it.Input == (value.Digest{}) {
 		it.Known = pendingInputs(p, t, task)
 	}

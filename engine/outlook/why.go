@@ -21,7 +21,7 @@ type Link struct {
 func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Cause) (chain []Link, retried []history.Target) {
 	s := p.State()
 	if cell := p.Cell(t); cell != nil {
-		chain = append(chain, Link{Of: t, Says: says(p, cell)})
+		chain = append(chain, Link{Of: t, Says: says(p, t, cell)})
 	}
 	if r := p.Removal(t); r != nil {
 		chain = append(chain, Link{Of: t, Says: removal(p, r)})

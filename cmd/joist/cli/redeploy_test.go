@@ -20,6 +20,10 @@ func TestRedeploy(t *testing.T) {
 			t.Errorf("%s ran %d times, want %d", i, got, want)
 		}
 	}
+	// It ran before its machine was wiped, and why does not say otherwise.
+	if out := e.want(cli.OK, []string{"last started because nothing is left of what it did before, since event"}, "why", "demo/member[n1]"); strings.Contains(out, "never run") {
+		t.Error(out)
+	}
 	type rounds struct {
 		Cluster string
 		Times   int
