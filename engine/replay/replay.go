@@ -44,6 +44,7 @@ type Report struct {
 	Events      uint64       `json:"events"`      // records taken
 	Decisions   int          `json:"decisions"`   // of them compared with what the core decides
 	Restarts    int          `json:"restarts"`    // times the engine took the journal up anew
+	Older       int          `json:"older"`       // decisions that the engine of that time did not keep in the journal
 	Skipped     int          `json:"skipped"`     // decisions that could not be compared, because they follow a divergence in its commit
 	Divergences []Divergence `json:"divergences"` // in order; at most Most
 	Diverged    int          `json:"diverged"`    // how many there are
@@ -61,6 +62,7 @@ type Replay struct {
 	pending []history.Event
 	at      time.Time // of the commit under way
 	lost    bool      // what is left of that commit cannot be compared
+	asks    bool      // the engine that wrote this kept in the journal that it asked for the verifies of a watch
 	report  Report
 }
 
@@ -98,10 +100,10 @@ func (r *Replay) Within() bool { return len(r.pending) > 0 }
 
 // End ends the replay and gives what came of it.
 func (r *Replay) End() Report {
-	if len(r.pending) > 0 {
+	if len(r.pending) > 0 && !r.older(journal.Record{Seq: r.state.Seq + 1, Time: r.at}, r.pending[0]) {
 		r.diverge(r.state.Seq+1, r.at, nil, r.pending[0])
-		r.pending = nil
 	}
+	r.pending = nil
 	return r.report
 }
 
@@ -112,18 +114,12 @@ func (r *Replay) compare(rec journal.Record, e history.Event) {
 		return
 	}
 	r.lost = false
-	if r.machine == nil {
-		r.machine = r.recalled()
+	if _, asked := e.(history.Asked); asked {
+		r.asks = true
 	}
-	began := len(r.pending) == 0
-	var got history.Event
-	ok := false
-	if _, resumed := e.(history.Resumed); !resumed || !began {
-		got, ok = r.decide(rec.Time, e, told)
-	}
-	if !ok && began && r.restarted(rec.Time, e, told) {
-		r.report.Restarts++
-		ok = true
+	got, ok := r.compared(rec.Time, e, told)
+	for !ok && r.older(rec, got) {
+		got, ok = r.compared(rec.Time, e, told)
 	}
 	r.at = rec.Time
 	if !ok {
@@ -134,6 +130,49 @@ func (r *Replay) compare(rec journal.Record, e history.Event) {
 	if !told && rec.Seq >= r.from {
 		r.report.Decisions++
 	}
+}
+
+// compared compares an event with what the core makes of what happened, or of a start of the engine. got is what the core has in
+// place of it.
+func (r *Replay) compared(now time.Time, e history.Event, told bool) (got history.Event, ok bool) {
+	if r.machine == nil {
+		r.machine = r.recalled()
+	}
+	began := len(r.pending) == 0
+	if _, resumed := e.(history.Resumed); !resumed || !began {
+		got, ok = r.decide(now, e, told)
+	}
+	if !ok && began && r.restarted(now, e, told) {
+		r.report.Restarts++
+		ok = true
+	}
+	return got, ok
+}
+
+// older takes in a decision that engines did not keep in the journal before one was written that did: that the verifies at the
+// end of a watch were asked for. They were when the watch was over. It reports false for everything else.
+func (r *Replay) older(rec journal.Record, got history.Event) bool {
+	asked, ok := got.(history.Asked)
+	if !ok || r.asks {
+		return false
+	}
+	b := r.state.Budgets[asked.Rollout]
+	if b == nil || b.Settling[asked.Node].Asked > 0 {
+		return false
+	}
+	w, watching := b.Settling[asked.Node]
+	if !watching {
+		return false
+	}
+	if late := rec.Time.Sub(w.Until); late > 0 {
+		asked.Until = asked.Until.Add(-late)
+	}
+	r.state.Fold(r.state.Seq, r.state.Now, asked)
+	r.machine, r.pending = nil, nil
+	if rec.Seq >= r.from {
+		r.report.Older++
+	}
+	return true
 }
 
 // told reports whether an event stands at the head of a commit because somebody said so. An attempt that ends, and a verify,

@@ -30,6 +30,9 @@ func (a *Tools) WriteReplay(r *v1.Replay) {
 	for _, d := range r.Divergences {
 		a.printf("%s\n  expected %s\n  got      %s\n", a.Red(fmt.Sprintf("event %d of %s diverges", d.Seq, d.Time.Local().Format("15:04:05.000"))), decisionText(d.Expected), decisionText(d.Got))
 	}
+	if r.Older > 0 {
+		a.printf("older journal: %d times verifies at the end of a watch were asked for, which engines kept in no event then\n", r.Older)
+	}
 	switch {
 	case r.Diverged == 0:
 		a.printf("%s all %d decisions in %d events are the same", a.Green("cluster "+r.Cluster+":"), r.Decisions, r.Events)

@@ -33,7 +33,7 @@ func Replay(ctx context.Context, c *clusters.Clusters, name string, q v1.ReplayQ
 	}
 	out := &v1.Replay{
 		Cluster: name, Last: r.Last, Runs: []v1.Run{}, Events: r.Report.Events, Decisions: r.Report.Decisions, Restarts: r.Report.Restarts,
-		Skipped: r.Report.Skipped, Diverged: r.Report.Diverged, Divergences: []v1.Divergence{}, At: moment,
+		Older: r.Report.Older, Skipped: r.Report.Skipped, Diverged: r.Report.Diverged, Divergences: []v1.Divergence{}, At: moment,
 	}
 	for _, one := range r.Runs {
 		out.Runs = append(out.Runs, v1.Run{

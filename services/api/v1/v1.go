@@ -211,6 +211,7 @@ type Replay struct {
 	Events      uint64       `json:"events"`            // replayed and compared
 	Decisions   int          `json:"decisions"`         // of them made by the core
 	Restarts    int          `json:"restarts"`          // times the engine took the journal up
+	Older       int          `json:"older,omitempty"`   // decisions that an earlier release did not keep in the journal: no divergences
 	Skipped     int          `json:"skipped,omitempty"` // decisions that follow a divergence at the same moment, and were not compared
 	Diverged    int          `json:"diverged"`          // decisions that the core makes otherwise now
 	Divergences []Divergence `json:"divergences"`       // the first 100 of them
