@@ -19,7 +19,7 @@ import (
 
 // local wires what works on this machine alone.
 func local() cli.Local {
-	return cli.Local{Serve: serve, Source: source, Wanted: wanted, Replay: replay, Simulate: simulated, TestPack: testPack, LockPacks: lockPacks, Check: check, CheckCluster: checkCluster, Format: canonical, Build: build, Lab: openLab}
+	return cli.Local{Serve: serve, Source: source, Adapted: adapted, Wanted: wanted, Replay: replay, Simulate: simulated, TestPack: testPack, LockPacks: lockPacks, Check: check, CheckCluster: checkCluster, Format: canonical, Build: build, Lab: openLab}
 }
 
 func build(ctx context.Context, o supply.BuildOptions, progress func(stage, detail string)) (string, error) {

@@ -90,13 +90,19 @@ func logger(o cli.ServeOptions) (*slog.Logger, error) {
 // source reads a cluster file, gathers its packs, and checks it all, so that what is wrong is said in one go, without an
 // engine. The engine checks again what it is sent. The packs of a frozen set are the engine's.
 func source(file string) (*v1.Source, error) {
-	s, _, err := declared(file)
+	s, _, err := declared(file, format.Cluster{})
+	return s, err
+}
+
+// adapted is source of a cluster file that is given another name and other inputs first.
+func adapted(file string, as format.Cluster) (*v1.Source, error) {
+	s, _, err := declared(file, as)
 	return s, err
 }
 
 // declared is source with the checked model, nil where that is the engine's to make.
-func declared(file string) (*v1.Source, *model.Model, error) {
-	s, m, diags, err := examined(file)
+func declared(file string, as format.Cluster) (*v1.Source, *model.Model, error) {
+	s, m, diags, err := examined(file, as)
 	if diags.HasErrors() {
 		err = diags.Err()
 	}
@@ -107,7 +113,7 @@ func declared(file string) (*v1.Source, *model.Model, error) {
 }
 
 // examined is declared with everything that there is to say.
-func examined(file string) (*v1.Source, *model.Model, lang.Diagnostics, error) {
+func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Diagnostics, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
@@ -117,6 +123,13 @@ func examined(file string) (*v1.Source, *model.Model, lang.Diagnostics, error) {
 		return nil, nil, diags, nil
 	}
 	s := &v1.Source{FileName: filepath.Base(file), File: data}
+	if as.Name != "" || len(as.With) > 0 {
+		out, diags := format.Adapt(filepath.Base(file), data, as)
+		if diags.HasErrors() {
+			return nil, nil, diags, nil
+		}
+		data = out
+	}
 	if cluster.Frozen != "" {
 		return s, nil, diags, nil
 	}
@@ -140,7 +153,7 @@ func examined(file string) (*v1.Source, *model.Model, lang.Diagnostics, error) {
 // checkCluster checks a cluster file with its packs. Of one that is pinned to a frozen set the engine has the packs, and what
 // stands in the file itself is all that can be checked.
 func checkCluster(file string) (lang.Diagnostics, error) {
-	s, m, diags, err := examined(file)
+	s, m, diags, err := examined(file, format.Cluster{})
 	for i := range diags {
 		if diags[i].File == filepath.Base(file) {
 			diags[i].File = file
@@ -159,7 +172,7 @@ func checkCluster(file string) (lang.Diagnostics, error) {
 
 // wanted lists what artifacts the packs of a cluster file name.
 func wanted(file string) ([]supply.Wanted, error) {
-	_, m, err := declared(file)
+	_, m, err := declared(file, format.Cluster{})
 	if err != nil {
 		return nil, err
 	}

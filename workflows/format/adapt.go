@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"joist/workflows/lang/diag"
 )
@@ -19,7 +20,7 @@ import (
 // Cluster says what Adapt changes in a cluster file.
 type Cluster struct {
 	Name string            // of the cluster; empty to leave it
-	With map[string]string // inputs by name: true, false, numbers and everything else, which becomes a string
+	With map[string]string // inputs by name: true, false, numbers; lists, objects and quoted strings as JSON or HCL; all else becomes a string
 }
 
 var (
@@ -119,12 +120,44 @@ func literal(value string) (string, error) {
 	if plainValue.MatchString(value) {
 		return value, nil
 	}
+	if strings.ContainsAny(value[:min(1, len(value))], `[{"`) {
+		return composed(value)
+	}
 	for _, r := range value {
 		if r < ' ' || r > '~' {
 			return "", fmt.Errorf("its value has a character that is not printable ASCII")
 		}
 	}
 	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(strconv.Quote(value)), nil
+}
+
+// composed writes a list, an object or a quoted string anew, from what it says: nothing else can come into the file with it.
+func composed(value string) (string, error) {
+	expr, ds := hclsyntax.ParseExpression([]byte(value), "", hcl.InitialPos)
+	if !ds.HasErrors() {
+		v, more := expr.Value(nil)
+		if ds = more; !ds.HasErrors() {
+			return inLine(hclwrite.TokensForValue(v)), nil
+		}
+	}
+	return "", fmt.Errorf(`%s begins as a list, an object or a quoted string, and cannot be read as one (%s: %s); write it as JSON or HCL, such as ["a", "b"] or { a = 1 }, with no references and functions in it`,
+		value, strings.TrimSuffix(ds[0].Summary, "."), strings.TrimSuffix(ds[0].Detail, "."))
+}
+
+// inLine writes a value in one line, so that all that follows stays in its own.
+func inLine(tokens hclwrite.Tokens) string {
+	for i, t := range tokens {
+		switch {
+		case t.Type != hclsyntax.TokenNewline:
+		case tokens[i-1].Type == hclsyntax.TokenOBrace: // there is one before every line
+			t.Bytes = nil
+		case tokens[i+1].Type == hclsyntax.TokenCBrace:
+			t.Bytes = []byte(" ")
+		default:
+			t.Bytes = []byte(",")
+		}
+	}
+	return string(tokens.Bytes())
 }
 
 // ClusterName gives the name of the cluster that a file declares.

@@ -25,10 +25,22 @@ func TestAdapt(t *testing.T) {
 	if f, ds := lang.LoadCluster("c.hcl", out); f == nil || f.Name != "demo" || !strings.Contains(string(out), `"$${input.y} \"%%{\" \\"`) {
 		t.Errorf("%s\n%s", ds.Text(), out)
 	}
+	for value, want := range map[string]string{
+		`["a", "b"]`: `["a", "b"]`, `{"cpu": 2, "of": [1, true]}`: "{ cpu = 2, of = [1, true] }", `"1.30"`: `"1.30"`, `"$${x}"`: `"$${x}"`, `{}`: `{}`, `[{"a": {"b": "x y"}, "c": null}]`: `[{ a = { b = "x y" }, c = null }]`, `[]`: `[]`, "[1, # }\n2]": `[1, 2]`, `[1] # x`: `[1]`,
+	} {
+		out, ds := format.Adapt("c.hcl", []byte(src), format.Cluster{With: map[string]string{"x": value}})
+		if f, more := lang.LoadCluster("c.hcl", out); f == nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), "{ x = "+strings.Join(strings.Fields(want), " ")+" }") {
+			t.Errorf("%s: %s%s\n%s", value, ds.Text(), more.Text(), out)
+		}
+	}
 	for _, c := range []struct {
 		src, want string
 		with      map[string]string
 	}{
+		{src, "[1, begins as a list", map[string]string{"x": "[1,"}},
+		{src, "cannot change input x: [input.y] begins as", map[string]string{"x": "[input.y]"}},
+		{src, "with no references and functions in it", map[string]string{"x": `{ a = file("b") }`}},
+		{src, "cannot be read as one", map[string]string{"x": `"a" }`}},
 		{"x = 1\n", "there is no cluster block", nil},
 		{"cluster \"demo\" {", "", nil},
 		{"cluster \"demo\" {\n  with = merge({}, {})\n}\n", "with is not written as", map[string]string{"a": "b"}},

@@ -17,8 +17,8 @@ import (
 // Program is what the command needs of the program that it is part of; all of it is required.
 type Program struct {
 	redeploy.Program
-	// Source reads a cluster file and the packs that it names.
-	Source func(file string) (*v1.Source, error)
+	// Source reads a cluster file, gives it another name and other inputs, and gathers the packs that it names.
+	Source func(file string, as format.Cluster) (*v1.Source, error)
 	Now    func() time.Time
 	// Exit ends the program with a code; a nil error says that all was said.
 	Exit func(code int, err error) error
@@ -56,7 +56,8 @@ func Command(group func(use, short string, commands ...*cobra.Command) *cobra.Co
 		Long: `run makes the cluster of a cluster file under a name of its own, waits until it has converged, does its checks again one by one, and
 destroys it: also if something failed, and if it is interrupted. If it is killed, or loses the engine, the engine destroys the cluster
 by itself when its time, --ttl, is over. Several may run at the same time, each with another --name and with other names in DNS
-(--with domain=…).
+(--with domain=…). A value of --with that begins with [ or { is a list or an object, as JSON or HCL, and one in double quotes a string
+whatever it looks like; others are true, false, a number, or a string as it stands.
 
 A task that tries the cluster, such as smoke of the Kubernetes pack (--with smoke=true), is part of it like any other. --check
 INSTANCE runs one once more after the cluster has converged.
@@ -81,7 +82,7 @@ Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or somet
 	f.DurationVar(&o.ttl, "ttl", o.ttl, "when the engine destroys the cluster by itself; what is not done by then has failed")
 	f.DurationVar(&o.teardown, "teardown", o.teardown, "how long to wait until it is destroyed")
 	f.StringVar(&o.junit, "junit", "", "write a report in JUnit's form to this file")
-	f.StringArrayVar(&o.with, "with", nil, "an input of the workflow, as KEY=VALUE")
+	f.StringArrayVar(&o.with, "with", nil, "an input of the workflow, as KEY=VALUE; lists and objects as JSON or HCL")
 	f.StringArrayVar(&o.checks, "check", nil, "run an instance once more after the cluster has converged")
 	f.BoolVar(&o.plain, "plain", false, "one line for each thing that happens, also on a terminal")
 	return group("ci", "Clusters for continuous integration", run)
@@ -97,15 +98,10 @@ func (p Program) adapted(file string, o options) (*v1.Source, string, error) {
 		}
 		with[key] = value
 	}
-	s, err := p.Source(file)
+	s, err := p.Source(file, format.Cluster{Name: o.name, With: with})
 	if err != nil {
 		return nil, "", err
 	}
-	out, ds := format.Adapt(s.FileName, s.File, format.Cluster{Name: o.name, With: with})
-	if ds.HasErrors() {
-		return nil, "", ds.Err()
-	}
-	s.File = out
 	name := o.name
 	if name == "" {
 		if name, err = format.ClusterName(s.FileName, s.File); err != nil {

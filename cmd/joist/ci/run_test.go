@@ -16,6 +16,7 @@ import (
 	"joist/cmd/joist/redeploy"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
+	"joist/workflows/format"
 )
 
 // engine answers as one in which, while a run asks for cluster prod, somebody makes it.
@@ -108,7 +109,7 @@ func TestRefusedKeeps(t *testing.T) {
 func TestName(t *testing.T) {
 	p := Program{
 		Program: redeploy.Program{Usage: func(format string, _ ...any) error { return errors.New(format) }},
-		Source: func(string) (*v1.Source, error) {
+		Source: func(string, format.Cluster) (*v1.Source, error) {
 			return &v1.Source{FileName: "c.hcl", File: []byte("cluster \"demo\" {\n}\n")}, nil
 		},
 	}

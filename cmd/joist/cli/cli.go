@@ -25,6 +25,7 @@ import (
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
 	"joist/workflows/lang/diag"
+	"joist/workflows/format"
 )
 
 // The exit codes.
@@ -78,6 +79,8 @@ type Local struct {
 	// Source reads a cluster file and the packs that it names as folders.
 	Source func(file string) (*v1.Source, error)
 	// Replay runs the core again over a cluster's journal in a data folder, without an engine and without writing. An empty
+	// Adapted is Source of a cluster file that is given another name and other inputs first.
+	Adapted func(file string, as format.Cluster) (*v1.Source, error)
 	// name means the only cluster there is.
 	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	// Wanted lists what artifacts the packs of a cluster file name.

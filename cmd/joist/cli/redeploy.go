@@ -11,13 +11,23 @@ import (
 	"joist/cmd/joist/redeploy"
 	"joist/cmd/joist/verify"
 	"joist/services/api/client"
+	v1 "joist/services/api/v1"
+	"joist/workflows/format"
 )
 
 // ciCommand is joist ci.
 func (a *app) ciCommand() *cobra.Command {
 	return ci.Command(group, ci.Program{
-		Program: a.wiping(), Source: a.source, Now: a.Now, Exit: func(code int, err error) error { return &ExitError{code, err} },
+		Program: a.wiping(), Source: a.adapted, Now: a.Now, Exit: func(code int, err error) error { return &ExitError{code, err} },
 	})
+}
+
+// adapted reads a cluster file that is given another name and other inputs, and its packs.
+func (a *app) adapted(file string, as format.Cluster) (*v1.Source, error) {
+	if a.Local.Adapted == nil {
+		return nil, missing("change cluster files")
+	}
+	return a.Local.Adapted(file, as)
 }
 
 // verifying is this program as the command that verifies sees it.
