@@ -13,6 +13,7 @@ import (
 	"joist/cmd/joist/cli"
 	"joist/cmd/joist/supply"
 	"joist/cmd/system"
+	"joist/cmd/system/fresh"
 	"joist/content"
 	"joist/engine/model"
 	"joist/engine/value"
@@ -51,17 +52,21 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 			cfg.Machines.Bridge = o.Interface
 		}
 	}
+	folder, err := fresh.Look(cfg.Data)
+	if err != nil {
+		return err
+	}
 	if err := system.Preflight(cfg); err != nil {
 		return err
 	}
 	socket, err := api.Listen(o.Socket)
 	if err != nil {
-		return err
+		return errors.Join(err, folder.Leave())
 	}
 	defer socket.Close()
 	s, err := system.Open(ctx, cfg)
 	if err != nil {
-		return err
+		return errors.Join(err, folder.Leave())
 	}
 	defer s.Close()
 	log.Info("the engine serves", "data", cfg.Data, "interface", o.Interface, "address", cfg.Address.String(), "socket", o.Socket)
@@ -118,11 +123,6 @@ func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Di
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
 	}
-	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
-	if cluster == nil {
-		return nil, nil, diags, nil
-	}
-	s := &v1.Source{FileName: filepath.Base(file), File: data}
 	if as.Name != "" || len(as.With) > 0 {
 		out, diags := format.Adapt(filepath.Base(file), data, as)
 		if diags.HasErrors() {
@@ -130,6 +130,11 @@ func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Di
 		}
 		data = out
 	}
+	cluster, diags := lang.LoadCluster(filepath.Base(file), data)
+	if cluster == nil {
+		return nil, nil, diags, nil
+	}
+	s := &v1.Source{FileName: filepath.Base(file), File: data}
 	if cluster.Frozen != "" {
 		return s, nil, diags, nil
 	}

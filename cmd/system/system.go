@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"joist/cmd/system/fresh"
 	"joist/content/mirror"
 	"joist/dhcp-dns/dhcp"
 	"joist/dhcp-dns/dns"
@@ -103,6 +104,7 @@ type System struct {
 	secrets  *secrets.Keeper
 	notices  notices
 	failed   chan error // the write after which the engine ends
+	first    bool       // no engine has served from the data folder
 	started  time.Time
 	now      func() time.Time
 }
@@ -118,11 +120,18 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	folder, err := fresh.Look(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
 	s := &System{cfg: cfg, now: cfg.Now, started: cfg.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
 	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {
+			if s.first && !folder.Had("joist.db") { // nobody has ever served from here, and nobody else can before the store is closed
+				err = errors.Join(err, folder.Clear())
+			}
 			s.Close()
-			return nil, advised(err)
+			return nil, advised(errors.Join(err, folder.Leave()))
 		}
 	}
 	return s, nil
@@ -132,6 +141,9 @@ func (s *System) openStores(ctx context.Context) error {
 	var err error
 	if s.db, err = sqlstore.Open(ctx, sqlstore.Config{Dir: s.cfg.Data, Holder: s.cfg.Holder, Failed: s.storeFailed}); err != nil {
 		return err
+	}
+	if list, err := s.db.Journals().List(ctx); err == nil {
+		s.first = len(list) == 0
 	}
 	if err := s.checkWhole(ctx); err != nil {
 		return err
