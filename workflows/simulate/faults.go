@@ -47,8 +47,8 @@ func ParseFaults(names []string) (Faults, Chances, error) {
 	return f, c, nil
 }
 
-// DefaultFacts are those of a simulated machine.
-const DefaultFacts = `{"arch":"x86_64","cpu":{"model":"simulated","cores":16},"memory":68719476736,"disks":[],"nics":[]}`
+// DefaultFacts are those of a simulated machine, under the names by which agents report them.
+const DefaultFacts = `{"cpu":{"model":"simulated","arch":"x86_64","threads":16},"memory":68719476736,"disks":[],"nics":[],"firmware":"uefi","tpm":"","smbios":{},"kernel":"simulated"}`
 
 // Nodes names n machines: node1, node2, with as many zeros as it takes to sort them.
 func Nodes(n int) []string {
