@@ -37,7 +37,7 @@ func onlyCluster(ctx context.Context, db *sqlstore.DB) (string, error) {
 	}
 	var names []string
 	for _, info := range infos {
-		if name, ok := strings.CutPrefix(info.Journal, drive.JournalOf("")); ok {
+		if name, ok := strings.CutPrefix(info.Journal, drive.JournalOf("")); ok && info.Last > 0 {
 			names = append(names, name)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"joist/cmd/system/fresh"
+	"joist/cmd/system/restapi"
 	"joist/content/mirror"
 	"joist/dhcp-dns/dhcp"
 	"joist/dhcp-dns/dns"
@@ -278,6 +279,9 @@ func (s *System) openClusters(ctx context.Context) error {
 		},
 		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.forget,
 		Foresee: []step.Foresee{s.Names.Foresee, s.Balance.Foresee},
+		Drop: func(ctx context.Context, d clusters.Dropped) error {
+			return restapi.Drop(ctx, s.Site, s.db.Journals(), d)
+		},
 	})
 	return nil
 }

@@ -232,7 +232,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 		return Fail(v1.Malformed, errors.New("this action overrides no policies"), "wipe does, as a goal and a destruction do")
 	}
 	switch a.Action {
-	case v1.Retry, v1.Cancel, v1.WipeAll:
+	case v1.Retry, v1.Cancel, v1.WipeAll, v1.Forget:
 	case v1.CloseBreaker:
 		if a.Rollout == "" {
 			return Fail(v1.Malformed, errors.New("no rollout is named"), `name it as "rollout"; the cluster's status lists the open ones`)
@@ -246,7 +246,7 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	default:
-		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip, approve, aside, return or wipe")
+		return Fail(v1.Malformed, fmt.Errorf("there is no action %.40q", a.Action), "use retry, cancel, close-breaker, force, skip, approve, aside, return, wipe or forget")
 	}
 	a.By = by(r, a.By)
 	accepted, err := s.cfg.Changes.Act(r.Context(), name, a)

@@ -98,8 +98,10 @@ type Config struct {
 	Site     Site
 	// Forget destroys the secrets of a cluster that is destroyed, its authorities' keys among them. It may be called again. Nil
 	// where none are kept.
-	Forget   func(cluster string) error
-	Foresee  []step.Foresee // of services: asked before anything is begun
+	Forget  func(cluster string) error
+	Foresee []step.Foresee // of services: asked before anything is begun
+	// Drop notes in the site's book that a destroyed cluster is forgotten, and then empties its journal. Nil where none can be.
+	Drop     func(ctx context.Context, d Dropped) error
 	Networks []netip.Prefix // on which machines and the engine's balancer are
 	Grace    time.Duration  // how long nodes may take to come back after a start of the engine; 0 for 1 minute
 }
@@ -151,7 +153,7 @@ func (c *Clusters) Start(ctx context.Context) error {
 	}
 	known := map[string]bool{}
 	for _, info := range infos {
-		if name, ok := strings.CutPrefix(info.Journal, drive.JournalOf("")); ok {
+		if name, ok := strings.CutPrefix(info.Journal, drive.JournalOf("")); ok && info.Last > 0 { // an empty one was never used, or dropped
 			known[name] = true
 			if _, err := c.open(ctx, name); err != nil {
 				c.log.Error("cannot take up a cluster; the others go on", "cluster", name, "error", err)

@@ -2,6 +2,7 @@ package clusters
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"joist/engine/drive"
@@ -90,17 +91,17 @@ func (c *Clusters) forgetSecrets(ctx context.Context, name string, forgotten map
 	if err != nil {
 		return nil // it was said why when it was taken up
 	}
-	var goal uint64
+	life, goal := fmt.Sprintf("%s %d", name, loop.Journal().Epoch()), uint64(0) // a journal that was dropped begins anew
 	if err := loop.Look(ctx, func(s *history.State, _ *plan.Planner) {
 		if g := s.Goal(); g != nil && s.Outcome == history.OutcomeDestroyed {
 			goal = g.Seq
 		}
-	}); err != nil || goal == 0 || forgotten[name] == goal {
+	}); err != nil || goal == 0 || forgotten[life] == goal {
 		return err
 	}
 	if err := c.cfg.Forget(name); err != nil {
 		return err
 	}
-	forgotten[name] = goal
+	forgotten[life] = goal
 	return nil
 }

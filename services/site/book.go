@@ -427,10 +427,10 @@ func (b *Book) Wiped(ctx context.Context, w Wiped) (ordered bool, err error) {
 	return ordered, err
 }
 
-// Note makes an event durable that changes no machine: a notice, or a certificate about to be issued.
+// Note makes an event durable that changes no machine: a notice, a certificate about to be issued, or a cluster about to be forgotten.
 func (b *Book) Note(ctx context.Context, e Event) error {
 	switch e.(type) {
-	case Noticed, Issued:
+	case Noticed, Issued, Dropped:
 	default:
 		return fmt.Errorf("internal error: %s is no note", e.kind())
 	}

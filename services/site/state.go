@@ -125,6 +125,13 @@ type Freed struct {
 	Machine string `json:"machine"`
 }
 
+// Dropped says that a destroyed cluster is forgotten, with its journal.
+type Dropped struct {
+	Cluster string `json:"cluster"`
+	By      string `json:"by"`
+	Events  uint64 `json:"events"` // how many its journal had
+}
+
 // Noticed is something a person should know of: a refused enrolment, a node that lies.
 type Noticed struct {
 	Kind    string `json:"kind"`
@@ -155,6 +162,7 @@ func (Stored) kind() string      { return "disk.used" }
 func (WipeOrdered) kind() string { return "wipe.ordered" }
 func (Wiped) kind() string       { return "wiped" }
 func (Noticed) kind() string     { return "notice" }
+func (Dropped) kind() string     { return "cluster.forgotten" }
 func (Issued) kind() string      { return "certificate" }
 
 const version = 1
@@ -173,7 +181,7 @@ func decode(r journal.Record) (Event, error) {
 	}
 	readers := map[string]func([]byte) (Event, error){
 		"machine.defined": read[Defined], "machine.forgotten": read[Forgotten], "enrolment": read[Enrolled], "machine.facts": read[Reported],
-		"claimed": read[Claimed], "freed": read[Freed], "disk.used": read[Stored], "wipe.ordered": read[WipeOrdered], "wiped": read[Wiped], "notice": read[Noticed], "certificate": read[Issued],
+		"claimed": read[Claimed], "freed": read[Freed], "disk.used": read[Stored], "wipe.ordered": read[WipeOrdered], "wiped": read[Wiped], "notice": read[Noticed], "cluster.forgotten": read[Dropped], "certificate": read[Issued],
 	}
 	f, ok := readers[r.Kind]
 	if !ok {

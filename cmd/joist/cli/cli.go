@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"joist/cmd/joist/author"
+	"joist/cmd/joist/forget"
 	"joist/cmd/joist/lab"
 	"joist/cmd/joist/layout"
 	"joist/cmd/joist/redeploy"
@@ -24,8 +25,8 @@ import (
 	"joist/cmd/system/findings"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
-	"joist/workflows/lang/diag"
 	"joist/workflows/format"
+	"joist/workflows/lang/diag"
 )
 
 // The exit codes.
@@ -78,9 +79,9 @@ type Local struct {
 	Serve func(ctx context.Context, o ServeOptions) error
 	// Source reads a cluster file and the packs that it names as folders.
 	Source func(file string) (*v1.Source, error)
-	// Replay runs the core again over a cluster's journal in a data folder, without an engine and without writing. An empty
 	// Adapted is Source of a cluster file that is given another name and other inputs first.
 	Adapted func(file string, as format.Cluster) (*v1.Source, error)
+	// Replay runs the core again over a cluster's journal in a data folder, without an engine and without writing. An empty
 	// name means the only cluster there is.
 	Replay func(ctx context.Context, data, cluster string, q v1.ReplayQuery) (*v1.Replay, error)
 	// Wanted lists what artifacts the packs of a cluster file name.
@@ -289,7 +290,7 @@ The engine is reached through its Unix socket: --socket, else JOIST_SOCKET, else
 		}
 	}
 	add("cluster", a.planCommand(), a.applyCommand(), a.statusCommand(), a.watchCommand(), a.whyCommand(), a.pathCommand(), a.replayCommand(), a.showCommand(), a.outputsCommand(),
-		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(verify.Command(a.verifying()), a.completeVerified), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
+		a.retryCommand(), a.cancelCommand(), a.forceCommand(), a.skipCommand(), a.approveCommand(), a.breakerCommand(), completing(verify.Command(a.verifying()), a.completeVerified), completing(redeploy.Command(a.wiping()), a.completeClusters), a.destroyCommand(), completing(forget.Command(a.forgetting()), a.completeClusters), a.ciCommand(), a.certCommand(), a.kubeconfigCommand())
 	add("machine", a.nodeCommand(), a.labCommand())
 	add("content", a.packCommand(), a.fmtCommand(), supply.BootSets(group, a.supply()), supply.Command(group, a.supply()))
 	add("engine", a.serveCommand(), a.eventsCommand(), a.versionCommand())
@@ -421,7 +422,7 @@ func (a *app) pick(ctx context.Context, named string) (string, error) {
 		for _, c := range list {
 			names = append(names, c.Name)
 		}
-		return "", usage("every cluster is destroyed; name the one you mean: %s", strings.Join(names, ", "))
+		return "", usage("every cluster is destroyed; name the one you mean: %s", layout.Some(names, 10))
 	}
 	return "", usage("there are several clusters; name one of them: %s", strings.Join(names, ", "))
 }

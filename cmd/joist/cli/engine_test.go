@@ -194,6 +194,9 @@ func (e *engine) start() {
 	must(e.t, err)
 	e.all, err = clusters.Open(ctx, clusters.Config{
 		Compiler: compiler{}, Site: machines{e},
+		Drop: func(ctx context.Context, d clusters.Dropped) error {
+			return restapi.Drop(ctx, e.book, e.db.Journals(), d)
+		},
 		Drive: drive.Config{
 			Holder: "test", Store: e.db.Journals(), Blobs: e.db.Blobs(), Nodes: e, Site: e, Secrets: keeper,
 			Services: map[string]step.Handler{"x.put": step.HandlerFunc(e.serve)},

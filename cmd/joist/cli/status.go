@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"joist/cmd/joist/forget"
 	"joist/cmd/joist/layout"
 	"joist/cmd/joist/verify"
 	"strings"
@@ -13,21 +14,27 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var all bool
+	c := &cobra.Command{
 		Use: "status [CLUSTER]", Short: "Show the engine, or one cluster",
 		Long: `status shows the engine with its clusters and machines; with a cluster's name that cluster: its nodes, what runs, what
-failed and why, and what the rest waits for.`,
-		Example: "  joist status\n  joist status demo", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeClusters,
+failed and why, and what the rest waits for. Clusters that are destroyed are listed with --all only; joist forget drops them.`,
+		Example: "  joist status\n  joist status demo\n  joist status --all", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeClusters,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				s, err := a.api.Status(cmd.Context())
 				if err != nil {
 					return err
 				}
+				living, gone := forget.Part(s.Clusters)
+				if all {
+					living, gone = s.Clusters, nil
+				}
+				s.Clusters = living
 				if done, err := a.json(s); done {
 					return err
 				}
-				a.writeStatus(s)
+				a.writeStatus(s, forget.Hidden(gone))
 				return nil
 			}
 			d, err := a.api.Cluster(cmd.Context(), args[0])
@@ -41,15 +48,25 @@ failed and why, and what the rest waits for.`,
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&all, "all", false, "list clusters that are destroyed, too")
+	return c
 }
 
-func (a *app) writeStatus(s *v1.Status) {
+// forgetting is this program as the command that forgets sees it.
+func (a *app) forgetting() forget.Program {
+	w := a.wiping()
+	return forget.Program{API: w.API, JSON: a.json, Printf: w.Printf, Usage: usage}
+}
+
+func (a *app) writeStatus(s *v1.Status, hidden string) {
 	ink := a.colour(a.Out)
 	a.printf("joist %s at %s, data in %s, started %s\n", s.Version, a.api.Socket(), s.Data, a.when(s.Started))
 	for _, n := range s.Notices {
 		a.printf("%s\n", ink.Yellow("  ! "+n))
 	}
-	if len(s.Clusters) == 0 {
+	if len(s.Clusters) == 0 && hidden != "" {
+		a.printf("\nno clusters: joist apply FILE makes one\n")
+	} else if len(s.Clusters) == 0 {
 		a.printf("\nno clusters yet: joist apply FILE makes one\n")
 	} else {
 		rows := [][]string{{"CLUSTER", "OUTCOME", "NODES", "INSTANCES", ""}}
@@ -58,6 +75,9 @@ func (a *app) writeStatus(s *v1.Status) {
 		}
 		a.printf("\n")
 		layout.Table(a.Out, rows)
+	}
+	if hidden != "" {
+		a.printf("%s\n", hidden)
 	}
 	if len(s.Machines) == 0 {
 		a.printf("\nno machines yet: power one on in this engine's network\n")

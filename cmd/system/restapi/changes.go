@@ -75,6 +75,12 @@ func (a *apiChanges) Destroy(ctx context.Context, name string, d v1.Destroy) (*v
 }
 
 func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.Accepted, error) {
+	if act.Action == v1.Forget {
+		if err := a.Clusters.Drop(ctx, name, act.By); err != nil {
+			return nil, a.told(err)
+		}
+		return &v1.Accepted{Cluster: name}, nil
+	}
 	loop, err := a.Clusters.Get(name)
 	if err != nil {
 		return nil, a.told(err)

@@ -104,6 +104,7 @@ func told(err error) error {
 	var noMachine *site.UnknownError
 	var aimless *clusters.AimlessError
 	var taken *clusters.TakenError
+	var living *clusters.LivingError
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
@@ -111,6 +112,8 @@ func told(err error) error {
 		return api.Fail(v1.NotFound, err, "joist status lists them all")
 	case errors.As(err, &aimless):
 		return api.Fail(v1.Conflict, err, "joist apply FILE gives it one")
+	case errors.As(err, &living):
+		return api.Fail(v1.Conflict, err, "joist destroy CLUSTER takes it away first")
 	case errors.As(err, &taken):
 		return api.Fail(v1.Conflict, err, "choose another name")
 	case errors.As(err, &noMachine):

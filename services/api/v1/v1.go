@@ -299,7 +299,7 @@ type Outputs struct {
 
 // Action is a person's word about a cluster: POST /v1/clusters/{c}/actions.
 type Action struct {
-	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, approve, aside, return, wipe
+	Action   string `json:"action"`             // retry, cancel, close-breaker, force, skip, approve, aside, return, wipe, forget
 	Rollout  string `json:"rollout,omitempty"`  // of close-breaker
 	Node     string `json:"node,omitempty"`     // of aside and return
 	Instance string `json:"instance,omitempty"` // of force, skip and approve
@@ -320,6 +320,7 @@ const (
 	Approval     = "approve"       // what asks for a person's approval may go on; needs a reason
 	Aside        = "aside"         // the goal is pursued without a node; needs a reason
 	Return       = "return"        // a node that was set aside is as others again
+	Forget       = "forget"        // a destroyed cluster is forgotten, with its journal
 	WipeAll      = "wipe"          // every machine is wiped, disks included, and the cluster built anew
 )
 
