@@ -35,10 +35,14 @@ func (s *shelf) stock(ctx context.Context, state *history.State) error {
 		}
 	}
 	for i, g := range state.Goals {
-		if !needed[i] || g.Destroy {
+		if !needed[i] || g.Destroy && g.Model == (value.Digest{}) {
 			continue
 		}
-		if _, err := s.load(ctx, g); err != nil {
+		switch _, err := s.load(ctx, g); {
+		case err == nil:
+		case g.Destroy: // all of it is but the policies: a cluster whose packs are lost can be taken away still
+			s.cfg.Log.Error("cannot look whether a policy holds what a destruction wipes", "cluster", s.cfg.Cluster, "error", err)
+		default:
 			return err
 		}
 	}

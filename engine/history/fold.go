@@ -247,7 +247,8 @@ func (s *State) wants(node string) bool {
 func (s *State) foldGoal(e Goal) {
 	e.Seq = s.Seq
 	if s.anew(e) {
-		s.Begun, s.Waived = nil, nil
+		s.renew()
+		s.Waived = nil
 	}
 	if last := s.Goal(); last != nil {
 		s.Before, last.Roles = last.Roles, nil

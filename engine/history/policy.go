@@ -1,6 +1,11 @@
 package history
 
-import "slices"
+import (
+	"maps"
+	"slices"
+
+	"joist/engine/step"
+)
 
 // Counted gives what counts under a policy of what becomes of an instance: its node, or the instance that has none.
 func (t Target) Counted() string {
@@ -40,4 +45,35 @@ func (s *State) Overridden(policy string) (Override, bool) {
 		return Override{}, false
 	}
 	return said[i], true
+}
+
+// renew begins a run. What is being removed counts in it again: a goal that comes meanwhile gives no leave for as much once more.
+func (s *State) renew() {
+	going := map[string]bool{}
+	if len(s.Begun) > 0 {
+		for name, c := range s.Columns {
+			for i, row := range c.Rows {
+				if row != nil && row.Flight != nil && row.Flight.Action == step.Remove {
+					going[s.targetAt(name, i-1).Counted()] = true
+				}
+			}
+		}
+	}
+	for name, begun := range s.Begun {
+		maps.DeleteFunc(begun, func(what string, _ bool) bool { return !going[what] })
+		if len(begun) == 0 {
+			delete(s.Begun, name)
+		}
+	}
+	if len(s.Begun) == 0 {
+		s.Begun = nil
+	}
+}
+
+// targetAt gives an instance by the index of its node; -1 for none.
+func (s *State) targetAt(task string, node int) Target {
+	if node < 0 {
+		return Target{Task: task}
+	}
+	return Target{Task: task, Node: s.Nodes[node].Name}
 }

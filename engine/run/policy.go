@@ -94,10 +94,15 @@ func (m *Machine) opening(now time.Time) time.Time {
 	return m.policed.Opens(now)
 }
 
-// mayWipe reports whether policies let what was asked for be wiped, and writes down what counts before it is.
+// mayWipe reports whether policies let what is asked for: that nodes be wiped, which is written down before if it counts; and that
+// one be fenced, which ends all that is on it, what they hold included.
 func (m *Machine) mayWipe(now time.Time, e Effect) bool {
 	var nodes []string
 	switch e := e.(type) {
+	case Fence:
+		return m.policed.Idle() || !slices.ContainsFunc(m.plan.Removals(), func(r plan.Removal) bool {
+			return r.Node == e.Node && m.policed.Removal(now, &r).Held.Kind != history.Same
+		})
 	case Wipe:
 		nodes = []string{e.Node}
 	case WipeAll:

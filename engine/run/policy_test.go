@@ -136,3 +136,36 @@ func TestOverride(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyFence: a silent node that leaves is not fenced while a policy holds what would be removed from it: to fence it would
+// end that too.
+func TestPolicyFence(t *testing.T) {
+	w, p := newWorld(t), model.Policy{Name: "limit", Refuse: model.Removal, Roles: []string{"m"}}
+	m := mod("agent each=m:")
+	m.Policies = []model.Policy{p}
+	w.goal(m, "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.log = nil
+	w.goal(m, "n1")
+	w.do(history.NodeSeen{Node: "n2", Incarnation: "n2a", Boot: "n2a", Address: "10.0.0.1", Level: "vouched", Online: false})
+	w.now = w.now.Add(2 * time.Minute)
+	w.do()
+	if len(w.log) > 0 {
+		t.Errorf("held, and all the same: %q", w.log)
+	}
+}
+
+// TestPolicyInFlight: what is being removed counts in the run that a goal begins meanwhile.
+func TestPolicyInFlight(t *testing.T) {
+	w, p := newWorld(t), model.Policy{Name: "limit", Refuse: model.Removal, Roles: []string{"m"}, Bounded: true, Beyond: 1}
+	m := mod("agent each=m:")
+	m.Policies = []model.Policy{p}
+	w.goal(m, "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.hold = true
+	w.goal(m, "n1", "n2")
+	w.goal(m, "n1")
+	if len(w.m.Refused()) != 1 || w.m.flying != 1 {
+		t.Errorf("%d are in flight, and refused is %+v", w.m.flying, w.m.Refused())
+	}
+}

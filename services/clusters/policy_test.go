@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -128,4 +129,39 @@ func TestPolicyWipe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHeldWipeOutlastsRestart: what policies hold of a destruction they hold after the engine was started again.
+func TestHeldWipeOutlastsRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mu.Lock()
+		w.fail = errors.New("nothing comes to be in place")
+		w.mu.Unlock()
+		w.apply("demo: n1 policy=wipe/22:00-23:00")
+		w.mu.Lock()
+		w.fail = nil
+		w.mu.Unlock()
+		loop, err := w.Get("demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var g history.Goal
+		if err := loop.Look(t.Context(), func(s *history.State, _ *plan.Planner) { g = *s.Goal() }); err != nil {
+			t.Fatal(err)
+		}
+		g.Destroy, g.Changed, g.Roles = true, true, nil
+		if err := loop.Pursue(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		for _, when := range []string{"before", "after"} {
+			time.Sleep(5 * time.Minute)
+			if got, _ := w.rests("demo"); got != history.OutcomeStopped {
+				t.Errorf("%s the start it is %q", when, got)
+			}
+			w.Close()
+			w.start()
+		}
+		w.Close()
+	})
 }

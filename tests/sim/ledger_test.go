@@ -230,7 +230,14 @@ func (l *ledger) take(e history.Event) error {
 }
 
 func (l *ledger) takeGoal(e history.Goal) {
-	l.policing.goal(e, l.goal())
+	l.policing.goal(e, l.goal(), func(who string) bool {
+		for t, r := range l.rows {
+			if r.flight != nil && r.flight.Action == step.Remove && (t.Node == who || t.Node == "" && t.Task == who) {
+				return true
+			}
+		}
+		return false
+	})
 	l.goals, l.seqs, l.halted, l.rested = append(l.goals, e), append(l.seqs, l.seq), false, ""
 	clear(l.out)
 	clear(l.blame)

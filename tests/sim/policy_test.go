@@ -3,6 +3,7 @@ package sim_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -21,9 +22,16 @@ type policing struct {
 	unwiped map[string]bool // nodes whose wipe was ordered
 }
 
-func (b *policing) goal(e history.Goal, last *history.Goal) {
+// what is being removed counts in the run that begins, too.
+func (b *policing) goal(e history.Goal, last *history.Goal, going func(who string) bool) {
 	if last == nil || e.Changed || e.Destroy != last.Destroy || b.reached {
-		b.begun = map[string]map[string]bool{}
+		for name, begun := range b.begun {
+			maps.DeleteFunc(begun, func(who string, _ bool) bool { return !going(who) })
+			b.begun[name] = begun
+		}
+		if b.begun == nil {
+			b.begun = map[string]map[string]bool{}
+		}
 	}
 	if e.Destroy {
 		b.unwiped = nil

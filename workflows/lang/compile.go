@@ -25,7 +25,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 			ds = append(ds, Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("the pack %q has errors", name), Detail: "Correct them first."})
 		}
 	}
-	c := &compiler{src: src, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
+	c := &compiler{src: src, named: map[string][]string{}, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.workflow()
 	if w != nil {
 		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen, Drift: c.file.Drift}
@@ -58,7 +58,7 @@ type compiler struct {
 	each     map[string]bool // tasks that have an instance for each node
 	nodewise map[string]bool // inputs that the cluster file gives node by node
 	top      *frame
-	named    []string                    // what every task is called, whether it has instances or not
+	named    map[string][]string         // every task by what it is called, whether it has instances or not, with its former names
 	steps    map[*model.Step]*model.Step // with the digests of their artifacts decided
 }
 
@@ -206,7 +206,7 @@ func (f *frame) tasks() {
 	f.trust(f.w.Pack)
 	order := (&flowCheck{w: f.w, bag: diag.NewBag(nil)}).sorted()
 	for _, t := range order {
-		f.c.named = append(f.c.named, f.prefix+t.Name)
+		f.c.named[f.prefix+t.Name] = f.formerly(t, "")
 		to := f.c.link.callee(f.w, t)
 		if to.Step != nil {
 			f.steps[t.Name] = to.Step

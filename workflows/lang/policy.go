@@ -2,6 +2,7 @@ package lang
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 
 	"joist/engine/model"
@@ -19,17 +20,17 @@ func (c *compiler) policies(w *decl.Workflow) {
 			}
 		}
 		for _, task := range p.Tasks {
-			if !slices.Contains(c.named, task.Name) {
-				c.bag.Errorf(task.At, diag.Suggest(task.Name, c.named), "policy %q is about a task %q, which workflow %s does not have", p.Name, task.Name, w.Full())
+			if _, there := c.named[task.Name]; !there {
+				c.bag.Errorf(task.At, diag.Suggest(task.Name, slices.Collect(maps.Keys(c.named))), "policy %q is about a task %q, which workflow %s does not have", p.Name, task.Name, w.Full())
 			}
 		}
-		c.model.Policies = append(c.model.Policies, c.standing(w, p.Policy))
+		c.model.Policies = append(c.model.Policies, c.standing(p.Policy))
 	}
 }
 
 // standing gives a policy by the names that what it is about stands by. A removal may be of a task that a renamed call does not
 // have any more: it stands by what the call was called.
-func (c *compiler) standing(w *decl.Workflow, p model.Policy) model.Policy {
+func (c *compiler) standing(p model.Policy) model.Policy {
 	names := c.src.Names
 	if names.Empty() {
 		return p
@@ -45,11 +46,7 @@ func (c *compiler) standing(w *decl.Workflow, p model.Policy) model.Policy {
 				tasks = append(tasks, t.Name)
 			}
 		}
-		if t := w.Task(name); t != nil {
-			for _, was := range t.Was {
-				tasks = append(tasks, was.Name)
-			}
-		}
+		tasks = append(tasks, c.named[name]...)
 	}
 	p.Tasks = tasks
 	return p

@@ -238,6 +238,9 @@ func TestRenamePolicies(t *testing.T) {
 	n.up("n1", "n2")
 	m, _ := n.become(renamed(t, "base=ground was base", "call=sub was call", "m=member was m"), "member", fmt.Sprintf(about, "member", "task.ground, task.sub"))
 	p := m.Policies[0]
+	if m, _ := n.become(renamed(t, "base=ground was base", "deep=low was deep", "call=sub was call", "m=member was m"), "member", fmt.Sprintf(about, "member", "task.sub.low")); !m.Policies[0].About("call.deep", []string{"m"}, []string{"m"}) {
+		t.Error("a policy is not about a task of a call, by what both were called before")
+	}
 	for task, want := range map[string]bool{"base": true, "call.deep": true, "call.gone": true, "many": false, "reader": false} {
 		if got := p.About(task, []string{"m"}, []string{"m"}); got != want {
 			t.Errorf("the policy is about %s: %t", task, got)
