@@ -126,6 +126,27 @@ func TestSettleSilent(t *testing.T) {
 	w.expect()
 }
 
+// TestSettleKeepsReaders: what a watch finds gone at its end is gone for who reads it, in that very step.
+func TestSettleKeepsReaders(t *testing.T) {
+	w := newWorld(t)
+	m := settling("1")
+	m.Tasks = append(m.Tasks, mod("a each=m:", "b each=m:", "c each=m: task.b").Tasks[2])
+	w.goal(m, "n1")
+	w.up("a", "n1")
+	w.pass(59 * time.Second)
+	w.expect("a[n1]", "b[n1]", "c[n1]")
+	w.hold = true
+	w.pass(time.Second)
+	w.now = w.now.Add(time.Hour)
+	w.do(history.Forced{Target: history.Target{Task: "c", Node: "n1"}, By: "ada"})
+	if cell := w.m.Plan().Cell(history.Target{Task: "b", Node: "n1"}); cell.Settled() {
+		t.Fatal("a verify that nobody answered found it in place")
+	}
+	if row := w.m.State().Row(history.Target{Task: "c", Node: "n1"}); row.Flight != nil {
+		t.Error("c[n1] began although what it reads is not in place")
+	}
+}
+
 // TestSettleChanged: a new goal in the middle of a watch starts that anew once the group is in place again.
 func TestSettleChanged(t *testing.T) {
 	w := newWorld(t)

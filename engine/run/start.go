@@ -40,6 +40,9 @@ func (m *Machine) step(now time.Time) bool {
 		queue = append(queue, m.plan.Fresh()...)
 	}
 	did := m.returnPlaces(now)
+	if did { // a watch may have ended with something that is not in place any more, and what is ready may read it
+		m.plan.Update()
+	}
 	for _, t := range queue {
 		if !m.withhold(now, t) && !m.line(t) {
 			did = m.start(now, t, "") || did
