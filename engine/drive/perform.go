@@ -51,7 +51,7 @@ func (c *Cluster) perform(e run.Effect) {
 	case run.Wipe:
 		c.ask(asked{"wipe", e.Node}, func(ctx context.Context) (history.Event, error) {
 			proof, err := c.cfg.Site.Wipe(ctx, c.cfg.Cluster, e.Node, e.Incarnation)
-			return history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: proof}, err
+			return history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: proof, Wiped: true}, err
 		})
 	case run.WipeAll:
 		c.askAll(asked{what: "wipe all"}, func(ctx context.Context) ([]history.Event, error) { return c.wipeAll(ctx, e) })
@@ -163,7 +163,7 @@ func (c *Cluster) wipeAll(ctx context.Context, e run.WipeAll) ([]history.Event, 
 	for i, n := range e.Nodes {
 		all.Go(func() {
 			proof, err := c.cfg.Site.Wipe(ctx, c.cfg.Cluster, n.Node, n.Incarnation)
-			events[i], errs[i] = history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: proof}, err
+			events[i], errs[i] = history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: proof, Wiped: true}, err
 		})
 	}
 	all.Wait()

@@ -41,8 +41,8 @@ type Override struct {
 	Reason string `json:"reason"`
 }
 
-// WipeBegun is the intent to wipe a node whose wipe counts under some policies. Others need no event of their own: the goal,
-// or a WipeOrdered, says that they are wanted.
+// WipeBegun is the intent to wipe a node, or to fence it, where that counts under some policies. Others need no event of their
+// own: the goal, or a WipeOrdered, says that they are wanted.
 type WipeBegun struct {
 	Node     string   `json:"node"`
 	Policies []string `json:"policies"`
@@ -64,7 +64,8 @@ type NodeSeen struct {
 type NodeEnded struct {
 	Node        string `json:"node"`
 	Incarnation string `json:"incarnation"`
-	Why         string `json:"why"` // "replaced", "fenced: power off was read back", "wiped", or a person's word
+	Why         string `json:"why"`             // "replaced", "fenced: power off was read back", "wiped", or a person's word
+	Wiped       bool   `json:"wiped,omitempty"` // its durable state was destroyed
 }
 
 // WipeOrdered is a person's word that every machine of the goal be wiped, disks included. The goal stays: once all are
@@ -119,6 +120,7 @@ type Started struct {
 	Deadline    time.Time       `json:"deadline"`
 	Cause       Cause           `json:"cause"`
 	Policies    []string        `json:"policies,omitempty"` // those under which it counts, and is let pass
+	Danger      string          `json:"danger,omitempty"`   // of a removal, where there are policies: what it was weighed as, a model.Danger
 }
 
 // Succeeded ends an action well.

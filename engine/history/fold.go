@@ -23,7 +23,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.foldSeen(e)
 	case NodeEnded:
 		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation && e.Incarnation != "" && !n.Ended {
-			n.Ended, n.Online = true, false
+			n.Ended, n.Online, n.Wiped = true, false, e.Wiped
 			n.end(seq, e.Why)
 		}
 		if was, ok := s.Wiping[e.Node]; ok && was == e.Incarnation {
@@ -219,7 +219,7 @@ func (s *State) foldReleased(e NodeReleased) {
 		n.end(s.Seq, "the node was given back")
 	}
 	s.wiped(e.Node)
-	n.Incarnation, n.Boot, n.Ended = "", "", false
+	n.Incarnation, n.Boot, n.Ended, n.Wiped = "", "", false, false
 	n.Released, n.Online, n.Played, n.Aside = true, false, nil, nil
 	for _, b := range s.Budgets {
 		delete(b.Places, e.Node)
@@ -343,10 +343,10 @@ func (s *State) foldSeen(e NodeSeen) {
 		if was, ok := s.Wiping[e.Node]; ok && was == "" { // its wipe was ordered before it was first seen: this is what is to end
 			s.Wiping[e.Node] = e.Incarnation
 		}
-		n.Incarnation, n.Ended, n.Born = e.Incarnation, false, s.Seq
+		n.Incarnation, n.Ended, n.Born, n.Wiped = e.Incarnation, false, s.Seq, false
 	}
 	if n.Ended && e.Incarnation != "" && e.Boot != "" && e.Boot != n.Boot { // held for dead, and its disk came back
-		n.Ended, n.Born = false, s.Seq
+		n.Ended, n.Born, n.Wiped = false, s.Seq, false
 	}
 	if e.Boot != "" && e.Boot != n.Boot {
 		n.Boot, n.Up = e.Boot, s.Seq
@@ -379,7 +379,7 @@ func (s *State) foldStarted(e Started) {
 		r.Life = Rest{Node: e.Node, Incarnation: e.Incarnation}
 		r.Step, r.Ref, r.Input, r.Inputs = e.Step, e.Ref, e.Input, e.Inputs
 	}
-	r.Phase, r.Started, r.Begun, r.Cause = Dirty, s.Seq, s.Now, e.Cause
+	r.Phase, r.Started, r.Begun, r.Cause, r.Removes = Dirty, s.Seq, s.Now, e.Cause, e.Danger
 	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	s.count(e.Counted(), e.Policies)
 	if e.Place != "" && e.Node != "" {

@@ -3,8 +3,6 @@ package history
 import (
 	"maps"
 	"slices"
-
-	"joist/engine/step"
 )
 
 // Counted gives what counts under a policy of what becomes of an instance: its node, or the instance that has none.
@@ -47,13 +45,14 @@ func (s *State) Overridden(policy string) (Override, bool) {
 	return said[i], true
 }
 
-// renew begins a run. What is being removed counts in it again: a goal that comes meanwhile gives no leave for as much once more.
+// renew begins a run. What has begun to be removed and is not gone counts in it again, whether an attempt is in flight or failed: a
+// goal that comes meanwhile gives no leave for as much once more.
 func (s *State) renew() {
 	going := map[string]bool{}
 	if len(s.Begun) > 0 {
 		for name, c := range s.Columns {
 			for i, row := range c.Rows {
-				if row != nil && row.Flight != nil && row.Flight.Action == step.Remove {
+				if row != nil && row.Removes != "" {
 					going[s.targetAt(name, i-1).Counted()] = true
 				}
 			}

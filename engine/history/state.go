@@ -50,6 +50,7 @@ type Node struct {
 	Since       time.Time // when it last came online or went offline
 	Ended       bool      // the newest incarnation has ended
 	EndedWhy    string    // why it, or the one before it, ended
+	Wiped       bool      `json:",omitempty"` // its durable state was destroyed when it ended
 	Released    bool      // given back to the site
 	Played      []string  // roles it was given since it was last claimed, sorted; empty for a node that no goal ever had
 	Aside       *Aside    // the goal is pursued without it; nil if not
@@ -83,6 +84,11 @@ const mostPast = 16
 
 // Alive reports whether the node has an incarnation that has not ended, and is the cluster's.
 func (n *Node) Alive() bool { return n.Incarnation != "" && !n.Ended && !n.Released }
+
+// Holds reports whether the node is the cluster's and may hold durable state of it, which is erased when it is given back.
+func (n *Node) Holds() bool {
+	return len(n.Played) > 0 && !n.Released && n.Incarnation != "" && !n.Wiped
+}
 
 // EndOf gives the event that ended an incarnation, 0 if it has not ended.
 func (n *Node) EndOf(incarnation string) uint64 {
@@ -136,6 +142,7 @@ type Row struct {
 	Expired   bool              // due for renewal
 	Cause     Cause             // of the last start
 	Begun     time.Time         // time of the last start
+	Removes   string            `json:",omitempty"` // of a removal that began and has not succeeded, the danger that policies took it for
 	Done      time.Time         // time of the last success
 
 	Step, Ref, Input, Output value.Digest

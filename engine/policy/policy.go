@@ -12,7 +12,6 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
-	"joist/engine/step"
 )
 
 // Judge weighs by the policies of the newest goal.
@@ -74,9 +73,47 @@ func (j Judge) Removal(now time.Time, r *plan.Removal) Verdict {
 	if d == "" || j.Idle() {
 		return Verdict{}
 	}
+	return j.weigh(now, j.removal(r, d))
+}
+
+// removal gives a removal as what policies weigh. One that began as just that is only repeated, also for another goal; one that
+// began as something else, such as to make way for a while, was never weighed as this.
+func (j Judge) removal(r *plan.Removal, d model.Danger) thing {
 	row := j.state.Row(r.Target)
-	repeated := row != nil && row.Failure != nil && row.Failure.Action == step.Remove && !row.Failure.Final
-	return j.weigh(now, thing{d, r.Target, r.Task.Each, j.played(r.Node), repeated})
+	return thing{d, r.Target, r.Task.Each, j.played(r.Node), row != nil && row.Removes == string(d)}
+}
+
+// Danger says what a removal is weighed as; empty if no policy looks at it.
+func (j Judge) Danger(r *plan.Removal) string {
+	if j.Idle() {
+		return ""
+	}
+	return string(dangerOf(r))
+}
+
+// End weighs that all on a node be ended with it, by wiping or fencing it: every removal there. It counts under what they count
+// under, and is held by what holds one of them.
+func (j Judge) End(now time.Time, node string, p *plan.Planner) Verdict {
+	var all Verdict
+	if j.Idle() {
+		return all
+	}
+	for _, r := range p.Removals() {
+		if r.Node != node {
+			continue
+		}
+		v := j.Removal(now, &r)
+		if v.Held.Kind != history.Same && all.Held.Kind == history.Same {
+			all.Held, all.Opens = v.Held, v.Opens
+		}
+		for _, name := range v.Counts {
+			if !slices.Contains(all.Counts, name) {
+				all.Counts = append(all.Counts, name)
+			}
+		}
+	}
+	slices.Sort(all.Counts)
+	return all
 }
 
 // Reboot weighs an apply that would begin, whose step reboots its node; it passes if it is another one.
@@ -205,6 +242,9 @@ func (j Judge) Refusals(now time.Time, p *plan.Planner) []Refusal {
 		of := &j.policies[i]
 		fresh := map[string]bool{}
 		for _, x := range things {
+			if x.repeated && !of.Bounded { // which passes at any time
+				continue
+			}
 			if of.Refuse == x.danger && of.About(x.target.Task, x.each, x.played) && !j.state.Begun[of.Name][x.target.Counted()] {
 				fresh[x.target.Counted()] = true
 			}
@@ -233,7 +273,7 @@ func (j Judge) things(p *plan.Planner) []thing {
 	var list []thing
 	for _, r := range p.Removals() {
 		if d := dangerOf(&r); d != "" && !r.Failed && r.Wait.Kind != history.Running {
-			list = append(list, thing{d, r.Target, r.Task.Each, j.played(r.Node), false})
+			list = append(list, j.removal(&r, d))
 		}
 	}
 	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
@@ -241,9 +281,8 @@ func (j Judge) things(p *plan.Planner) []thing {
 			list = append(list, thing{model.Rebooting, t, task.Each, j.played(t.Node), false})
 		}
 	})
-	goal := j.state.Goal()
 	for _, n := range j.state.Nodes {
-		if goal.Destroy && n.Alive() && len(n.Played) > 0 && !p.Wants(n.Name) || j.wiping(n.Name) {
+		if n.Holds() && !p.Wants(n.Name) || j.wiping(n.Name) {
 			list = append(list, thing{model.Wiping, history.Target{Node: n.Name}, nil, n.Played, false})
 		}
 	}

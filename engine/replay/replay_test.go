@@ -78,7 +78,7 @@ func (c *cluster) report(task, node, failure string) {
 }
 
 func (c *cluster) ended(node string) history.Event {
-	return history.NodeEnded{Node: node, Incarnation: node + "-a", Why: "wiped"}
+	return history.NodeEnded{Node: node, Incarnation: node + "-a", Why: "wiped", Wiped: true}
 }
 
 // kinds lists what stands in the journal after a number of records.

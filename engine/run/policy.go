@@ -94,33 +94,46 @@ func (m *Machine) opening(now time.Time) time.Time {
 	return m.policed.Opens(now)
 }
 
-// mayWipe reports whether policies let what is asked for: that nodes be wiped, which is written down before if it counts; and that
-// one be fenced, which ends all that is on it, what they hold included.
-func (m *Machine) mayWipe(now time.Time, e Effect) bool {
-	var nodes []string
-	switch e := e.(type) {
-	case Fence:
-		return m.policed.Idle() || !slices.ContainsFunc(m.plan.Removals(), func(r plan.Removal) bool {
-			return r.Node == e.Node && m.policed.Removal(now, &r).Held.Kind != history.Same
-		})
-	case Wipe:
-		nodes = []string{e.Node}
-	case WipeAll:
-		for _, n := range e.Nodes {
-			nodes = append(nodes, n.Node)
-		}
-	}
-	if len(nodes) == 0 || m.policed.Idle() {
+// mayEnd reports whether policies let what is asked for: that nodes be wiped, also as they are given back, or that one be fenced,
+// which ends all that is on it. What of that counts is written down before.
+func (m *Machine) mayEnd(now time.Time, e Effect) bool {
+	if m.policed.Idle() {
 		return true
 	}
-	begins, held := m.policed.Wipes(now, nodes)
+	var wiped []string // the first of which is asked for again
+	var v policy.Verdict
+	node := ""
+	switch e := e.(type) {
+	case Fence:
+		node, v = e.Node, m.policed.End(now, e.Node, m.plan)
+	case Wipe:
+		node, v = e.Node, m.policed.End(now, e.Node, m.plan)
+		wiped = []string{e.Node}
+	case WipeAll:
+		node = e.Nodes[0].Node
+		for _, n := range e.Nodes {
+			wiped = append(wiped, n.Node)
+		}
+	case Release:
+		if node = e.Node; m.state.Node(node).Holds() {
+			wiped = []string{node}
+		}
+	}
+	begins, held := m.policed.Wipes(now, wiped)
 	if held.Held.Kind != history.Same {
-		m.asks.Add(held.Opens, history.Target{Node: nodes[0]})
+		v.Held, v.Opens = held.Held, later(v.Opens, held.Opens)
+	}
+	if v.Held.Kind != history.Same {
+		m.asks.Add(v.Opens, history.Target{Node: node})
 		return false
+	}
+	if slices.ContainsFunc(v.Counts, func(name string) bool { return !m.state.Begun[name][node] }) {
+		begins = append(begins, history.WipeBegun{Node: node, Policies: v.Counts})
 	}
 	for _, e := range begins {
 		m.take(now, e)
 	}
+	m.policed.counted = m.policed.counted || len(begins) > 0
 	return true
 }
 
@@ -146,7 +159,16 @@ func (m *Machine) unwiped(n *history.Node) plan.Cause {
 		_, v := m.policed.Wipes(m.plan.Now(), slices.Sorted(maps.Keys(m.state.Wiping)))
 		return v.Held
 	}
-	if goal != nil && goal.Destroy && leaving(n) && n.Alive() {
+	if goal == nil || !leaving(n) || m.plan.Wants(n.Name) {
+		return plan.Cause{}
+	}
+	if goal.Destroy && n.Alive() {
+		if held := m.policed.Wipe(m.plan.Now(), n.Name).Held; held.Kind != history.Same {
+			return held
+		}
+		return m.policed.End(m.plan.Now(), n.Name, m.plan).Held
+	}
+	if n.Holds() && m.plan.Burden(n.Name) == 0 && len(m.flights[n.Name]) == 0 { // nothing else keeps it from being given back
 		return m.policed.Wipe(m.plan.Now(), n.Name).Held
 	}
 	return plan.Cause{}

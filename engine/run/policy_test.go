@@ -169,3 +169,123 @@ func TestPolicyInFlight(t *testing.T) {
 		t.Errorf("%d are in flight, and refused is %+v", w.m.flying, w.m.Refused())
 	}
 }
+
+// TestPolicyFenceWaits: what keeps a silent node from being fenced passes by itself once the hours come, and counts.
+func TestPolicyFenceWaits(t *testing.T) {
+	w := newWorld(t)
+	p := model.Policy{Name: "limit", Refuse: model.Removal, Outside: window(t, "Sat 02:00-06:00"), Bounded: true, Beyond: 1}
+	w.now = time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC) // a Friday
+	m := mod("agent each=m:")
+	m.Policies = []model.Policy{p}
+	w.goal(m, "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.log = nil
+	w.goal(m, "n1")
+	for _, n := range []string{"n2", "n3"} {
+		w.do(history.NodeSeen{Node: n, Incarnation: n + "a", Boot: n + "a", Address: "10.0.0.1", Level: "vouched"})
+	}
+	w.now = w.now.Add(2 * time.Minute)
+	w.do()
+	w.expect()
+	opens := time.Date(2026, 1, 10, 2, 0, 0, 0, time.UTC)
+	if out := w.m.Advance(w.now); out.Wake.IsZero() || out.Wake.After(opens) {
+		t.Errorf("wakes at %s, want %s at the latest", out.Wake, opens)
+	}
+	w.now = opens
+	w.do()
+	if n2, n3 := w.m.State().Node("n2"), w.m.State().Node("n3"); !n2.Released || n3.Ended || n3.Released {
+		t.Errorf("n2 %+v\nn3 %+v: one of them was to be fenced", n2, n3)
+	}
+}
+
+// TestPolicyHoldsRelease: a machine that leaves is not erased while a policy holds its wipe, also if it is silent.
+func TestPolicyHoldsRelease(t *testing.T) {
+	p := model.Policy{Refuse: model.Wiping, Outside: window(t, "Sat 02:00-06:00")}
+	for _, silent := range []bool{false, true} {
+		w := newWorld(t)
+		w.now = time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)
+		w.goal(policedModel("1", p), "n1", "n2")
+		w.up("a", "n1", "n2")
+		w.log = nil
+		if silent {
+			w.do(history.NodeSeen{Node: "n2", Incarnation: "n2a", Boot: "n2a", Address: "10.0.0.1", Level: "vouched"})
+		}
+		w.goal(policedModel("1", p), "n1")
+		w.now = w.now.Add(2 * time.Minute)
+		w.do()
+		w.outcome("stopped")
+		if n := w.m.State().Node("n2"); n.Released || !n.Holds() {
+			t.Errorf("silent %v: %+v", silent, n)
+		}
+		if held := w.m.Policed(history.Target{Node: "n2"}); held.Kind != history.PolicyHeld {
+			t.Errorf("silent %v: held by %+v", silent, held)
+		}
+		w.now = time.Date(2026, 1, 10, 2, 0, 0, 0, time.UTC)
+		w.do()
+		w.outcome("converged")
+		if n := w.m.State().Node("n2"); !n.Released {
+			t.Errorf("silent %v, in its hours: %+v", silent, n)
+		}
+	}
+}
+
+// TestPolicyEndsWithWipe: to destroy a cluster ends what is on its nodes, which policies about removals hold as well.
+func TestPolicyEndsWithWipe(t *testing.T) {
+	p := model.Policy{Refuse: model.Removal, Outside: window(t, "Sat 02:00-06:00")}
+	w := newWorld(t)
+	w.now = time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)
+	m := mod("agent each=m:")
+	p.Name, m.Policies = "limit", []model.Policy{p}
+	w.goal(m, "n1")
+	w.up("a", "n1")
+	w.goal(m)
+	if !w.m.State().Node("n1").Alive() {
+		t.Error("it was wiped outside the hours of what was on it")
+	}
+	w.outcome("stopped")
+	w.now = time.Date(2026, 1, 10, 2, 0, 0, 0, time.UTC)
+	w.do()
+	w.outcome("destroyed")
+}
+
+// TestPolicyRepeats: a removal that began in its hours and failed goes on at any time, for whatever goal, also after a person's
+// retry; one that began only to make way does not count as that.
+func TestPolicyRepeats(t *testing.T) {
+	w := newWorld(t)
+	p := model.Policy{Refuse: model.Removal, Outside: window(t, "Sat 02:00-06:00")}
+	w.now = time.Date(2026, 1, 10, 3, 0, 0, 0, time.UTC)
+	w.goal(policedModel("1", p), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.answer = func(what string) (string, string) {
+		if what == "remove agent[n2]" {
+			return "", "it is busy"
+		}
+		return "", ""
+	}
+	w.log = nil
+	w.goal(policedModel("1", p), "n1")
+	w.expect("remove agent[n2]", "remove front[n2]")
+	w.outcome("stopped")
+	w.now, w.answer = w.now.Add(12*time.Hour), nil
+	w.do(history.Goal{Model: w.m.State().Goal().Model, Roles: w.m.State().Goal().Roles}) // joist retry
+	w.expect("remove agent[n2]", "release n2")
+	w.outcome("converged")
+}
+
+// TestPolicyRepeatsAsWhatItWas: what began as one thing is weighed anew as another.
+func TestPolicyRepeatsAsWhatItWas(t *testing.T) {
+	w := newWorld(t)
+	w.goal(policedModel("1", model.Policy{Refuse: model.Removal}), "n1")
+	w.up("a", "n1")
+	w.goal(policedModel("1", model.Policy{Refuse: model.Removal}))
+	r := w.m.Plan().Removal(history.Target{Task: "front", Node: "n1"})
+	if r == nil {
+		t.Fatal("nothing is to be removed")
+	}
+	for began, held := range map[string]bool{"": true, string(model.Replacement): true, string(model.Removal): false} {
+		w.m.State().Row(r.Target).Removes = began
+		if v := policy.Of(w.m.Plan()).Removal(w.now, r); (v.Held.Kind == history.PolicyHeld) != held {
+			t.Errorf("began as %q: %+v", began, v)
+		}
+	}
+}

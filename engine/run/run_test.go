@@ -150,12 +150,12 @@ func (w *world) perform(out Outcome) {
 		case Call:
 			w.finish(e.Target, e.ID, e.Action)
 		case Wipe:
-			w.do(history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "wiped"})
+			w.do(history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "wiped", Wiped: true})
 		case WipeAll:
 			var ends []history.Event
 			for _, n := range e.Nodes {
 				w.log = append(w.log, "wipe "+n.Node)
-				ends = append(ends, history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped"})
+				ends = append(ends, history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped", Wiped: true})
 			}
 			w.do(ends...)
 		case Raise:

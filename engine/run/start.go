@@ -220,7 +220,7 @@ func (m *Machine) startRemoval(now time.Time, r plan.Removal, place string) bool
 		attempt = f.Attempt + 1
 	}
 	s := history.Started{Target: r.Target, Action: step.Remove, Attempt: attempt, Step: row.Step, Input: row.Input, Place: place,
-		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause, Policies: m.policed.Removal(now, &r).Counts}
+		Incarnation: row.Life.Incarnation, Boot: row.Boot, Deadline: deadline(now, removeAction(r.Task.Step)), Cause: r.Cause, Policies: m.policed.Removal(now, &r).Counts, Danger: m.policed.Danger(&r)}
 	m.policed.counted = m.policed.counted || len(s.Policies) > 0
 	switch r.Task.Step.Scope {
 	case model.Cluster:

@@ -34,16 +34,17 @@ func (m *Machine) tend(now time.Time) {
 		if n != nil {
 			what = m.need(goal, n)
 		}
-		if !m.mayWipe(now, what) {
-			what = nil
-		}
-		m.settle(name, what)
 		if fence, ok := what.(Fence); ok {
 			if silent := n.Since.Add(silentAfter); silent.After(now) {
+				m.settle(name, what)
 				m.asks.Add(silent, history.Target{Node: fence.Node})
 				continue
 			}
 		}
+		if what != nil && !m.mayEnd(now, what) {
+			what = nil
+		}
+		m.settle(name, what)
 		if what != nil {
 			m.ask(now, name, what)
 		}

@@ -47,7 +47,7 @@ func (w *World) end(name, incarnation, why string, wipe bool) {
 		if wipe && n.disk {
 			n.Incarnation = ""
 		}
-		w.notice(Notice{Event: history.NodeEnded{Node: name, Incarnation: incarnation, Why: why}})
+		w.notice(Notice{Event: history.NodeEnded{Node: name, Incarnation: incarnation, Why: why, Wiped: wipe}})
 	})
 }
 
@@ -59,7 +59,7 @@ func (w *World) endAll(e run.WipeAll) {
 			if node := w.nodes[n.Node]; node != nil && node.disk {
 				node.Incarnation = ""
 			}
-			w.notice(Notice{Event: history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped"}})
+			w.notice(Notice{Event: history.NodeEnded{Node: n.Node, Incarnation: n.Incarnation, Why: "wiped", Wiped: true}})
 		}
 	})
 }

@@ -48,7 +48,8 @@ func TestPolicies(t *testing.T) {
 		{"policy=wipe/2", "", "the plan has a wipe of n1, n2, n3, and 2 nodes in a run may pass; change the policy"},
 		{"policy=wipe/0/override", "", "override it with --override limit --reason WHY"},
 		{"policy=wipe/00:00-01:00", "", ""},
-		{"policy=wipe/0", "n1", ""},
+		{"policy=wipe/0", "n1", "the plan has a wipe of n2, n3, and none in a run may pass; leave it out"},
+		{"policy=wipe/2", "n1", ""},
 	} {
 		t.Run(test.policy+" "+test.next, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

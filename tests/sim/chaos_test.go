@@ -177,7 +177,7 @@ func (l *lab) commit(out run.Outcome) {
 	}
 	for _, e := range out.Effects {
 		switch e := e.(type) {
-		case run.Wipe, run.WipeAll:
+		case run.Wipe, run.WipeAll, run.Release:
 			l.ledger.now = out.Now
 			l.fail(l.ledger.mayWipe(e))
 		case run.Keep:

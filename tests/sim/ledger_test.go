@@ -50,6 +50,7 @@ type lnode struct {
 	facts                     json.RawMessage
 	factsAt                   uint64
 	ended, online, released   bool
+	wiped                     bool // as it ended
 }
 
 func (n *lnode) alive() bool { return n != nil && n.inc != "" && !n.ended && !n.released }
@@ -65,8 +66,9 @@ type lrow struct {
 	rests                    map[history.Rest]bool
 	expired, forced, drifted bool
 	until                    *time.Time
-	broke                    bool // its apply failed for good
-	hopeless                 bool // its last attempt failed for good
+	broke                    bool         // its apply failed for good
+	hopeless                 bool         // its last attempt failed for good
+	removes                  model.Danger // that its removal began as
 	driftedAt                uint64
 }
 
@@ -133,7 +135,7 @@ func (l *ledger) take(e history.Event) error {
 	case history.NodeEnded:
 		delete(l.policing.unwiped, e.Node)
 		if n := l.node(e.Node); n.inc == e.Incarnation {
-			n.ended, n.online = true, false
+			n.ended, n.online, n.wiped = true, false, e.Wiped
 			l.ends[history.Rest{Node: e.Node, Incarnation: e.Incarnation}] = true
 		}
 	case history.NodeReleased:
@@ -232,7 +234,7 @@ func (l *ledger) take(e history.Event) error {
 func (l *ledger) takeGoal(e history.Goal) {
 	l.policing.goal(e, l.goal(), func(who string) bool {
 		for t, r := range l.rows {
-			if r.flight != nil && r.flight.Action == step.Remove && (t.Node == who || t.Node == "" && t.Task == who) {
+			if r.there && r.dirty && r.removes != "" && (t.Node == who || t.Node == "" && t.Task == who) {
 				return true
 			}
 		}
@@ -265,11 +267,11 @@ func (l *ledger) takeSeen(e history.NodeSeen) {
 		if n.inc != "" {
 			l.ends[history.Rest{Node: e.Node, Incarnation: n.inc}] = true
 		}
-		n.inc, n.ended = e.Incarnation, false
+		n.inc, n.ended, n.wiped = e.Incarnation, false, false
 		delete(l.ends, history.Rest{Node: e.Node, Incarnation: n.inc})
 	}
 	if n.ended && e.Incarnation != "" && e.Boot != "" && e.Boot != n.boot {
-		n.ended = false
+		n.ended, n.wiped = false, false
 		delete(l.ends, history.Rest{Node: e.Node, Incarnation: n.inc})
 	}
 	if e.Boot != "" {
@@ -298,7 +300,7 @@ func (l *ledger) takeStarted(e history.Started) error {
 	delete(l.blame, e.Target)
 	var err error
 	if e.Action == step.Apply {
-		err = l.mayApply(e)
+		err, r.removes = l.mayApply(e), ""
 		delete(l.out, e.Target)
 	} else {
 		l.aside[e.Target] = l.current(e.Target)

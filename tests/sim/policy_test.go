@@ -11,7 +11,6 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/run"
-	"joist/engine/step"
 )
 
 // policing is the ledger's own reckoning of policies: what has begun in this run, by policy.
@@ -55,10 +54,11 @@ func (b *policing) order(g *history.Goal) {
 	}
 }
 
-// wiped reports whether nothing is left that is to be wiped: as somebody ordered, or with the cluster.
+// wiped reports whether nothing is left that is to be wiped: as somebody ordered, with the cluster, or as it leaves.
 func (l *ledger) wiped() bool {
 	for name := range l.played {
-		if g := l.goal(); g != nil && g.Destroy && l.node(name).alive() {
+		n := l.node(name)
+		if g := l.goal(); g != nil && g.Destroy && n.alive() || !l.wants(name) && n.inc != "" && !n.released && !n.wiped {
 			return false
 		}
 	}
@@ -116,10 +116,9 @@ func within(windows []model.Window, now time.Time) bool {
 
 // mayRemoveByPolicy tells which danger a start is, before the ledger takes it in.
 func (l *ledger) mayRemoveByPolicy(e history.Started) error {
-	if e.Action != step.Remove || e.Attempt > 1 {
-		return nil
-	}
-	d := model.Removal
+	d, r := model.Removal, l.row(e.Target)
+	begun := r.removes
+	r.removes = ""
 	task := l.models[l.goals[l.row(e.Target).goal].Model].Task(e.Task)
 	switch {
 	case e.Cause.Kind == history.MakesWay && len(l.waysFor(e.Target)) > 0: // out, and back as it was
@@ -128,6 +127,9 @@ func (l *ledger) mayRemoveByPolicy(e history.Started) error {
 		return nil
 	case l.replaced(e.Target):
 		d = model.Replacement
+	}
+	if r.removes = d; begun == d { // repeated, for whatever goal
+		return nil
 	}
 	each := []string{}
 	if task != nil && task.Each != nil {
@@ -142,6 +144,10 @@ func (l *ledger) mayWipe(e run.Effect) error {
 	switch e := e.(type) {
 	case run.Wipe:
 		err = l.mayEndanger(model.Wiping, target{Node: e.Node}, nil)
+	case run.Release:
+		if n := l.node(e.Node); n.inc != "" && !n.wiped {
+			err = l.mayEndanger(model.Wiping, target{Node: e.Node}, nil)
+		}
 	case run.WipeAll:
 		for _, n := range e.Nodes {
 			err = errors.Join(err, l.mayEndanger(model.Wiping, target{Node: n.Node}, nil))

@@ -87,7 +87,7 @@ func (n *nodes) do(events ...history.Event) {
 		case run.Call:
 			queue = append(queue, n.finish(e.Target, e.ID, e.Action, e.Inputs)...)
 		case run.Wipe:
-			queue = append(queue, n.m.Advance(now, history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "wiped"}).Effects...)
+			queue = append(queue, n.m.Advance(now, history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "wiped", Wiped: true}).Effects...)
 		case run.Release:
 			queue = append(queue, n.m.Advance(now, history.NodeReleased{Node: e.Node}).Effects...)
 		}
