@@ -147,7 +147,7 @@ func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Di
 	if diags = append(diags, more...); err == nil && !more.HasErrors() {
 		var loaded map[string]*lang.Pack
 		if loaded, _, err = content.Unpack(packs, system.Catalogue()); err == nil { // what is wrong with them is said above
-			m, more = lang.Compile(lang.Source{Packs: loaded, Cluster: cluster})
+			m, more = lang.Compile(lang.Source{Packs: loaded, Cluster: cluster, Tentative: true})
 			diags = append(diags, more...)
 		}
 	}

@@ -38,7 +38,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, diags.Err()
 	}
-	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names})
+	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names, Tentative: s.Tentative})
 	diags = append(diags, more...)
 	if diags.HasErrors() {
 		return nil, diags.Err()
@@ -48,7 +48,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 			return nil, err
 		}
 		if len(s.Pins) > 0 {
-			m, _ = lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Names: s.Names}) // what there is to say was said above
+			m, _ = lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names, Tentative: s.Tentative}) // what there is to say was said above
 		}
 	}
 	for _, a := range m.Artifacts {

@@ -24,6 +24,8 @@ type Model struct {
 	Outputs  []Output
 	Drift    Drift
 	Policies []Policy
+	Gone     Names   // what its policies are about and it does not have any more, by what that was called last
+	Unmet    []Unmet // what they name and is unknown: only of a tentative model, for NamesAfter to find in the cluster
 
 	Artifacts []Artifact   // all that its steps name, by pack and name, each once
 	Frozen    value.Digest // of the frozen set that all of it comes from, boot set included; zero for none

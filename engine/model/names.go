@@ -46,11 +46,48 @@ func (n Names) Task(called string) string {
 // first. What was there goes on, also if it was called one of its former names. What is new stands by what it is called, or,
 // where that name is another thing's, by that with a number.
 func NamesAfter(m *Model, before []*Model) Names {
-	return Names{
+	n := Names{
 		Tasks:    after(taskNames(m), before, taskNames),
 		Roles:    after(roleNames(m), before, roleNames),
 		Rollouts: after(rolloutNames(m), before, rolloutNames),
 	}
+	for _, u := range m.Unmet {
+		for _, b := range before {
+			n.find(u, b)
+		}
+	}
+	return n
+}
+
+// Unmet is a name that a policy is about and that nothing has.
+type Unmet struct {
+	Role bool // of a role; else of a task, or of a workflow called as one
+	Name string
+}
+
+// find adds what a model that a cluster has something of knows by an unmet name; what a newer one knew stays.
+func (n *Names) find(u Unmet, in *Model) {
+	known, into := append(taskNames(in), gone(in.Gone.Tasks)...), &n.Tasks
+	if u.Role {
+		known, into = append(roleNames(in), gone(in.Gone.Roles)...), &n.Roles
+	}
+	for _, k := range known {
+		if _, newer := (*into)[k.called]; newer || k.called != u.Name && (u.Role || !Below(k.called, u.Name)) {
+			continue
+		}
+		if *into == nil {
+			*into = map[string]string{}
+		}
+		(*into)[k.called] = k.name
+	}
+}
+
+func gone(names map[string]string) []called {
+	var list []called
+	for as, name := range names {
+		list = append(list, called{name: name, called: as})
+	}
+	return list
 }
 
 // called is how something is called, and stands.

@@ -38,6 +38,9 @@ type Source struct {
 	// Names are those by which things stand that were renamed since the cluster first had them. They are decided when a goal is
 	// set, and its source keeps them.
 	Names model.Names `json:"names,omitzero"`
+
+	// Tentative leaves open what policies name and nothing has, until it is known what the cluster has still.
+	Tentative bool `json:"-"`
 }
 
 // Compiled is a checked source.
@@ -372,6 +375,7 @@ func (c *Clusters) ApplyAs(ctx context.Context, s Source, said Said) (*Accepted,
 // apply is Apply of exactly what was planned; nil for whatever there is to do. Of the goal it is given who asks, and until when
 // the cluster is wanted.
 func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want *Planned) (*Accepted, error) {
+	s.Tentative = true
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err

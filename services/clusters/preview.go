@@ -53,6 +53,7 @@ const (
 // Where there are not the machines for it, the plan says what is missing, and is as it would be with machines of which nothing is
 // known.
 func (c *Clusters) Preview(ctx context.Context, s Source, overrides ...history.Override) (*Plan, error) {
+	s.Tentative = true
 	compiled, err := c.compile(ctx, s)
 	if err != nil {
 		return nil, err

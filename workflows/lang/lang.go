@@ -59,6 +59,10 @@ type Source struct {
 	// Names are those by which tasks, roles and rollouts of the cluster stand that were renamed since they were first started.
 	Names model.Names
 
+	// Tentative has Compile list what policies name and neither the workflow nor Names has, rather than report it: the cluster may
+	// have it still. NamesAfter finds it there, and Compile is asked again.
+	Tentative bool
+
 	Frozen value.Digest // of the frozen set that packs and pins come from; zero for none
 }
 

@@ -247,3 +247,36 @@ func TestRenamePolicies(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyGone: a policy names what only the cluster has still, for as long as it says so; what never was is an error.
+func TestPolicyGone(t *testing.T) {
+	about := func(role, task string) string {
+		return fmt.Sprintf("policy \"p\" {\n    refuse = \"removal\"\n    roles  = [role.%s]\n    tasks  = [%s]\n  }\n", role, task)
+	}
+	n := newNodes(t)
+	n.become(renamed(t), "m", about("m", "task.base"))
+	n.up("n1", "n2")
+	was := renamed(t, "base=ground was base", "m=member was m")
+	n.become(was, "member", about("member", "task.ground"))
+	dropped := renamed(t, "base=floor", "call=under", "m=member was m")
+	for range 2 { // also once the policies are all that knows of it
+		m, _ := n.become(dropped, "member", about("m", "task.ground, task.call"))
+		for task, want := range map[string]bool{"base": true, "call.deep": true, "floor": false, "many": false} {
+			if got := m.Policies[0].About(task, []string{"m"}, []string{"m"}); got != want {
+				t.Errorf("the policy %+v is about %s: %t", m.Policies[0], task, got)
+			}
+		}
+	}
+	if got := strings.Join(n.ran, " "); strings.Contains(got, "remove base") {
+		t.Errorf("held, and all the same it ran %q", got)
+	}
+	for _, wrong := range []string{about("m", "task.grund"), about("n", "task.ground")} {
+		file, ds := lang.LoadCluster("c.hcl", fmt.Appendf(nil, "cluster \"demo\" {\n workflow = p.flow\n packs = { p = { source = \"builtin\" } }\n nodes = { member = [\"n1\", \"n2\"] }\n %s}\n", wrong))
+		if len(ds) > 0 {
+			t.Fatal(ds.Text())
+		}
+		if m, ds := lang.CompileAfter(lang.Source{Packs: map[string]*lang.Pack{"p": dropped}, Cluster: file}, []*model.Model{n.m.Plan().Model()}); m != nil || !strings.Contains(ds.Text(), "does not have") {
+			t.Errorf("%s: %+v\n%s", wrong, m, ds.Text())
+		}
+	}
+}

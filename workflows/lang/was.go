@@ -8,12 +8,18 @@ import (
 // CompileAfter is Compile for a cluster that has something of other models, the newest first: what was renamed since goes on
 // standing by the name under which it was started.
 func CompileAfter(src Source, before []*model.Model) (*model.Model, Diagnostics) {
+	src.Tentative = true
 	m, ds := Compile(src)
 	if m == nil {
 		return nil, ds
 	}
-	if src.Names = model.NamesAfter(m, before); !src.Names.Empty() {
-		m, _ = Compile(src) // what there is to say was said
+	src.Tentative = false
+	if src.Names = model.NamesAfter(m, before); !src.Names.Empty() || len(m.Unmet) > 0 {
+		unmet := len(m.Unmet) > 0
+		said := ds
+		if m, ds = Compile(src); !unmet || m != nil {
+			ds = said // what there is to say was said
+		}
 	}
 	return m, ds
 }
