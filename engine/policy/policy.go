@@ -277,7 +277,7 @@ func (j Judge) things(p *plan.Planner) []thing {
 		}
 	}
 	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
-		if task.Step.Reboots && cell.Verdict == plan.Run && cell.Wait.Kind != history.Running {
+		if task.Step.Reboots && (cell.Verdict == plan.Run || cell.Verdict == plan.Replace) && cell.Wait.Kind != history.Running {
 			list = append(list, thing{model.Rebooting, t, task.Each, j.played(t.Node), false})
 		}
 	})

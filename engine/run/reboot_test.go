@@ -219,6 +219,22 @@ func TestRebootBudget(t *testing.T) {
 	}
 }
 
+// TestRebootReplaced: what is made anew in the place of another thing reboots its node as well, which the plan says.
+func TestRebootReplaced(t *testing.T) {
+	w := newWorld(t)
+	m := mod("kernel each=m: input.x")
+	w.goal(m, "n1")
+	w.up("a", "n1")
+	m = mod("kernel each=m: input.x")
+	m.Tasks[0].Step.Name, m.Tasks[0].Step.Reboots = "p.newer", true
+	m.Policies = []model.Policy{{Name: "limit", Refuse: model.Rebooting}, {Name: "stay", Refuse: model.Replacement}}
+	w.goal(m, "n1")
+	refused := w.m.Refused()
+	if len(refused) != 2 || refused[0].Policy.Name != "limit" {
+		t.Errorf("refused %+v", refused)
+	}
+}
+
 // TestRebootCancelled: nothing reboots after a cancel.
 func TestRebootCancelled(t *testing.T) {
 	w := rebooting(t, nil, "n1")
