@@ -35,6 +35,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 				c.flatten(w)
 				c.policies(w)
 				c.reboots()
+				c.comeOut()
 			}
 		}
 		c.nodes(w)

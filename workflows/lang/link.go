@@ -159,6 +159,7 @@ func (c *flowCheck) run() *signature {
 	}
 	sig := c.outputs()
 	c.rollouts()
+	c.comesOut()
 	c.checks()
 	for _, in := range c.w.Inputs {
 		if !c.used[in.Name] {

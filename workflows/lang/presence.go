@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -24,6 +25,8 @@ func (c *flowCheck) presence(t *decl.Task) {
 		c.bag.Errorf(at, "Leave it out: a value is nowhere.", "task %q only computes, and cannot make way", t.Name)
 	case to.Step.Once:
 		c.bag.Errorf(at, "Leave it out, or call a step without once.", "the first success of task %q holds, so it cannot make way", t.Name)
+	case to.Step.Reboots:
+		c.bag.Errorf(at, "Order it with after.", "task %q cannot make way: %s reboots its node, which takes what it made way for with it, and so on for ever", t.Name, to.Step.Name)
 	case to.Step.Irreversible != "":
 		c.bag.Errorf(at, "Give the step a remove.", "task %q cannot make way: %s is irreversible", t.Name, to.Step.Name)
 	}
@@ -63,6 +66,69 @@ func (c *flowCheck) disturber(t *decl.Task, n named) {
 	case len(each) > 0 && !decl.Within(each, upEach):
 		c.bag.Errorf(n.At, "Place both on the same roles.", "the nodes of task %q and of task %q do not meet: %s against %s", t.Name, n.Name, decl.RoleList(each), decl.RoleList(upEach))
 	}
+}
+
+// comesOut reports what could never come out of the way again. Whoever executes its remove needs something there that waits for
+// what it makes way for: once every such node was rebooted, neither could go first. What called workflows do is looked at when
+// the cluster is compiled.
+func (c *flowCheck) comesOut() {
+	var tasks []model.Task
+	for _, t := range c.order {
+		if to := c.targets[t.Name]; to.Step != nil {
+			tasks = append(tasks, outline(t, to.Step))
+		}
+	}
+	model.Guard(tasks)
+	for _, x := range model.Circles(tasks) {
+		if x.Sure {
+			summary, detail := circleSays(x)
+			c.bag.Errorf(c.w.Task(x.Task).Attrs["except_during"], detail, "%s", summary)
+		}
+	}
+}
+
+// comeOut is comesOut over all that the workflows do together.
+func (c *compiler) comeOut() {
+	for _, x := range model.Circles(c.model.Tasks) {
+		if x.Sure {
+			summary, detail := circleSays(x)
+			c.bag.Errorf(c.file.flow, detail, "%s", summary)
+		}
+	}
+}
+
+func circleSays(x model.Circle) (summary, detail string) {
+	needs := fmt.Sprintf("%q", x.Via[0])
+	if len(x.Via) > 1 {
+		needs += fmt.Sprintf(", which waits for %q", x.Of)
+	}
+	if len(x.Via) > 2 {
+		needs += " (" + strings.Join(x.Via, " → ") + ")"
+	}
+	return fmt.Sprintf("task %q could never come out: the node that executes its remove needs %s, and %q waits until %q is out", x.Task, needs, x.Of, x.Task),
+		fmt.Sprintf("It comes to that once all nodes that execute it are rebooted together. Let its host. values need nothing of %q, or execute it on nodes of another role.", x.Of)
+}
+
+// outline is what a task waits for, as far as its source says so.
+func outline(t *decl.Task, s *decl.Step) model.Task {
+	m := model.Task{Name: t.Name, Step: s.Step, Each: decl.EachNames(t.Each), Except: decl.EachNames(t.Except), During: decl.EachNames(t.During)}
+	if t.On != nil {
+		m.On = t.On.Name
+	}
+	for _, a := range t.After {
+		m.After = append(m.After, model.After{Task: a.Name, All: a.All, Share: a.Share})
+	}
+	for _, d := range t.References() {
+		kind := model.RefTask
+		switch {
+		case d.Host:
+			kind = model.RefHost
+		case d.All:
+			kind = model.RefAll
+		}
+		m.With = append(m.With, model.Argument{Refs: []model.Ref{{Kind: kind, Name: d.Name}}})
+	}
+	return m
 }
 
 // joined gives the rollouts of every task, those of tasks inside called workflows too. What makes way for a task of a

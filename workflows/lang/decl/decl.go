@@ -208,11 +208,12 @@ func (in *Input) Outer(mapped map[string]string) []string {
 // Dependency is a task that another one refers to.
 type Dependency struct {
 	read.Named
-	All bool // to every instance
+	All  bool // to every instance
+	Host bool // on the node that executes
 }
 
-// Dependencies lists what a task refers to.
-func (t *Task) Dependencies() []Dependency {
+// References lists what a task's expressions refer to.
+func (t *Task) References() []Dependency {
 	var out []Dependency
 	exprs := []hclsyntax.Expression{t.When}
 	for _, p := range t.With {
@@ -225,15 +226,21 @@ func (t *Task) Dependencies() []Dependency {
 		for _, tr := range hclsyntax.Variables(e) {
 			path := expr.StepNames(tr, 2)
 			if len(path) == 2 && (path[0] == "task" || path[0] == "all" || path[0] == "host") {
-				out = append(out, Dependency{named{Name: path[1], At: tr.SourceRange()}, path[0] == "all"})
+				out = append(out, Dependency{named{Name: path[1], At: tr.SourceRange()}, path[0] == "all", path[0] == "host"})
 			}
 		}
 	}
+	return out
+}
+
+// Dependencies lists what a task refers to, or is ordered after.
+func (t *Task) Dependencies() []Dependency {
+	out := t.References()
 	for _, a := range t.After {
-		out = append(out, Dependency{a.Named, a.All && a.Share != model.Any})
+		out = append(out, Dependency{Named: a.Named, All: a.All && a.Share != model.Any})
 	}
 	for _, n := range slices.Concat(t.Except, t.Guards) {
-		out = append(out, Dependency{n, false})
+		out = append(out, Dependency{Named: n})
 	}
 	return out
 }
