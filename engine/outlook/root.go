@@ -8,6 +8,7 @@ import (
 	"joist/engine/model"
 	"joist/engine/plan"
 	"joist/engine/run"
+	"joist/engine/run/circle"
 )
 
 // Word says what sort of thing is at the bottom of a wait, by what ends it.
@@ -124,6 +125,10 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 	case history.Upstream, history.Order, history.Consumer, history.InTheWay, history.Unguarded:
 		if wait.Of.Task != "" && wait.Of != t {
 			return r.below(wait.Of)
+		}
+	case history.Executor:
+		if says := circle.Says(r.p, t); says != "" {
+			return Root{By: ByFailure, Of: t, Cause: plan.Cause{Kind: history.Executor, Text: says}}
 		}
 	case history.Wiping:
 		if held := r.m.Policed(wait.Of); held.Kind != history.Same {

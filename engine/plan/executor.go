@@ -141,12 +141,15 @@ func (p *Planner) able(o *executors, node int) bool {
 	return true
 }
 
-// stands reports whether an instance is in place on a node that has not changed since. That is enough for a removal to
-// use it: to wait until it is as the goal wants it could be to wait for that removal.
+// stands reports whether an instance is in place on a node, and what it was applied to has not ended since: for a node step, the
+// root. That is enough for a removal to use it: to wait until it is as the goal wants it could be to wait for that removal.
 func (p *Planner) stands(task string, node int) bool {
 	row := p.state.Columns[task].Row(node)
-	n := p.state.Nodes[node]
-	return row != nil && row.Phase == history.InPlace && p.state.Lives(row.Life) && row.Boot == n.Boot
+	if row == nil || row.Phase != history.InPlace {
+		return false
+	}
+	m := p.models(row.Goal)
+	return m != nil && m.Task(task) != nil && p.lives(m.Task(task), row, node)
 }
 
 // offered reports whether the goal has an instance.

@@ -305,6 +305,9 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		if g := m.groups[t.Task]; g != nil {
 			g.touched[t.Node] = true
 		}
+		if row := m.state.Row(t); e.OK && row != nil && row.Drifted != "" { // as it waits for a person
+			m.take(now, history.Mended{Target: t})
+		}
 	case history.Succeeded:
 		for _, j := range e.Joins {
 			m.plan.Touch(history.Target{Task: j.Task})

@@ -1,7 +1,9 @@
 package run
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -133,5 +135,71 @@ func TestMakesWayForARemoval(t *testing.T) {
 	w.log = nil
 	w.goal(mod("backend each=m service:"), "n1")
 	w.expect("remove backend[n1]", "remove server[n1]", "backend[n1]")
+	w.outcome("converged")
+}
+
+// rebootAll has nodes come up in another boot, none before all are down.
+func (w *world) rebootAll(boot string, nodes ...string) {
+	for _, n := range nodes {
+		w.do(history.NodeSeen{Node: n, Online: false})
+	}
+	w.log = nil
+	for _, n := range nodes {
+		w.do(history.NodeSeen{Node: n, Incarnation: n + "a", Boot: n + boot, Address: "10.0.0.1", Level: "vouched", Online: true})
+	}
+}
+
+// TestComesOutAfterEveryBoot: what a service did for a node outlasts the node's boot, and a remove may use it.
+func TestComesOutAfterEveryBoot(t *testing.T) {
+	w := newWorld(t)
+	w.goal(mod("key each=m service:", "server each=m:", "member each=m on=m: host.key except=server"), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.rebootAll("b", "n1", "n2")
+	w.expect("remove member[n1]", "server[n1]", "member[n1]", "remove member[n2]", "server[n2]", "member[n2]")
+	w.outcome("converged")
+}
+
+// TestNeverComesOut: a remove that needs, where it executes, what waits until that remove has run. Another node may have it; when
+// all have lost it at once that is said. It is refused in packs: see model.Circles.
+func TestNeverComesOut(t *testing.T) {
+	w := newWorld(t)
+	m := mod("server each=m:", "after each=m: after=server", "member each=m on=m: host.after except=server")
+	if c := model.Circles(m.Tasks); len(c) != 1 || !c[0].Sure {
+		t.Errorf("circles %+v", c)
+	}
+	w.goal(m, "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.log = nil
+	w.boot("n1", "a", "b")
+	w.expect("remove member[n1]", "server[n1]", "after[n1]", "member[n1]")
+	w.outcome("converged")
+	w.rebootAll("c", "n1", "n2")
+	w.expect()
+	w.outcome("stopped")
+	want := "member[n1] can never come out: who executes its remove needs after[n1], and that waits until it is out"
+	if got := w.m.State().Detail; !strings.Contains(got, want) {
+		t.Errorf("it says %q, and not %q", got, want)
+	}
+}
+
+// TestWatchMends: a first success holds whatever a verify said of it; what the next one finds in place waits for nobody.
+func TestWatchMends(t *testing.T) {
+	m := mod("token each=m once: input.x")
+	m.Tasks[0].Step.Verify = &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1}
+	m.Rollouts = []model.Rollout{{Name: "r", Tasks: []string{"token"}, Roles: []string{"m"}, StopAfter: model.Count{N: 5}, Settle: time.Minute}}
+	w := newWorld(t)
+	w.hold = true
+	w.goal(m, "n1")
+	w.up("a", "n1")
+	w.says(w.takeout("token[n1]"), "")
+	token := history.Target{Task: "token", Node: "n1"}
+	for _, found := range []string{"no answer", ""} {
+		w.now = w.now.Add(time.Minute)
+		w.do()
+		w.says(w.takeout("verify token[n1]"), found)
+		if row := w.m.State().Row(token); (row.Drifted != "") != (found != "") {
+			t.Errorf("found %q, and it has drifted: %q", found, row.Drifted)
+		}
+	}
 	w.outcome("converged")
 }

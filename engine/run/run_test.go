@@ -69,6 +69,8 @@ func task(line string) model.Task {
 			a = arg(in, model.Ref{Kind: model.RefTask, Name: name, Attr: "out"})
 		case "all":
 			a = arg(in, model.Ref{Kind: model.RefAll, Name: name})
+		case "host":
+			a = arg(in, model.Ref{Kind: model.RefHost, Name: name, Attr: "out"})
 		case "input":
 			a = arg(in, model.Ref{Kind: model.RefInput, Name: name})
 		case "node":

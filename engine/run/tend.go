@@ -9,6 +9,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/circle"
 )
 
 // Times of what the machine asks of nodes.
@@ -151,6 +152,9 @@ func (m *Machine) rest(now time.Time) {
 			detail += fmt.Sprintf("; %d waiting for approval", p.Asking)
 		}
 		detail += policySays(removals, wipes)
+		if says := circle.First(m.plan); says != "" {
+			detail += "; " + says
+		}
 	case goal.Destroy:
 		outcome = history.OutcomeDestroyed
 	case p.Drifted > 0:
