@@ -374,7 +374,7 @@ func (p *Planner) discharge(r *removal, row *history.Row) string {
 			return "the node was given back"
 		case !p.state.Lives(row.Life):
 			return "the incarnation has ended: " + n.EndedWhy
-		case row.Boot != n.Boot:
+		case row.Boot != n.Boot && !s.Reboots:
 			return "the root it wrote to ended with the boot"
 		}
 	case model.Cluster:

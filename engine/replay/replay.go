@@ -232,6 +232,9 @@ func (r *Replay) concluded(now time.Time, e history.Event) (got history.Event, o
 	}
 	if row := r.machine.State().Row(t); row != nil {
 		report.ID = r.machine.Asked(row)
+		if row.Flight != nil && row.Flight.Reboot != nil { // an excuse alone ends no such attempt: it was cancelled, and had failed
+			report.Excused = false
+		}
 	}
 	if got, ok = r.machine.Conclude(now, t, report); !ok {
 		return nil, false

@@ -32,6 +32,7 @@ type Machine struct {
 	groups   map[string]*group                  // by task
 	flights  map[string]map[history.Target]bool // attempts in flight, by the node that performs them; "" for services
 	flying   int                                // how many
+	down     map[string]bool                    // nodes that may be about to reboot
 	asked    map[string]asked                   // what was last asked of nodes
 	restless map[string]bool                    // nodes to look at, whether something has to be asked of them
 	needs    map[string]Effect                  // what has to be asked of nodes, until it is done
@@ -70,7 +71,7 @@ type Outcome struct {
 func New(state *history.State, library Library) *Machine {
 	m := &Machine{
 		state: state, library: library, clock: timers.Since(state.Now), groups: map[string]*group{}, begun: map[history.Target]bool{}, asked: map[string]asked{}, restless: map[string]bool{}, needs: map[string]Effect{},
-		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: upkeep.New(), readings: map[reading]value.Value{}, room: map[string]bool{},
+		flights: map[string]map[history.Target]bool{}, watching: map[history.Target]watched{}, failing: map[string]bool{}, looks: upkeep.New(), readings: map[reading]value.Value{}, room: map[string]bool{}, down: map[string]bool{},
 	}
 	m.eachRow(func(t history.Target, row *history.Row) {
 		m.note(t, nil, row.Flight)
@@ -358,6 +359,9 @@ func (m *Machine) note(t history.Target, before, after *history.Flight) {
 		m.restless[before.Agent] = true
 	}
 	if after != nil {
+		if after.Reboot != nil {
+			m.down[after.Agent] = true
+		}
 		if m.flights[after.Agent] == nil {
 			m.flights[after.Agent] = map[history.Target]bool{}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan"
 	"joist/engine/step"
 )
 
@@ -48,7 +49,7 @@ func (m *Machine) Asked(row *history.Row) uint64 {
 
 // goingDown reports whether a node is about to reboot: nothing else starts there until it is back.
 func (m *Machine) goingDown(node string) bool {
-	if node == "" {
+	if !m.down[node] {
 		return false
 	}
 	for t := range m.flights[node] {
@@ -56,7 +57,45 @@ func (m *Machine) goingDown(node string) bool {
 			return true
 		}
 	}
+	delete(m.down, node)
 	return false
+}
+
+// chosen is what the plan's choice of a node for an attempt at a script comes to: none that is about to reboot.
+func (m *Machine) chosen(t history.Target, attempt int, choose func(history.Target, int) (string, plan.Cause)) (string, plan.Cause) {
+	name, why := choose(t, attempt)
+	for i := 1; why.Kind == history.Same && m.goingDown(name); i++ {
+		if i > len(m.state.Nodes) {
+			return "", plan.Cause{Kind: history.Executor, Text: "the nodes that could execute it reboot"}
+		}
+		name, why = choose(t, attempt+i)
+	}
+	return name, why
+}
+
+// awaitsReboot reports whether nothing may start for an instance before a node is back from its reboot: its own, or all that could
+// execute it.
+func (m *Machine) awaitsReboot(t history.Target) bool {
+	if len(m.down) == 0 {
+		return false
+	}
+	if m.goingDown(t.Node) {
+		return true
+	}
+	task, choose := m.plan.Task(t.Task), m.plan.Executor
+	if r := m.plan.Removal(t); r != nil {
+		task, choose = r.Task, m.plan.RemovalExecutor
+		if r.Discharge != "" || !r.Ready {
+			return false
+		}
+	} else if cell := m.plan.Cell(t); cell == nil || !cell.Ready {
+		return false
+	}
+	if task == nil || task.Step.Scope != model.Cluster || task.Step.Pure() {
+		return false
+	}
+	name, _ := m.chosen(t, 1, choose)
+	return name == ""
 }
 
 // reboot is what has to be asked of a node that something in flight reboots: that it does, once nothing else is in flight there, and

@@ -245,3 +245,43 @@ func TestRebootCancelled(t *testing.T) {
 		t.Errorf("after a cancel: %v", w.pending)
 	}
 }
+
+// TestRebootKeepsScriptsAway: a node that is about to reboot executes nothing for others either; another one does, or it waits.
+func TestRebootKeepsScriptsAway(t *testing.T) {
+	w := rebooting(t, func(m *model.Model) { m.Tasks = append(m.Tasks, task("ask on=m: input.x")) }, "n1", "n2")
+	force := func() {
+		w.says(w.takeout("ask"), "")
+		w.do(history.Forced{Target: history.Target{Task: "ask"}, By: "ada"})
+	}
+	w.says(w.takeout("other[n1]"), "")
+	w.says(w.takeout("other[n2]"), "")
+	w.says(w.takeout("kernel[n1]"), "")
+	force()
+	if row := w.m.State().Row(history.Target{Task: "ask"}); row.Flight == nil || row.Flight.Agent != "n2" {
+		t.Fatalf("executed by %+v", row.Flight)
+	}
+	w.says(w.takeout("kernel[n2]"), "")
+	force()
+	if w.takeout("ask") != nil {
+		t.Fatal("executed on a node that is about to reboot")
+	}
+	w.boot("n1", "a", "b")
+	if ask := w.takeout("ask"); ask == nil || ask.Agent != "n1" {
+		t.Errorf("it does not go on: %+v", ask)
+	}
+}
+
+// TestRebootRemoved: what outlasts a boot is not gone with it, and is removed.
+func TestRebootRemoved(t *testing.T) {
+	w := rebooting(t, nil, "n1")
+	w.says(w.takeout("other[n1]"), "")
+	w.says(w.takeout("kernel[n1]"), "")
+	w.boot("n1", "a", "b")
+	w.hold, w.pending = false, nil
+	w.boot("n1", "a", "c")
+	w.goal(mod("other each=m: input.x"), "n1")
+	if !slices.Contains(w.log, "remove kernel[n1]") {
+		t.Errorf("it is not removed: %v", w.log)
+	}
+	w.outcome("converged")
+}

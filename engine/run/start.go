@@ -92,7 +92,7 @@ func (m *Machine) start(now time.Time, t history.Target, place string) bool {
 	if m.flight(t) != nil || m.begun[t] { // what began in this step is decided about anew only after it
 		return false
 	}
-	if m.goingDown(t.Node) {
+	if m.awaitsReboot(t) {
 		m.queue = append(m.queue, t)
 		return false
 	}
@@ -150,7 +150,7 @@ func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history
 		}
 	}
 	if task.Step.Scope == model.Cluster && !task.Step.Pure() {
-		executor, why := m.plan.Executor(t, attempt)
+		executor, why := m.chosen(t, attempt, m.plan.Executor)
 		if why.Kind != history.Same {
 			return s, nil, fmt.Errorf("cannot choose a node to execute it: %s", why.Text)
 		}
@@ -225,7 +225,7 @@ func (m *Machine) startRemoval(now time.Time, r plan.Removal, place string) bool
 	switch r.Task.Step.Scope {
 	case model.Cluster:
 		var why plan.Cause
-		if s.Agent, why = m.plan.RemovalExecutor(r.Target, attempt); why.Kind != history.Same {
+		if s.Agent, why = m.chosen(r.Target, attempt, m.plan.RemovalExecutor); why.Kind != history.Same {
 			return false
 		}
 	case model.Node:
