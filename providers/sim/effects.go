@@ -99,7 +99,7 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 		return
 	}
 	if e.Step.Apply.Builtin == "reboot" && e.Action == step.Apply {
-		w.reboot(n, e.Target)
+		w.reboot(n, e.ID)
 		return
 	}
 	if !n.yield(e) {
@@ -172,9 +172,13 @@ func (w *World) execute(n *Node, e run.Dispatch) run.Report {
 	if e.Action == step.Remove {
 		if !fail || w.chance(0.5) {
 			delete(effects, e.Target)
+			delete(n.lasting, e.Target)
 		}
 	} else if !fail || w.chance(0.5) {
 		effects[e.Target] = inputs
+		if e.Step.Reboots {
+			n.last(e.Target, inputs)
+		}
 	}
 	w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Agent: n.Name, Boot: n.Boot, Inputs: string(inputs), Good: !fail})
 	return r
@@ -199,12 +203,13 @@ func (w *World) call(e run.Call) {
 		}
 		w.Runs = append(w.Runs, Run{Target: e.Target, ID: e.ID, Action: string(e.Action), Inputs: string(inputs), Good: !fail})
 	}
-	w.calls[e.ID] = do
+	id := request{e.Target, e.ID} // the verifies at the end of a watch have one number
+	w.calls[id] = do
 	w.after(w.duration(), func() {
-		if w.calls[e.ID] == nil {
+		if w.calls[id] == nil {
 			return
 		}
-		delete(w.calls, e.ID)
+		delete(w.calls, id)
 		do()
 		w.notice(Notice{Target: e.Target, Report: r})
 	})
@@ -249,7 +254,7 @@ func (w *World) visible(inputs map[string]value.Value) (json.RawMessage, error) 
 func (w *World) abort(e run.Abort) {
 	n := w.nodes[e.Agent]
 	if n == nil {
-		delete(w.calls, e.ID)
+		delete(w.calls, request{e.Target, e.ID})
 		return
 	}
 	boot := n.Boot

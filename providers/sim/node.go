@@ -108,13 +108,17 @@ func (w *World) PowerOff(name string) {
 	w.lost(n)
 }
 
-// reboot has a machine come up again after a while, with what its disk keeps. What the order was answers nobody.
-func (w *World) reboot(n *Node, of history.Target) {
-	w.Runs = append(w.Runs, Run{Target: history.Target{Node: n.Name}, Action: "reboot", Agent: n.Name, Boot: n.Boot, Good: true})
+// last has an effect outlast boots, as that of a step that reboots.
+func (n *Node) last(t history.Target, inputs json.RawMessage) {
 	if n.lasting == nil {
 		n.lasting = map[history.Target]json.RawMessage{}
 	}
-	n.lasting[of] = n.Effects[of]
+	n.lasting[t] = inputs
+}
+
+// reboot has a machine come up again after a while, with what its disk keeps. The order itself answers nobody.
+func (w *World) reboot(n *Node, id uint64) {
+	w.Runs = append(w.Runs, Run{Target: history.Target{Node: n.Name}, ID: id, Action: Reboot, Agent: n.Name, Boot: n.Boot, Good: true})
 	w.PowerOff(n.Name)
 	n.keeps = true
 	w.after(w.delay(20*time.Second, 2*time.Minute), func() { w.PowerOn(n.Name) })

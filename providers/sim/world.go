@@ -71,10 +71,13 @@ type World struct {
 	heard  []Notice
 	tables map[history.Target]json.RawMessage // entries of the services, by owner
 	fabric map[history.Target]json.RawMessage // effects of cluster-scope scripts
-	calls  map[uint64]func()                  // service calls under way in the engine's process
+	calls  map[request]func()                 // service calls under way in the engine's process
 	broken map[history.Target]bool
 	Runs   []Run // everything that really ran, in order
 }
+
+// Reboot is the action of a node that reboots because it was ordered to; its run names the node, and the order.
+const Reboot = "reboot"
 
 // Run is one execution of an action.
 type Run struct {
@@ -91,7 +94,7 @@ type Run struct {
 func New(cfg Config) *World {
 	return &World{
 		cfg: cfg, now: cfg.Start, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15)), nodes: map[string]*Node{},
-		tables: map[history.Target]json.RawMessage{}, fabric: map[history.Target]json.RawMessage{}, calls: map[uint64]func(){}, broken: map[history.Target]bool{},
+		tables: map[history.Target]json.RawMessage{}, fabric: map[history.Target]json.RawMessage{}, calls: map[request]func(){}, broken: map[history.Target]bool{},
 	}
 }
 
@@ -139,7 +142,7 @@ func (w *World) Mend() { clear(w.broken) }
 
 // Forget is a crash of the engine: service calls under way lose their answers, whether they had their effect or not.
 func (w *World) Forget() {
-	for _, id := range slices.Sorted(maps.Keys(w.calls)) {
+	for _, id := range slices.SortedFunc(maps.Keys(w.calls), request.compare) {
 		if w.chance(0.5) {
 			w.calls[id]()
 		}

@@ -111,7 +111,7 @@ func newLab(seed uint64, sh shape) *lab {
 			}
 		}
 	}
-	disks := seed%3 == 0
+	disks := seed%3 == 0 || sh.reboots > 0
 	l.world = sim.New(sim.Config{Seed: seed, Start: time.Unix(1_700_000_000, 0).UTC(), Validity: validity, Disk: func(string) bool { return disks }})
 	l.ledger = newLedger(l.models)
 	l.machine = run.New(history.New(), l)
@@ -186,6 +186,7 @@ func (l *lab) commit(out run.Outcome) {
 			if run.IsLook(e.ID) {
 				l.fail(l.ledger.mayLook(e))
 			}
+			l.fail(l.ledger.mayReboot(e))
 		case run.Call:
 			if run.IsLook(e.ID) {
 				l.fail(l.ledger.mayLook(e))
@@ -577,6 +578,11 @@ func (l *lab) calm() {
 			l.advance(history.NodeReturned{Node: n.Name, By: "sim"})
 		}
 	}
+	for _, t := range l.ledger.targets() { // what a verify that nobody answered found of it waits for a person
+		if task := l.ledger.model().Task(t.Task); l.ledger.rows[t].drifted && task != nil && task.Step.Once {
+			l.advance(history.Forced{Target: t, By: "sim"})
+		}
+	}
 	for _, role := range l.gen.shape.roles { // a role without nodes has nobody to execute its scripts
 		if len(l.roles[role]) == 0 {
 			l.roles[role] = []string{l.world.Nodes()[0].Name}
@@ -663,6 +669,9 @@ func (l *lab) real() error {
 		if run.IsLook(r.ID) && r.Action != string(step.Apply) && r.Action != string(step.Remove) {
 			continue // which no journal knows
 		}
+		if r.Action == sim.Reboot || r.Action != string(step.Apply) && r.Action != string(step.Remove) && l.rebootOf(r) {
+			continue
+		}
 		if int(r.ID) > len(l.journal) {
 			return fmt.Errorf("law 4: %s ran without being in the journal", r)
 		}
@@ -672,6 +681,9 @@ func (l *lab) real() error {
 		if s, ok := l.event(r.ID).(history.Started); !ok || s.Target != r.Target {
 			return fmt.Errorf("law 4: %s ran, but the journal has %T there", r, l.event(r.ID))
 		}
+	}
+	if err := l.rebootedOnce(); err != nil {
+		return err
 	}
 	want := map[string]map[target]bool{"tables": {}, "fabric": {}}
 	for _, n := range l.world.Nodes() {
@@ -696,7 +708,7 @@ func (l *lab) real() error {
 			}
 		}
 		for t := range have[where] {
-			if !targets[t] && !(where == "fabric" && l.ledger.gone[t]) {
+			if !targets[t] && !l.ledger.gone[t] {
 				return fmt.Errorf("law 11: %s is an orphan in %s", t, where)
 			}
 		}
@@ -717,6 +729,9 @@ func chaosSeed(seed uint64, f fault) *lab { return chaosOf(full, seed, f) }
 func chaosOf(sh shape, seed uint64, f fault) *lab {
 	if seed%5 == 2 {
 		sh.policies = true
+	}
+	if seed%4 == 1 { // waves, watches and failure domains
+		sh.budgets = true
 	}
 	l := newLab(seed, sh)
 	l.fault = f

@@ -12,7 +12,11 @@ import (
 // grown is a cluster that converges, gains a node, loses another and has an input changed, with nothing going wrong but
 // one crash of the engine.
 func grown(seed uint64, crashAt int) *lab {
-	l := newLab(seed, shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true})
+	sh := shape{tasks: 6, roles: []string{"a", "b"}, rollouts: true}
+	if seed%3 == 1 {
+		sh.reboots = 0.6
+	}
+	l := newLab(seed, sh)
 	l.checks, l.crashAt = 0, crashAt
 	for _, name := range []string{"n1", "n2", "n3"} {
 		l.world.Add(name)

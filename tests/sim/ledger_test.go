@@ -33,7 +33,7 @@ type ledger struct {
 	rested   string
 	memo     map[target]bool
 	ends     map[history.Rest]bool
-	gone     map[target]bool // ever discharged as a cluster-scope effect
+	gone     map[target]bool // ever discharged as a cluster-scope effect, or as one that outlasts a boot: it may be there still
 	starts   int
 	out      map[target][]target           // what came out, and what for
 	aside    map[target]bool               // was in place when the commit under way began to take it out
@@ -58,6 +58,7 @@ func (n *lnode) alive() bool { return n != nil && n.inc != "" && !n.ended && !n.
 type lrow struct {
 	there, dirty             bool // there: something may stand
 	flight                   *history.Started
+	reboot                   *history.Rebooting // its apply is done, and its node is to reboot
 	id                       uint64
 	start                    history.Started // last start of an apply
 	outputs                  json.RawMessage
@@ -165,8 +166,11 @@ func (l *ledger) take(e history.Event) error {
 		return l.takeStarted(e)
 	case history.Succeeded:
 		return l.takeSucceeded(e)
+	case history.Rebooting:
+		return l.takeRebooting(e)
 	case history.Failed:
 		r := l.row(e.Target)
+		r.reboot = nil
 		delete(l.blame, e.Target)
 		l.ended[e.Target] = l.seq
 		r.hopeless = e.Final && !e.Excused
@@ -189,14 +193,15 @@ func (l *ledger) take(e history.Event) error {
 	case history.Discharged:
 		return l.takeDischarged(e)
 	case history.PlaceReturned:
-		if !l.groupDone(e.Rollout, e.Node) && l.flying() {
+		done := l.groupDone(e.Rollout, e.Node) // otherwise it is lent
+		if !done && l.flying() {
 			return fmt.Errorf("law 8: %s gave its place in %s back before its group was in place", e.Node, e.Rollout)
 		}
 		delete(l.places[e.Rollout], e.Node)
 		if l.proven[e.Rollout] == nil {
 			l.proven[e.Rollout] = map[string]bool{}
 		}
-		if g := l.rolloutNamed(e.Rollout); g != nil && l.without[e.Node] == nil && slices.ContainsFunc(g.Tasks, func(task string) bool { t := target{Task: task, Node: e.Node}; return !l.guards(t) && l.current(t) }) {
+		if g := l.rolloutNamed(e.Rollout); g != nil && done && l.without[e.Node] == nil && slices.ContainsFunc(g.Tasks, func(task string) bool { t := target{Task: task, Node: e.Node}; return !l.guards(t) && l.current(t) }) {
 			l.proven[e.Rollout][e.Node] = true
 		}
 	case history.BreakerClosed:
@@ -298,7 +303,10 @@ func (l *ledger) takeStarted(e history.Started) error {
 		return fmt.Errorf("law 5: %s started while an attempt of it is in flight", e.Target)
 	}
 	delete(l.blame, e.Target)
-	var err error
+	err := l.restless(e)
+	if err != nil {
+		return err
+	}
 	if e.Action == step.Apply {
 		err, r.removes = l.mayApply(e), ""
 		delete(l.out, e.Target)
@@ -347,6 +355,10 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 	if r.flight == nil {
 		return fmt.Errorf("law 4: %s ended without having been started", e.Target)
 	}
+	if err == nil && e.Action == step.Apply {
+		err = l.rebooted(e.Target)
+	}
+	r.reboot = nil
 	r.flight, r.hopeless = nil, false
 	l.ended[e.Target] = l.seq
 	if e.Action == step.Remove {
@@ -402,7 +414,7 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 	err := l.mayRemove(e.Target, e.Why)
 	l.ended[e.Target] = l.seq
 	if r := l.rows[e.Target]; r != nil {
-		if m := l.models[l.goals[r.goal].Model]; m != nil && m.Task(e.Task).Step.Scope == model.Cluster {
+		if m := l.models[l.goals[r.goal].Model]; m != nil && (m.Task(e.Task).Step.Scope == model.Cluster || m.Task(e.Task).Step.Reboots) {
 			l.gone[e.Target] = true
 		}
 	}
@@ -515,7 +527,7 @@ func (l *ledger) lives(task *model.Task, t target) bool {
 	r := l.rows[t]
 	if t.Node != "" {
 		n := l.node(t.Node)
-		return n.alive() && r.inc == n.inc && (task.Step.Scope != model.Node || r.boot == n.boot)
+		return n.alive() && r.inc == n.inc && (task.Step.Scope != model.Node || r.boot == n.boot || task.Step.Reboots)
 	}
 	if task.On == "" || r.rests == nil {
 		return true

@@ -60,6 +60,7 @@ type shape struct {
 	rollouts bool
 	budgets  bool // waves, watches and failure domains
 	when     bool
+	reboots  float64 // probability that a step on a node reboots it; every node has a disk then
 	except   float64 // probability that a task makes way for one before it
 	during   float64 // probability that a task has one that is in place only while it runs
 	valid    bool    // successes that expire
@@ -102,6 +103,7 @@ type draft struct {
 	stepName string
 	was      []string // names that the step had
 	attempts int
+	reboots  bool
 	valid    time.Duration // of an approval
 	args     []model.Expr
 	hosts    []model.Ref
@@ -154,6 +156,7 @@ func (g *generator) draft(before []draft) draft {
 		d.on = pick(g.rng, g.shape.roles)
 	}
 	d.once = g.chance(0.15) && d.kind != "approval"
+	d.reboots = d.kind == "node" && g.shape.reboots > 0 && g.chance(g.shape.reboots)
 	for range g.rng.IntN(3) {
 		d.args = append(d.args, g.expr(&d, before))
 	}
@@ -167,13 +170,14 @@ func (g *generator) draft(before []draft) draft {
 	}
 	if d.kind == "script" && g.chance(0.5) {
 		for _, up := range before {
-			if up.kind == "node" && len(up.each) == 1 && up.each[0] == d.on && !d.once && up.when == nil {
+			if (up.kind == "node" || up.kind == "service") && len(up.each) == 1 && up.each[0] == d.on && !d.once && up.when == nil {
 				d.hosts = append(d.hosts, model.Ref{Kind: model.RefHost, Name: up.name, Attr: "out"})
 				break
 			}
 		}
 	}
 	g.makeWay(&d, before)
+	d.reboots = d.reboots && len(d.except) == 0 // else it reboots for ever, and is refused
 	if g.shape.when && g.chance(0.25) {
 		switch {
 		case len(d.each) > 0 && g.chance(0.5):
@@ -194,8 +198,24 @@ func (g *generator) makeWay(d *draft, before []draft) {
 		up := &before[i]
 		if !up.pure() && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
 			d.except = append(d.except, up.name)
+			if neverOut(append(slices.Clone(before), *d)) {
+				d.except = d.except[:len(d.except)-1]
+			}
 		}
 	}
+}
+
+// neverOut reports whether something could never come out, on some nodes: nobody may write that, or a person has to help.
+func neverOut(tasks []draft) bool {
+	if !slices.ContainsFunc(tasks, func(d draft) bool { return len(d.hosts) > 0 && len(d.except) > 0 }) {
+		return false
+	}
+	var list []model.Task
+	for i := range tasks {
+		list = append(list, tasks[i].build())
+	}
+	model.Guard(list)
+	return len(model.Circles(list)) > 0
 }
 
 // pure reports whether a task only computes.
@@ -214,6 +234,8 @@ func (g *generator) expr(d *draft, before []draft) model.Expr {
 			refs = append(refs, model.Ref{Kind: model.RefInput, Name: pick(g.rng, []string{"x", "y"})})
 		case n < 3 && len(d.each) > 0:
 			refs = append(refs, model.Ref{Kind: model.RefNode, Attr: pick(g.rng, []string{model.NodeName, model.NodeAddress, model.NodeIncarnation, model.NodeFacts})})
+		case n < 4 && g.shape.reboots > 0: // a role's nodes have their boots with them: what reboots for another boot never ends
+			refs = append(refs, model.Ref{Kind: model.RefInput, Name: "y"})
 		case n < 4:
 			refs = append(refs, model.Ref{Kind: model.RefRole, Name: pick(g.rng, g.shape.roles)})
 		case len(before) > 0:
@@ -418,7 +440,7 @@ func (d *draft) build() model.Task {
 	remove.Attempts = 3
 	switch d.kind {
 	case "node":
-		st.Scope, st.Remove = model.Node, &remove
+		st.Scope, st.Remove, st.Reboots = model.Node, &remove, d.reboots
 		if len(d.args) > 0 {
 			st.Verify = &model.Action{Script: &model.Script{}, Timeout: 20 * time.Second, Attempts: 1}
 		}
@@ -509,6 +531,11 @@ func (s *sketch) String() string {
 	for i := range s.tasks {
 		if d := &s.tasks[i]; len(d.during) > 0 || len(d.held) > 0 {
 			fmt.Fprintf(&b, "  %s during=%v held=%v\n", d.name, d.during, d.held)
+		}
+	}
+	for i := range s.tasks {
+		if d := &s.tasks[i]; d.reboots {
+			fmt.Fprintf(&b, "  %s reboots its node\n", d.name)
 		}
 	}
 	for _, r := range s.rollouts {
