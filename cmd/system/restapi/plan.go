@@ -150,10 +150,10 @@ func (a *apiChanges) applyPlan(ctx context.Context, in v1.Apply) (*clusters.Acce
 	return done, err
 }
 
-// inShort gives an error as one sentence, without the source that it is about.
+// inShort gives an error as one sentence, with its place and without the source there.
 func inShort(err error) string {
 	if found := findings.Of(err); len(found) > 0 {
-		return found[0].Message
+		return fmt.Sprintf("%s:%d:%d: %s", found[0].File, found[0].Line, found[0].Column, found[0].Message)
 	}
 	return err.Error()
 }
