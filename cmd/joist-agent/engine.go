@@ -50,6 +50,13 @@ func (e engine) Scout(ctx context.Context, m scout.Machine, become scout.Become)
 			}
 			return become(ctx, image, client)
 		},
+		Tools: func(ctx context.Context, target wire.Target) (string, error) {
+			image, err := imageOf(target)
+			if err != nil {
+				return "", err
+			}
+			return m.Tools(ctx, image, client)
+		},
 	})
 	if err != nil {
 		return err

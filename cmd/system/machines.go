@@ -105,9 +105,15 @@ func (s *System) seen(name string) (history.NodeSeen, bool) {
 			}
 		}
 	}
-	if c, ok := s.live.get(name); ok && c.hello.Stage == wire.Node {
+	n.Machine = m.UUID
+	c, ok := s.live.get(name)
+	switch {
+	case !ok:
+	case c.hello.Stage == wire.Node:
 		n.Incarnation, n.Boot, n.Online = c.hello.Incarnation, c.hello.Kernel, true
 		n.Level = m.Enrol.Level().String()
+	case m.Wipe == nil && !s.spent(m) && m.Enrol.Quarantine == "": // else it becomes no node on this boot
+		n.Scout, n.Level = c.hello.Kernel, m.Enrol.Level().String()
 	}
 	return n, true
 }
@@ -188,6 +194,13 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 		}
 	}
 	return err
+}
+
+// HandOver implements drive.Site. What it says is lost with the engine's process, and asked for again after that.
+func (m machines) HandOver(_ context.Context, node, boot string) error {
+	m.s.handed.set(node, boot)
+	m.s.gateway.Refresh(node)
+	return nil
 }
 
 func (m machines) Fence(ctx context.Context, _, node, incarnation string) (string, error) {
@@ -353,10 +366,14 @@ func (t siteOfAgents) Target(ctx context.Context, name string) (wire.Target, err
 	if err != nil {
 		return wire.Target{}, err
 	}
-	return wire.Target{
+	target := wire.Target{
 		Kind: wire.NodeImage, Message: "claimed by cluster " + m.Cluster,
 		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: set.Digest},
-	}, nil
+	}
+	if c, online := t.s.live.get(name); online && t.s.handed.get(name) != c.hello.Kernel {
+		target.Kind, target.Message = wire.Idle, target.Message+", and kept here until its steps in scout are in place"
+	}
+	return target, nil
 }
 
 // DefineMachine makes a virtual machine, or changes one, and makes it known to the site. It is off until it is switched

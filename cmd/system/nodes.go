@@ -91,6 +91,9 @@ func request(o drive.Order) (wire.Request, error) {
 		Action: wire.Action(o.Action), Step: o.Step.Digest.String(), Inputs: data, Outputs: map[string]string{},
 		Secret: o.Secret,
 	}
+	if o.Step.Scout {
+		r.Stage = wire.Scout
+	}
 	action := &o.Step.Apply
 	switch o.Action {
 	case step.Remove:

@@ -29,7 +29,7 @@ type SimulatedWorld struct{ *sim.World }
 // NewWorld makes a world of simulated machines. answer says what each action yields.
 func NewWorld(seed uint64, faults sim.Faults, answer func(simulate.Ask) (json.RawMessage, error)) *SimulatedWorld {
 	w := sim.New(sim.Config{
-		Seed: seed, Start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		Seed: seed, Start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Scout: true,
 		Answer: func(a sim.Ask) (json.RawMessage, error) {
 			return answer(simulate.Ask{Target: a.Target, Action: a.Action, Attempt: a.Attempt, Inputs: a.Inputs, Agent: a.Agent})
 		},

@@ -22,7 +22,7 @@ import (
 // Config is what an agent needs. Zero fields mean the defaults named; Identity is required.
 type Config struct {
 	Identity *Identity
-	Stage    wire.Stage // default wire.Node; a scout runs built-in actions only
+	Stage    wire.Stage // default wire.Node
 	Version  string     // release of the agent
 	Log      *slog.Logger
 
@@ -39,6 +39,9 @@ type Config struct {
 	Facts     func(ctx context.Context) (json.RawMessage, error)  // default: none
 	Become    func(ctx context.Context, target wire.Target) error // scout only: fetch, verify, prepare the hand-over
 	Console   func(line string)                                   // default: nowhere
+
+	// Tools, in scout, makes the target's image the root of scripts, and gives its folder. It may be called several times at once. Nil: no scripts.
+	Tools func(ctx context.Context, target wire.Target) (folder string, err error)
 
 	Now        func() time.Time // default time.Now
 	Silence    time.Duration    // how long the engine may be silent; default 60 s, three of its signs of life
@@ -145,7 +148,7 @@ func New(cfg Config) (made *Agent, err error) {
 		}
 	}()
 	a.box, err = sandbox.New(sandbox.Config{
-		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins, Artifacts: cfg.Artifacts,
+		Root: cfg.WorkDir, Cgroup: cfg.Cgroup, KeepFailed: cfg.KeepFailed, MaxLog: cfg.MaxLog, Builtins: cfg.Builtins, Artifacts: cfg.Artifacts, Tools: a.tools(),
 	})
 	if err != nil {
 		return nil, err
@@ -325,8 +328,8 @@ func (a *Agent) check(req wire.Request) error {
 		return errors.New("it is for the discovery image and this is the node's own system")
 	case req.Stage != wire.Scout && a.cfg.Stage == wire.Scout:
 		return errors.New("it is for the node's own system and this is the discovery image")
-	case a.cfg.Stage == wire.Scout && req.Builtin == "":
-		return errors.New("the discovery image runs built-in actions only")
+	case a.cfg.Stage == wire.Scout && req.Builtin == "" && a.cfg.Tools == nil:
+		return errors.New("this discovery image runs built-in actions only")
 	}
 	return nil
 }

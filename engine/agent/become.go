@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -13,6 +14,9 @@ type becoming struct {
 	agent *Agent
 	next  chan wire.Target // the newest target; holds one
 	done  sync.WaitGroup
+
+	mu    sync.Mutex
+	image wire.Target // the newest target that named an image, whether it is to be reached yet or not
 }
 
 func newBecoming(a *Agent) *becoming { return &becoming{agent: a, next: make(chan wire.Target, 1)} }
@@ -25,11 +29,33 @@ func (b *becoming) want(t wire.Target) {
 	if b.agent.cfg.Stage != wire.Scout || b.agent.cfg.Become == nil {
 		return // a running system changes by a reboot
 	}
+	if t.Image != nil {
+		b.mu.Lock()
+		b.image = t
+		b.mu.Unlock()
+	}
 	select {
 	case <-b.next:
 	default:
 	}
 	b.next <- t
+}
+
+// tools gives how scripts find their root in the discovery image, which has no shell of its own: in the node image that the
+// machine is for. Nil where they have the agent's own.
+func (a *Agent) tools() func(ctx context.Context) (string, error) {
+	if a.cfg.Stage != wire.Scout || a.cfg.Tools == nil {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) {
+		a.become.mu.Lock()
+		image := a.become.image
+		a.become.mu.Unlock()
+		if image.Image == nil {
+			return "", errors.New("the engine has not said which node image this machine is for, and a script runs with the tools of that")
+		}
+		return a.cfg.Tools(ctx, image)
+	}
 }
 
 // start works until ctx ends or a target is reached, and then calls reached.

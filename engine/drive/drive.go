@@ -47,6 +47,7 @@ type Order struct {
 // Site is what a cluster asks of the machines' owner. Every method may be called again for the same thing.
 type Site interface {
 	Raise(ctx context.Context, cluster, node string) error                                  // power on if off
+	HandOver(ctx context.Context, node, boot string) error                                  // from the discovery image of that boot to the node image
 	Fence(ctx context.Context, cluster, node, incarnation string) (proof string, err error) // power off, read back
 	Wipe(ctx context.Context, cluster, node, incarnation string) (proof string, err error)  // destroy durable state
 	Release(ctx context.Context, cluster, node string) error                                // give back
@@ -218,7 +219,7 @@ func (c *Cluster) Seen(ctx context.Context, seen history.NodeSeen) error {
 		n := m.State().Node(seen.Node)
 		if n != nil && (seen.Incarnation == "" || n.Incarnation == seen.Incarnation && !n.Ended) && (seen.Boot == "" || n.Boot == seen.Boot) &&
 			(seen.Address == "" || n.Address == seen.Address) && (seen.Facts == nil || string(n.Facts) == string(seen.Facts)) &&
-			(seen.Level == "" || n.Level == seen.Level) && n.Online == seen.Online {
+			(seen.Level == "" || n.Level == seen.Level) && (seen.Machine == "" || n.Machine == seen.Machine) && n.Online == seen.Online && n.Scout == seen.Scout {
 			return nil, nil
 		}
 		return []history.Event{seen}, nil

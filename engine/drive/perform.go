@@ -43,6 +43,10 @@ func (c *Cluster) perform(e run.Effect) {
 		c.ask(asked{"raise", e.Node}, func(ctx context.Context) (history.Event, error) {
 			return nil, c.cfg.Site.Raise(ctx, c.cfg.Cluster, e.Node)
 		})
+	case run.HandOver:
+		c.ask(asked{"hand-over", e.Node}, func(ctx context.Context) (history.Event, error) {
+			return nil, c.cfg.Site.HandOver(ctx, e.Node, e.Boot)
+		})
 	case run.Fence:
 		c.ask(asked{"fence", e.Node}, func(ctx context.Context) (history.Event, error) {
 			proof, err := c.cfg.Site.Fence(ctx, c.cfg.Cluster, e.Node, e.Incarnation)

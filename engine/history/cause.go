@@ -30,6 +30,7 @@ const (
 	NotUp       CauseKind = "not enrolled" // its node has not come up yet
 	Distrust    CauseKind = "trust"        // its node is not trusted enough
 	Offline     CauseKind = "offline"      // its node does not answer
+	InScout     CauseKind = "scout"        // its node has to be in the discovery image for it, and was handed over already
 	Executor    CauseKind = "no executor"  // no node can execute it now
 	Consumer    CauseKind = "consumer"     // Of still uses its outputs
 	RetryWait   CauseKind = "retry"        // the next attempt's time has not come
@@ -115,6 +116,8 @@ func (c Cause) Because() string {
 		text, of = of+" has to come in first", ""
 	case NotUp:
 		text = "the node has not come up yet"
+	case InScout:
+		return "waits for the node to be in scout: " + of + " has to boot once more"
 	case LaterWait:
 		text = "it asked to be tried again later"
 	case NoPlace:
@@ -150,6 +153,18 @@ func (c Cause) Because() string {
 		text += " (" + c.Text + ")"
 	}
 	return text
+}
+
+// OutOfScout is what a step that runs in the discovery image waits for on a node that is not there.
+func (n *Node) OutOfScout() Cause {
+	c := Cause{Kind: InScout, Of: Target{Node: n.Name}}
+	switch {
+	case !n.Alive():
+		c.Kind = NotUp
+	case !n.Online:
+		c.Kind = Offline
+	}
+	return c
 }
 
 // String gives the target as task[node].

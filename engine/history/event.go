@@ -58,6 +58,8 @@ type NodeSeen struct {
 	Facts       json.RawMessage `json:"facts,omitempty"`
 	Level       string          `json:"level,omitempty"` // trust
 	Online      bool            `json:"online"`
+	Scout       string          `json:"scout,omitempty"`   // boot in whose discovery image the machine waits for the hand-over; empty if it does not
+	Machine     string          `json:"machine,omitempty"` // which machine it is, as its firmware says (SMBIOS UUID); empty if that is not known
 }
 
 // NodeEnded says that an incarnation will never act again.
@@ -115,8 +117,10 @@ type Started struct {
 	Inputs      json.RawMessage `json:"inputs,omitempty"` // object of arguments; those from host.* left out; large ones as Large
 	Incarnation string          `json:"incarnation,omitempty"`
 	Boot        string          `json:"boot,omitempty"`
-	Agent       string          `json:"agent,omitempty"` // node whose agent performs it; empty for a service or a pure value
-	Place       string          `json:"place,omitempty"` // rollout whose place it takes or holds
+	Scout       bool            `json:"scout,omitempty"`   // it is done to the machine: it has no incarnation, and Boot is that of the discovery image
+	Machine     string          `json:"machine,omitempty"` // to which, if it is done to the machine and that is known
+	Agent       string          `json:"agent,omitempty"`   // node whose agent performs it; empty for a service or a pure value
+	Place       string          `json:"place,omitempty"`   // rollout whose place it takes or holds
 	Deadline    time.Time       `json:"deadline"`
 	Cause       Cause           `json:"cause"`
 	Policies    []string        `json:"policies,omitempty"` // those under which it counts, and is let pass

@@ -23,7 +23,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		s.foldSeen(e)
 	case NodeEnded:
 		if n := s.Nodes[s.Index(e.Node)]; n.Incarnation == e.Incarnation && e.Incarnation != "" && !n.Ended {
-			n.Ended, n.Online, n.Wiped = true, false, e.Wiped
+			n.Ended, n.Online, n.Scout, n.Wiped = true, false, "", e.Wiped
 			n.end(seq, e.Why)
 		}
 		if was, ok := s.Wiping[e.Node]; ok && was == e.Incarnation {
@@ -219,7 +219,7 @@ func (s *State) foldReleased(e NodeReleased) {
 		n.end(s.Seq, "the node was given back")
 	}
 	s.wiped(e.Node)
-	n.Incarnation, n.Boot, n.Ended, n.Wiped = "", "", false, false
+	n.Incarnation, n.Boot, n.Scout, n.Ended, n.Wiped = "", "", "", false, false
 	n.Released, n.Online, n.Played, n.Aside = true, false, nil, nil
 	for _, b := range s.Budgets {
 		delete(b.Places, e.Node)
@@ -360,6 +360,10 @@ func (s *State) foldSeen(e NodeSeen) {
 	if e.Level != "" {
 		n.Level = e.Level
 	}
+	n.Scout = e.Scout
+	if e.Machine != "" {
+		n.Machine = e.Machine
+	}
 	if online := e.Online && !n.Ended; online != n.Online || n.Since.IsZero() {
 		n.Online, n.Since = online, s.Now
 	}
@@ -377,6 +381,7 @@ func (s *State) foldStarted(e Started) {
 		}
 		r.Goal, r.Boot = len(s.Goals)-1, e.Boot
 		r.Life = Rest{Node: e.Node, Incarnation: e.Incarnation}
+		r.Scout, r.Machine = e.Scout, e.Machine
 		r.Step, r.Ref, r.Input, r.Inputs = e.Step, e.Ref, e.Input, e.Inputs
 	}
 	r.Phase, r.Started, r.Begun, r.Cause, r.Removes = Dirty, s.Seq, s.Now, e.Cause, e.Danger

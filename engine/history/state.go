@@ -47,6 +47,8 @@ type Node struct {
 	Facts       json.RawMessage
 	Level       string
 	Online      bool
+	Scout       string    // boot in whose discovery image it waits for the hand-over; empty if it does not
+	Machine     string    // which machine it is; empty if that is not known
 	Since       time.Time // when it last came online or went offline
 	Ended       bool      // the newest incarnation has ended
 	EndedWhy    string    // why it, or the one before it, ended
@@ -130,6 +132,8 @@ type Row struct {
 	Ended     uint64            // event of the last end
 	Life      Rest              // of the last start of an apply; Node is empty for a single instance
 	Boot      string            // boot id at that start
+	Scout     bool              // it was done to the machine, in the discovery image: it outlasts incarnations
+	Machine   string            // to which; empty if that is not known
 	Rests     map[string]string // incarnations that a single instance with `on` lives by, by node; empty for one that was let go
 	Flight    *Flight           // attempt in flight; nil if none
 	Failure   *Failure          // last failure, until a success or a new goal
@@ -309,6 +313,16 @@ func (s *State) Row(t Target) *Row {
 func (s *State) Lives(r Rest) bool {
 	n := s.Node(r.Node)
 	return n != nil && n.Alive() && n.Incarnation == r.Incarnation
+}
+
+// Stands reports whether what the last start was done to is still there: the incarnation, or of what was done to the machine,
+// that, as long as the cluster has it.
+func (s *State) Stands(r *Row) bool {
+	if !r.Scout {
+		return s.Lives(r.Life)
+	}
+	n := s.Node(r.Life.Node)
+	return n != nil && !n.Released && (r.Machine == "" || n.Machine == "" || r.Machine == n.Machine)
 }
 
 func (s *State) row(t Target) *Row {

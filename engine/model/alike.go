@@ -41,7 +41,7 @@ func alikeArguments(a, b Argument) bool {
 }
 
 func alikeSteps(a, b *Step) bool {
-	return a.Name == b.Name && slices.Equal(a.Was, b.Was) && a.Scope == b.Scope && a.Once == b.Once && a.Reboots == b.Reboots && a.Digest == b.Digest && a.Apply.Valid == b.Apply.Valid && a.Pure() == b.Pure() &&
+	return a.Name == b.Name && slices.Equal(a.Was, b.Was) && a.Scope == b.Scope && a.Once == b.Once && a.Reboots == b.Reboots && a.Scout == b.Scout && a.Digest == b.Digest && a.Apply.Valid == b.Apply.Valid && a.Pure() == b.Pure() &&
 		slices.EqualFunc(a.Inputs, b.Inputs, alikeFields) && slices.EqualFunc(a.Outputs, b.Outputs, alikeFields)
 }
 

@@ -199,6 +199,7 @@ type Step struct {
 	Irreversible string     // why there is no remove
 	Once         bool       // the first success holds for the target's lifetime
 	Reboots      bool       // its node reboots after each apply, which goes well once the node is back; a node step
+	Scout        bool       // it runs in the discovery image, and its success lives as long as the machine; a node step
 	Artifacts    []Artifact // what its scripts find on the node, by name
 	Digest       value.Digest
 	Archive      value.Digest // of the pack that holds it, for its removal after the pack has changed

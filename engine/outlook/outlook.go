@@ -54,7 +54,7 @@ func Items(p *plan.Planner) []Item {
 	p.Each(func(t history.Target, task *model.Task, cell *plan.Cell) {
 		it := itemOf(p, t, task, cell)
 		if it.Verdict == plan.Run || it.Verdict == plan.RunIf || it.Verdict == plan.Replace {
-			it.Reboots = task.Step.Reboots
+			it.Reboots = task.Step.Reboots || cell.Wait.Kind == history.InScout
 			if it.Expected = it.Seconds; it.Expected == 0 {
 				if _, ok := usual[t.Task]; !ok {
 					usual[t.Task] = median(p.State().Columns[t.Task])

@@ -134,7 +134,7 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 		if held := r.m.Policed(wait.Of); held.Kind != history.Same {
 			return Root{By: ByPolicy, Of: wait.Of, Cause: held}
 		}
-	case history.NotUp, history.Offline:
+	case history.NotUp, history.Offline, history.InScout:
 		if wait.Of.Node != "" {
 			return Root{By: ByTransition, Of: wait.Of, Cause: wait}
 		}

@@ -85,7 +85,7 @@ func (p *Planner) decideWanted(c *column, node int, row *history.Row, lives bool
 			return Cell{Verdict: Replace, Cause: cause, view: view{standing: pending}}
 		}
 	}
-	if node >= 0 && !p.state.Nodes[node].Alive() {
+	if node >= 0 && !p.state.Nodes[node].Alive() && !c.task.Step.Scout {
 		return Cell{Verdict: Run, Cause: p.because(c, row, lives), Wait: Cause{Kind: history.NotUp, Of: history.Target{Node: p.state.Nodes[node].Name}}, view: view{standing: pending}}
 	}
 	valid := p.valid(c, row, lives)
@@ -133,6 +133,9 @@ func (p *Planner) lives(t *model.Task, row *history.Row, node int) bool {
 	if row == nil || row.Phase == history.Absent {
 		return true
 	}
+	if t.Step.Scout {
+		return p.state.Stands(row)
+	}
 	if node >= 0 {
 		n := p.state.Nodes[node]
 		if !n.Alive() || row.Life.Incarnation != n.Incarnation {
@@ -157,11 +160,11 @@ func (p *Planner) rests(row *history.Row) bool {
 // ended incarnation, or of another step. A node's reboot alone takes the effect with it.
 func (p *Planner) mustReplace(t *model.Task, row *history.Row, lives bool) Cause {
 	if old := p.models(row.Goal); old != nil && old != p.model {
-		if was := old.Task(t.Name); was != nil && (!t.Step.Is(was.Step.Name) || was.Step.Scope != t.Step.Scope) {
+		if was := old.Task(t.Name); was != nil && (!t.Step.Is(was.Step.Name) || was.Step.Scope != t.Step.Scope || row.Scout != t.Step.Scout) {
 			return Cause{Kind: history.StepChanged, Text: "it was " + was.Step.Name}
 		}
 	}
-	if lives || t.Step.Pure() || row.Life.Node != "" && p.state.Lives(row.Life) {
+	if lives || t.Step.Pure() || t.Step.Scout || row.Life.Node != "" && p.state.Lives(row.Life) {
 		return Cause{}
 	}
 	return Cause{Kind: history.Lifetime, Text: "the incarnation it lived by has ended"}
@@ -401,8 +404,11 @@ func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.D
 	if node >= 0 {
 		n := p.state.Nodes[node]
 		switch {
+		case step.Scout && n.Scout == "":
+			return n.OutOfScout()
 		case !model.Suffices(n.Level, p.model.Trust):
 			return p.distrust(n)
+		case step.Scout:
 		case step.Scope == model.Node && !n.Online:
 			return Cause{Kind: history.Offline, Of: history.Target{Node: n.Name}}
 		}

@@ -95,7 +95,7 @@ func (p *Planner) bornAt(o *executors, node int) uint64 {
 	}
 	for _, host := range o.hosts {
 		row := p.state.Columns[host].Row(node)
-		if row == nil || row.Phase == history.Absent || !p.state.Lives(row.Life) || !(plays && p.offered(host, node)) && !p.stands(host, node) {
+		if row == nil || row.Phase == history.Absent || !p.state.Stands(row) || !(plays && p.offered(host, node)) && !p.stands(host, node) {
 			return 0
 		}
 	}

@@ -24,6 +24,7 @@ type Planner struct {
 	now      time.Time
 	models   func(goal int) *model.Model
 	tasks    []*column
+	scouts   []*column // of those, that run in the discovery image
 	byName   map[string]*column
 	roles    map[string]*role
 	wanted   []bool // by node index: the goal has it
@@ -217,6 +218,9 @@ func (p *Planner) build() {
 		p.counts.open += len(c.cells)
 		p.tasks = append(p.tasks, c)
 		p.byName[t.Name] = c
+		if t.Step.Scout {
+			p.scouts = append(p.scouts, c)
+		}
 		p.connect(c)
 	}
 }
@@ -410,6 +414,7 @@ type Progress struct {
 	Awaiting int // of those, that wait for nodes to come up, to answer or to be trusted
 	Retrying int // of those, that wait for the time of their next attempt
 	Asking   int // of those, that wait for a person's approval
+	Scouting int // of those, that wait for their node's next boot
 	Wiping   int // removals that wait for nodes to be wiped
 	Drifted  int // instances in place that have drifted and wait for a person
 }
@@ -423,6 +428,7 @@ func (p *Planner) Progress() Progress {
 		Awaiting: w[history.NotUp] + w[history.Offline] + w[history.Distrust] + w[history.Executor] + r[history.Offline] + r[history.Executor],
 		Retrying: w[history.RetryWait] + r[history.RetryWait] + w[history.LaterWait] + r[history.LaterWait],
 		Asking:   w[history.AskedFor],
+		Scouting: w[history.InScout],
 		Wiping:   r[history.Wiping],
 		Drifted:  p.counts.drifted,
 	}

@@ -103,7 +103,7 @@ func (m *Machine) verifiable() []history.Target {
 }
 
 // verified reports whether the instances of a task can drift, and be found to have.
-func verified(task *model.Task) bool { return task.Step.Verify != nil }
+func verified(task *model.Task) bool { return task.Step.Verify != nil && !task.Step.Scout }
 
 // nextLook is when the machine has to be advanced for verifies; zero for never.
 func (m *Machine) nextLook(now time.Time) time.Time {
@@ -148,6 +148,9 @@ func (m *Machine) unverifiable(t history.Target) string {
 		return "the goal has no such instance"
 	}
 	task := m.plan.Task(t.Task)
+	if task.Step.Scout {
+		return "it is verified in scout, each time that it is applied"
+	}
 	if !verified(task) {
 		return "its step has no verify"
 	}

@@ -51,6 +51,10 @@ type Abort struct {
 	Agent string
 }
 
+// HandOver asks that a machine that waits in the discovery image be handed over to its node image: nothing of the goal is left
+// to be done there.
+type HandOver struct{ Node, Boot string }
+
 // Raise asks that a wanted node be powered on if it is off.
 type Raise struct{ Node string }
 
@@ -79,6 +83,7 @@ type Keep struct {
 func (Dispatch) effect() {}
 func (Call) effect()     {}
 func (Abort) effect()    {}
+func (HandOver) effect() {}
 func (Raise) effect()    {}
 func (Fence) effect()    {}
 func (Wipe) effect()     {}

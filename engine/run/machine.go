@@ -397,11 +397,15 @@ func (m *Machine) endedBy(e history.Event) history.Node {
 // excuse ends the attempts that were in flight on a node whose incarnation or boot has ended: they are nobody's failure.
 func (m *Machine) excuse(now time.Time, name string, before history.Node) {
 	n := m.state.Node(name)
+	m.leftScout(now, n)
 	if before.Incarnation == "" || before.Incarnation == n.Incarnation && before.Boot == n.Boot && !n.Ended {
 		return
 	}
 	for _, t := range m.airborne(name) {
 		row := m.state.Row(t)
+		if row.Scout {
+			continue
+		}
 		if e := m.cameBack(t, n); e != nil {
 			m.take(now, e)
 			continue

@@ -164,6 +164,8 @@ func (w *world) perform(out Outcome) {
 			if w.raised {
 				w.log = append(w.log, "raise "+e.Node)
 			}
+		case HandOver:
+			w.log = append(w.log, "hand over "+e.Node+" "+e.Boot)
 		case Fence:
 			w.log = append(w.log, "fence "+e.Node)
 			w.do(history.NodeEnded{Node: e.Node, Incarnation: e.Incarnation, Why: "fenced"})

@@ -145,6 +145,9 @@ func (m *Machine) prepare(now time.Time, t history.Target, attempt int) (history
 	if t.Node != "" {
 		n := m.state.Node(t.Node)
 		s.Incarnation, s.Boot = n.Incarnation, n.Boot
+		if task.Step.Scout { // and of no incarnation
+			s.Incarnation, s.Boot, s.Scout, s.Machine = "", n.Scout, true, n.Machine
+		}
 		if task.Step.Scope == model.Node {
 			s.Agent = t.Node
 		}
@@ -278,6 +281,9 @@ func (m *Machine) dispatch(t history.Target, row *history.Row, task *model.Task,
 	incarnation, boot := "", ""
 	if n := m.state.Node(agent); n != nil {
 		incarnation, boot = n.Incarnation, n.Boot
+	}
+	if row.Scout {
+		incarnation, boot = "", row.Boot
 	}
 	m.effects = append(m.effects, Dispatch{Target: t, ID: row.Started, Agent: agent, Incarnation: incarnation, Boot: boot, Action: f.Action, Attempt: f.Attempt,
 		Step: task.Step, Inputs: inputs, Outputs: row.Outputs, Deadline: m.deadline(row), Broken: broken})

@@ -24,6 +24,7 @@ const (
 func (m *Machine) tend(now time.Time) {
 	goal := m.state.Goal()
 	if goal == nil || m.state.Outcome == history.OutcomeCancelled {
+		m.letGo()
 		return
 	}
 	for _, t := range m.asks.Until(now) {
@@ -58,7 +59,8 @@ func (m *Machine) tend(now time.Time) {
 // settle notes what has to be asked of a node now.
 func (m *Machine) settle(name string, what Effect) {
 	urgent := func(e Effect) int {
-		if _, power := e.(Raise); e == nil || power {
+		switch e.(type) {
+		case nil, Raise, HandOver:
 			return 0
 		}
 		return 1
@@ -81,6 +83,8 @@ func (m *Machine) need(goal *history.Goal, n *history.Node) Effect {
 	switch {
 	case wiping:
 		return m.wipeAll(n.Name)
+	case m.plan.Wants(n.Name) && n.Scout != "":
+		return m.handOver(n)
 	case m.plan.Wants(n.Name):
 		if !n.Online && n.Aside == nil {
 			return Raise{Node: n.Name}
@@ -114,6 +118,9 @@ func leaving(n *history.Node) bool { return len(n.Played) > 0 && !n.Released }
 
 func (m *Machine) ask(now time.Time, node string, e Effect) {
 	a, what := m.asked[node], fmt.Sprintf("%T", e)
+	if h, ok := e.(HandOver); ok { // of each boot anew
+		what += h.Boot
+	}
 	if a.what != what {
 		a = asked{what: what}
 	}
@@ -151,6 +158,9 @@ func (m *Machine) rest(now time.Time) {
 		if p.Asking > 0 {
 			detail += fmt.Sprintf("; %d waiting for approval", p.Asking)
 		}
+		if p.Scouting > 0 {
+			detail += fmt.Sprintf("; %d wait for their node's next boot", p.Scouting)
+		}
 		detail += policySays(removals, wipes)
 		if says := circle.First(m.plan); says != "" {
 			detail += "; " + says
@@ -174,7 +184,7 @@ func (m *Machine) moving(p plan.Progress) bool {
 // awaited reports whether a node of the goal has yet to come up, to answer or to be trusted.
 func (m *Machine) awaited() bool {
 	for _, n := range m.state.Nodes {
-		if m.plan.Wants(n.Name) && n.Aside == nil && !(n.Alive() && n.Online && model.Suffices(n.Level, m.plan.Model().Trust)) {
+		if m.plan.Wants(n.Name) && n.Aside == nil && !m.kept(n) && !(n.Alive() && n.Online && model.Suffices(n.Level, m.plan.Model().Trust)) {
 			return true
 		}
 	}

@@ -26,6 +26,8 @@ func (w *World) Perform(e run.Effect) {
 		w.abort(e)
 	case run.Raise:
 		w.after(time.Second, func() { w.PowerOn(e.Node) })
+	case run.HandOver:
+		w.after(0, func() { w.handOver(e.Node, e.Boot) })
 	case run.Fence:
 		w.end(e.Node, e.Incarnation, "fenced: power off was read back", false)
 	case run.Wipe:
@@ -83,7 +85,7 @@ func (w *World) dispatch(e run.Dispatch) {
 // arrive is an order that reaches its node, or waits for the node to be reached.
 func (w *World) arrive(n *Node, e run.Dispatch) {
 	switch {
-	case !n.On || n.Boot != e.Boot || n.Incarnation != e.Incarnation || w.now.After(e.Deadline):
+	case !n.On || n.Boot != e.Boot || n.scout != e.Step.Scout || n.Incarnation != e.Incarnation && !n.scout || w.now.After(e.Deadline):
 		return
 	case n.Silent:
 		n.waiting = append(n.waiting, func() { w.arrive(n, e) })
@@ -109,7 +111,7 @@ func (w *World) arrive(n *Node, e run.Dispatch) {
 	}
 	n.running[request{e.Target, e.ID}] = true
 	w.after(w.duration(), func() {
-		if !n.On || n.Boot != e.Boot || !n.running[request{e.Target, e.ID}] {
+		if !n.On || n.Boot != e.Boot || n.scout != e.Step.Scout || !n.running[request{e.Target, e.ID}] {
 			return
 		}
 		delete(n.running, request{e.Target, e.ID})
@@ -156,6 +158,9 @@ func (w *World) execute(n *Node, e run.Dispatch) run.Report {
 		return run.Report{ID: e.ID, Error: err.Error()}
 	}
 	effects := n.Effects
+	if e.Step.Scout {
+		effects = n.Firmware
+	}
 	if e.Step.Scope == model.Cluster {
 		effects = w.fabric
 	}

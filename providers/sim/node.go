@@ -45,11 +45,14 @@ type Node struct {
 	keeps   bool                               // its next boot is one that was ordered, and keeps the incarnation
 	lasting map[history.Target]json.RawMessage // effects that outlast a boot: of steps that reboot
 	told    bool                               // the engine was told of this boot
+	scout   bool                               // it waits in the discovery image for the hand-over
+
+	Firmware map[history.Target]json.RawMessage // effects that outlast everything: of steps in the discovery image
 }
 
 // Add gives the world a machine that is off.
 func (w *World) Add(name string) *Node {
-	n := &Node{Name: name, nth: len(w.nodes), Level: "vouched", Facts: json.RawMessage(`{"size":"small"}`), disk: w.cfg.Disk != nil && w.cfg.Disk(name)}
+	n := &Node{Name: name, nth: len(w.nodes), Level: "vouched", Firmware: map[history.Target]json.RawMessage{}, Facts: json.RawMessage(`{"size":"small"}`), disk: w.cfg.Disk != nil && w.cfg.Disk(name)}
 	w.nodes[name] = n
 	return n
 }
@@ -72,7 +75,7 @@ func (w *World) PowerOn(name string) {
 	if n.On || n.Dead {
 		return
 	}
-	n.On, n.told = true, false
+	n.On, n.told, n.scout = true, false, false
 	n.boots++
 	n.Boot = fmt.Sprintf("%s-boot%d", name, n.boots)
 	if !n.disk && !n.keeps || n.Incarnation == "" {
@@ -85,10 +88,18 @@ func (w *World) PowerOn(name string) {
 	boot := n.Boot
 	w.after(w.delay(5*time.Second, 40*time.Second), func() {
 		if n.Boot == boot && n.On {
-			n.told = true
+			n.scout, n.told = w.cfg.Scout, !w.cfg.Scout
 			w.Reconnect(name)
 		}
 	})
+}
+
+// handOver has a machine leave the discovery image for its node image.
+func (w *World) handOver(name, boot string) {
+	if n := w.nodes[name]; n.On && n.scout && n.Boot == boot && !n.Silent { // else it is asked again
+		n.scout, n.told = false, true
+		w.Reconnect(name)
+	}
 }
 
 func (w *World) rebirth(n *Node) {
@@ -134,7 +145,7 @@ func (w *World) Kill(name string) {
 func (w *World) Lose(t history.Target) bool {
 	places := []map[history.Target]json.RawMessage{w.tables, w.fabric}
 	if n := w.nodes[t.Node]; n != nil && n.On {
-		places = append(places, n.Effects)
+		places = append(places, n.Effects, n.Firmware)
 	}
 	for _, effects := range places {
 		if effects[t] != nil {
@@ -166,7 +177,7 @@ func (w *World) lost(n *Node) {
 func (w *World) Reconnect(name string) {
 	n := w.nodes[name]
 	n.Silent = false
-	if !n.On || !n.told {
+	if !n.On || !n.told && !n.scout {
 		return
 	}
 	w.notice(Notice{Event: w.seen(n)})
@@ -184,7 +195,7 @@ func (w *World) Reconnect(name string) {
 func (w *World) Announce() {
 	for _, n := range w.Nodes() {
 		switch {
-		case n.On && n.told && !n.Silent:
+		case n.On && (n.told || n.scout) && !n.Silent:
 			w.Reconnect(n.Name)
 		case n.boots > 0: // even if its incarnation was wiped since
 			w.notice(Notice{Event: history.NodeSeen{Node: n.Name, Online: false}})
@@ -199,6 +210,9 @@ func (w *World) Seen(name string) (history.NodeSeen, bool) {
 }
 
 func (w *World) seen(n *Node) history.NodeSeen {
+	if n.scout {
+		return history.NodeSeen{Node: n.Name, Scout: n.Boot, Address: address(n.nth), Facts: n.Facts, Level: n.Level}
+	}
 	return history.NodeSeen{Node: n.Name, Incarnation: n.Incarnation, Boot: n.Boot, Address: address(n.nth), Facts: n.Facts, Level: n.Level, Online: true}
 }
 

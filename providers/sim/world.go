@@ -26,6 +26,8 @@ type Config struct {
 	Validity map[string]time.Duration
 	// Disk reports whether a node has a disk that keeps its incarnation through a reboot; nil for none.
 	Disk func(node string) bool
+	// Scout has every machine boot into a discovery image first, and wait there for the hand-over. Else nothing can run there.
+	Scout bool
 	// Answer says what an action that goes well yields, or why it fails all the same. Nil: every step yields what Outputs
 	// says.
 	Answer func(Ask) (outputs json.RawMessage, err error)

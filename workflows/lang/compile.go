@@ -36,6 +36,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 				c.policies(w)
 				c.reboots()
 				c.comeOut()
+				ds = append(ds, c.scouts()...)
 			}
 		}
 		c.nodes(w)
@@ -57,6 +58,7 @@ type compiler struct {
 	bag      *diag.Bag
 	model    *model.Model
 	each     map[string]bool // tasks that have an instance for each node
+	places   map[string]place
 	nodewise map[string]bool // inputs that the cluster file gives node by node
 	top      *frame
 	named    map[string][]string         // every task by what it is called, whether it has instances or not, with its former names
@@ -166,7 +168,7 @@ type frame struct {
 }
 
 func (c *compiler) flatten(w *decl.Workflow) {
-	c.each = map[string]bool{}
+	c.each, c.places = map[string]bool{}, map[string]place{}
 	c.top = &frame{c: c, w: w, roles: map[string]string{}, inputs: map[string]expr.Source{}}
 	for _, r := range w.Roles {
 		flat := r.Role
@@ -265,6 +267,7 @@ func (f *frame) task(t *decl.Task, s *decl.Step) {
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: decl.Place(f.w.Pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
+	f.c.places[out.Name] = place{f.w.Pack, t.At}
 	if t.On != nil {
 		out.On = f.roles[t.On.Name]
 	}

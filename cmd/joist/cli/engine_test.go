@@ -321,13 +321,15 @@ func (e *engine) Abort(ctx context.Context, o drive.Order) error {
 	return loop.Report(ctx, o.Target, run.Report{ID: o.ID, Error: "aborted", Excused: true})
 }
 
-// Raise, Fence, Wipe and Release implement drive.Site.
+// Raise, HandOver, Fence, Wipe and Release implement drive.Site.
 func (e *engine) Raise(ctx context.Context, cluster, node string) error {
 	<-e.ready
 	e.set(func() { e.lives[node]++ })
 	seen, _ := machines{e}.Seen(node)
 	return e.all.Seen(ctx, cluster, seen)
 }
+
+func (e *engine) HandOver(context.Context, string, string) error { return nil }
 
 func (e *engine) Fence(context.Context, string, string, string) (string, error) {
 	return "fenced", nil

@@ -17,7 +17,8 @@ import (
 // process is one run of a script.
 type process struct {
 	argv  []string
-	dir   string
+	root  string // what the script has as its root directory; empty for this process's own
+	dir   string // as the script sees it
 	env   []string
 	group *group
 	grace time.Duration
@@ -41,7 +42,7 @@ func (p process) run(ctx context.Context) (code int, ended bool, err error) {
 	}
 	defer r.Close()
 	cmd := &exec.Cmd{Path: p.argv[0], Args: p.argv, Dir: p.dir, Env: p.env, Stdout: w, Stderr: w}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Chroot: p.root}
 	if cgroup != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(cgroup.Fd())
 		defer cgroup.Close()

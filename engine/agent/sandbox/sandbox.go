@@ -53,6 +53,9 @@ type Config struct {
 	MaxLog     int64              // bytes of one step's log passed on; default 1 MiB. The result's tail is kept in any case
 	Builtins   map[string]Builtin // the built-in actions by name
 	Artifacts  Artifacts          // nil: a step that names artifacts fails
+	// Tools gives the folder that scripts have as their root directory, where the sandbox's own Root has the same path. Nil: this
+	// process's own root.
+	Tools func(ctx context.Context) (folder string, err error)
 }
 
 // Artifacts brings the artifacts that a step names to this node.
@@ -234,7 +237,17 @@ func (s *Sandbox) script(ctx context.Context, req wire.Request, res *wire.Result
 	if err := s.provide(limited, dir, req, out); err != nil {
 		return err
 	}
+	root := ""
+	if s.cfg.Tools != nil {
+		if root, err = s.cfg.Tools(limited); err != nil {
+			if limited.Err() != nil {
+				return stopped(limited, timeoutOf(req))
+			}
+			return err
+		}
+	}
 	p := process{
+		root:  root,
 		argv:  append(interpreter(req.Script), filepath.Join(dir, wire.ScriptFile)),
 		dir:   dir,
 		env:   s.environment(dir, req),

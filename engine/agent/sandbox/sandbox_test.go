@@ -404,3 +404,21 @@ func TestArtifacts(t *testing.T) {
 		t.Errorf("result %+v", res)
 	}
 }
+
+// TestTools: a script that is to have another root has none before that is there, and what keeps it away fails the step.
+func TestTools(t *testing.T) {
+	folder := t.TempDir()
+	asked := 0
+	r := request("#!/bin/sh\necho never\n")
+	res, log := run(t, box(t, Config{Tools: func(context.Context) (string, error) { asked++; return folder, nil }}), r)
+	if res.OK || log != "" || asked != 1 || !strings.Contains(res.Error, "cannot start the step's script") {
+		t.Errorf("in an empty root: asked %d times, result %+v, log %q", asked, res, log)
+	}
+	if res, _ := run(t, box(t, Config{Tools: func(context.Context) (string, error) { return "", errors.New("the image does not fit") }}), r); res.Reason != wire.Failed || res.Error != "the image does not fit" {
+		t.Errorf("result %+v", res)
+	}
+	r.Timeout = 20 * time.Millisecond // bringing it is part of the step's time
+	if res, _ := run(t, box(t, Config{Tools: func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }}), r); res.Reason != wire.TimedOut {
+		t.Errorf("result %+v", res)
+	}
+}

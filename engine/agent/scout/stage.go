@@ -29,6 +29,8 @@ type Machine struct {
 	OEM []string
 	// Told is the engine's clock when it wrote the boot script, which scout has set the machine's by; zero for none.
 	Told time.Time
+	// Tools is for scripts. It may be called several times at once, and not once the machine becomes a node.
+	Tools Tools
 	// Report reaches the machine's consoles and the supervisor.
 	Report *Reporter
 }
@@ -36,6 +38,9 @@ type Machine struct {
 // Become makes the machine run a node image: it fetches it with client, verifies it, mounts it, and leaves everything to
 // the node stage. It returns nil once the machine is ready for the hand-over; another call starts over.
 type Become func(ctx context.Context, image Image, client *http.Client) error
+
+// Tools makes a node image the root of scripts that run in scout, and gives its folder.
+type Tools func(ctx context.Context, image Image, client *http.Client) (folder string, err error)
 
 // Engine is the agent's conversation with the engine: enrolment, connection, steps. Its identity, key and spool lie in
 // RunDir (mode 0700) in both stages: what it leaves there in the first is there in the second.
@@ -119,6 +124,9 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 	_ = os.Remove(filepath.Join(RunDir, handoverName)) // an earlier attempt's; there may be none
 	machine := describe(session, lease, log)
 	machine.Report, machine.Told = report, params.Time
+	machine.Tools = oneByOne(func(ctx context.Context, image Image, client *http.Client) (string, error) {
+		return BuildTools(ctx, RunDir, image, fetch.Config{Client: client, Trouble: report.Fail})
+	})
 	become := func(ctx context.Context, image Image, client *http.Client) error {
 		report.OK()
 		node := *session // the engine's side may be reading the session
@@ -126,6 +134,20 @@ func RunScout(ctx context.Context, engine Engine, report *Reporter, log *slog.Lo
 		return handOver(ctx, &node, keeper, fetch.Config{Client: client, Trouble: report.Fail}, log)
 	}
 	return retry(ctx, report, func() error { return engine.Scout(ctx, machine, become) })
+}
+
+// oneByOne lets one call of f at a time run.
+func oneByOne(f Tools) Tools {
+	free := make(chan struct{}, 1)
+	return func(ctx context.Context, image Image, client *http.Client) (string, error) {
+		select {
+		case free <- struct{}{}:
+			defer func() { <-free }()
+			return f(ctx, image, client)
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
 }
 
 // describe gathers the facts and names what the operator may have to bring.

@@ -65,7 +65,7 @@ const (
 // Stage says what an agent runs in: the discovery image or the node's own system.
 type Stage string
 
-// The two stages. A scout runs built-in actions only.
+// The two stages. A scout's scripts have the node image as their root.
 const (
 	Scout Stage = "scout"
 	Node  Stage = "node"
@@ -217,7 +217,7 @@ const (
 // Target tells a machine what it shall become.
 type Target struct {
 	Kind    TargetKind `json:"kind"`
-	Image   *Image     `json:"image,omitempty"`   // for NodeImage
+	Image   *Image     `json:"image,omitempty"`   // for NodeImage; for Idle, the one that it is for once nothing keeps it
 	Message string     `json:"message,omitempty"` // shown on the console
 }
 

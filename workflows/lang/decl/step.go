@@ -47,9 +47,8 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	before := d.bag.Count()
 	r := (&reader{Bag: d.bag}).Inner(b)
 	r.Expect(form{
-		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts", "was", "reboots"},
+		Attrs:  []string{"scope", "doc", "once", "irreversible", "artifacts", "was", "reboots", "stage"},
 		Blocks: map[string]int{"input": 1, "output": 1, "apply": 0, "verify": 0, "remove": 0},
-		Later:  []string{"stage"},
 	})
 	n, ok := r.Word(b)
 	if !ok || !read.Unique(d.bag, "steps or workflows", seen, n) {
@@ -77,6 +76,9 @@ func (d *decoder) step(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	}
 	d.needs(r, s)
 	d.reboots(r, s)
+	if scoped {
+		d.stage(r, s)
+	}
 	if s.Broken = d.bag.Count() > before; !s.Broken {
 		s.Digest = DigestOf(s.Step)
 	}
@@ -473,6 +475,9 @@ func DigestOf(s *model.Step) value.Digest {
 	default:
 		h.Text("builtin " + a.Builtin)
 		h.Text("call " + a.Call)
+	}
+	if s.Scout {
+		h.Text("stage scout")
 	}
 	ArtifactsDigest(h, s.Artifacts)
 	return h.Sum()
