@@ -183,6 +183,11 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	if err != nil {
 		return err
 	}
+	if st, known := p.State(ctx); known == nil && st.Power == power.Off {
+		if err := m.s.Site.Order(ctx, node, "power on"); err != nil {
+			return err
+		}
+	}
 	switched, err := p.KeepOn(ctx)
 	var later *power.LaterError
 	if errors.As(err, &later) {
@@ -273,7 +278,7 @@ func (c siteOfClusters) Free(ctx context.Context, cluster, name string) error {
 
 func (c siteOfClusters) Claim(ctx context.Context, claim clusters.Claim, choose func([]clusters.Candidate) ([]string, error)) error {
 	var chosen []string
-	err := c.s.Site.Claim(ctx, site.Claim{Cluster: claim.Cluster, Disk: claim.Disk}, func(all []site.Machine) ([]string, error) {
+	err := c.s.Site.Claim(ctx, site.Claim{Cluster: claim.Cluster, Disk: claim.Disk, Trust: claim.Trust}, func(all []site.Machine) ([]string, error) {
 		candidates := make([]clusters.Candidate, len(all))
 		for i := range all {
 			_, online := c.s.live.get(all[i].Name)

@@ -56,6 +56,11 @@ func (n nodes) Perform(ctx context.Context, o drive.Order) error {
 	if err != nil {
 		return err
 	}
+	if o.Step.Apply.Builtin == "reboot" && o.Action == step.Apply {
+		if err := n.s.Site.Order(ctx, o.Agent, "reboot for "+o.Target.String()); err != nil {
+			return err
+		}
+	}
 	r, err := request(o)
 	if err != nil {
 		return err

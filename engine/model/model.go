@@ -12,20 +12,21 @@ import (
 
 // Model is a checked cluster: a workflow at a version with its inputs. It is immutable.
 type Model struct {
-	Digest   value.Digest // of the packs, the cluster file and the inputs
-	Cluster  string
-	Workflow string // "pack.workflow"
-	Trust    string // level that the packs' secrets need: claimed, approved, vouched or attested
-	Storage  string // "disk" or "memory", from the cluster file
-	Roles    []Role
-	Inputs   map[string]value.Value // of the top workflow, checked, defaults filled in
-	Tasks    []Task                 // each after everything it refers to
-	Rollouts []Rollout
-	Outputs  []Output
-	Drift    Drift
-	Policies []Policy
-	Gone     Names   // what its policies are about and it does not have any more, by what that was called last
-	Unmet    []Unmet // what they name and is unknown: only of a tentative model, for NamesAfter to find in the cluster
+	Digest    value.Digest // of the packs, the cluster file and the inputs
+	Cluster   string
+	Workflow  string // "pack.workflow"
+	Trust     string // level that the packs' secrets need: claimed, approved, vouched or attested
+	Storage   string // "disk" or "memory", from the cluster file
+	TrustBoot bool   // reboot = "trust-boot-network" in the cluster file: a boot that the engine ordered may keep a machine's approval
+	Roles     []Role
+	Inputs    map[string]value.Value // of the top workflow, checked, defaults filled in
+	Tasks     []Task                 // each after everything it refers to
+	Rollouts  []Rollout
+	Outputs   []Output
+	Drift     Drift
+	Policies  []Policy
+	Gone      Names   // what its policies are about and it does not have any more, by what that was called last
+	Unmet     []Unmet // what they name and is unknown: only of a tentative model, for NamesAfter to find in the cluster
 
 	Artifacts []Artifact   // all that its steps name, by pack and name, each once
 	Frozen    value.Digest // of the frozen set that all of it comes from, boot set included; zero for none

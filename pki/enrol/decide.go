@@ -42,6 +42,7 @@ const (
 	VoucherProved   Reason = "voucher"         // accept
 	PersonConfirmed Reason = "person"          // accept
 	KnownKey        Reason = "known-key"       // accept: the current key itself, after another boot
+	OrderedBoot     Reason = "ordered-boot"    // accept: the one claim of a boot that the engine ordered; trusts the boot network
 )
 
 // View is what the site knows when a request arrives.
@@ -98,11 +99,46 @@ func Decide(v View, p Proven, now time.Time) Decision {
 	return admit(m, p, key, now)
 }
 
+// OrderValidity is for how long after the engine ordered a boot its first claim may be approved with it: as long as a machine's
+// firmware may take.
+const OrderValidity = 10 * time.Minute
+
+// reapproved reports whether a key that nobody has confirmed, and that proves nothing, is approved all the same, because its machine
+// was, because the engine itself had that boot anew just now, and because this is all that came of it: the one boot id given out
+// since, to the network card and address of the boot that was confirmed, and the one key that asks. Whoever can answer
+// for the machine on the boot network can have all that: it is spoofable.
+func reapproved(m Machine, p Proven, now time.Time) bool {
+	o := m.Ordered
+	boot := m.Boots[p.Boot]
+	switch {
+	case !m.TrustBoot || o.Key == "" || o.Key != m.Current || m.Keys[o.Key].Level < Approved || o.Key == p.Key:
+		return false
+	case now.Before(o.At) || now.Sub(o.At) >= OrderValidity || !boot.Issued.After(o.At):
+		return false
+	case o.MAC == "" || boot.MAC != o.MAC || p.MAC != o.MAC || o.Address == "" || boot.Address != o.Address:
+		return false
+	}
+	for id, other := range m.Boots {
+		if id != p.Boot && id != m.Keys[o.Key].Boot && !other.Issued.Before(o.At) {
+			return false
+		}
+	}
+	for id, key := range m.Keys {
+		if id != p.Key && id != o.Key && (key.State == StatePending || !key.Since.Before(o.At)) {
+			return false
+		}
+	}
+	return true
+}
+
 // admit decides about a request that nothing speaks against: by how far its key is trusted.
 func admit(m Machine, p Proven, key Key, now time.Time) Decision {
 	d := Decision{Outcome: Accept, Level: max(key.Level, Claimed), Reason: PersonConfirmed}
 	if p.Vouched {
 		d.Level, d.Reason = max(d.Level, Vouched), VoucherProved
+	}
+	if d.Level < Approved && reapproved(m, p, now) {
+		d.Level, d.Reason = Approved, OrderedBoot
 	}
 	event := Event{
 		Kind: Accepted, Machine: m.Name, Boot: p.Boot, Key: p.Key, Fingerprint: p.Fingerprint,
@@ -234,6 +270,17 @@ func Release(m Machine, w Word) ([]Event, error) {
 		e.Key, e.Fingerprint, e.Boot, e.Incarnation, e.Level = id, key.Fingerprint, key.Boot, key.Incarnation, max(key.Level, Approved)
 	}
 	return []Event{e}, nil
+}
+
+// Order yields the event that a boot of the machine is ordered, why: by which way. There is none if nothing could be approved
+// with it: where nobody trusts the boot network, and where nobody has confirmed its current key.
+func Order(m Machine, why string, at time.Time) []Event {
+	key, ok := m.Keys[m.Current]
+	if !m.TrustBoot || m.Quarantine != "" || !ok || key.Level < Approved {
+		return nil
+	}
+	boot := m.Boots[key.Boot]
+	return []Event{{Kind: BootOrdered, Machine: m.Name, Key: m.Current, Fingerprint: key.Fingerprint, MAC: boot.MAC, Address: boot.Address, By: why, At: at}}
 }
 
 // End yields the event that ends every key of a machine: its connection is closed, and it has to boot again.

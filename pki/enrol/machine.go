@@ -10,14 +10,15 @@ type Kind string
 
 // The kinds of events.
 const (
-	BootIssued  Kind = "boot-issued" // a boot script with this boot id was given to a MAC
-	Asked       Kind = "asked"       // a key used the boot id for the first time, and waits
-	Approval    Kind = "approval"    // a person confirmed the key
-	Accepted    Kind = "accepted"    // the key is the machine's current one; Other, if any, ended
-	Quarantined Kind = "quarantined" // Key and Other both claim the machine; neither is served
-	Released    Kind = "released"    // a person ended the quarantine; Key, if any, is current, all others ended
-	Ended       Kind = "ended"       // a person ended the current key
-	Returned    Kind = "returned"    // an ended key asked again (noted once)
+	BootIssued  Kind = "boot-issued"  // a boot script with this boot id was given to a MAC
+	Asked       Kind = "asked"        // a key used the boot id for the first time, and waits
+	Approval    Kind = "approval"     // a person confirmed the key
+	Accepted    Kind = "accepted"     // the key is the machine's current one; Other, if any, ended
+	Quarantined Kind = "quarantined"  // Key and Other both claim the machine; neither is served
+	Released    Kind = "released"     // a person ended the quarantine; Key, if any, is current, all others ended
+	Ended       Kind = "ended"        // a person ended the current key
+	Returned    Kind = "returned"     // an ended key asked again (noted once)
+	BootOrdered Kind = "boot-ordered" // the engine has the machine boot anew, whose current key is Key
 )
 
 // Event is one fact of enrolment, for the site's journal.
@@ -30,10 +31,10 @@ type Event struct {
 	Other       KeyID     `json:"other,omitempty"`
 	Level       Level     `json:"level,omitempty"`
 	Incarnation string    `json:"incarnation,omitempty"`
-	MAC         string    `json:"mac,omitempty"`     // of boot-issued
-	Address     string    `json:"address,omitempty"` // of boot-issued
+	MAC         string    `json:"mac,omitempty"`     // of boot-issued, and of Key's boot in boot-ordered
+	Address     string    `json:"address,omitempty"` // likewise
 	Reason      Reason    `json:"reason,omitempty"`
-	By          string    `json:"by,omitempty"` // the person, of approval, released and ended
+	By          string    `json:"by,omitempty"` // the person, of approval, released and ended; the way, of boot-ordered
 	At          time.Time `json:"at"`
 }
 
@@ -80,6 +81,16 @@ type Machine struct {
 	Keys       map[KeyID]Key   `json:"keys,omitempty"`
 	Current    KeyID           `json:"current,omitempty"` // the current-key row: a connection by any other key is refused
 	Quarantine Reason          `json:"quarantine,omitempty"`
+	TrustBoot  bool            `json:"trust_boot,omitempty"` // its cluster trusts the boot network: a boot that the engine ordered may keep the approval
+	Ordered    Ordered         `json:"ordered,omitzero"`     // the boot that the engine ordered last, until a key is accepted
+}
+
+// Ordered is a boot that the engine ordered.
+type Ordered struct {
+	At      time.Time `json:"at"`
+	Key     KeyID     `json:"key"`               // that was current
+	MAC     string    `json:"mac,omitempty"`     // of that key's boot
+	Address string    `json:"address,omitempty"` // likewise
 }
 
 // Level gives the trust that the machine has now: that of its current key, Claimed with only waiting keys, and none
@@ -128,7 +139,9 @@ func Fold(m Machine, e Event) Machine {
 	case Accepted:
 		m.end(e.Key)
 		m.use(e, StateCurrent)
-		m.Current = e.Key
+		m.Current, m.Ordered = e.Key, Ordered{}
+	case BootOrdered:
+		m.Ordered = Ordered{At: e.At, Key: e.Key, MAC: e.MAC, Address: e.Address}
 	case Quarantined:
 		m.quarantine(e)
 	case Released:
@@ -141,7 +154,7 @@ func Fold(m Machine, e Event) Machine {
 		}
 	case Ended:
 		m.end("")
-		m.Current = ""
+		m.Current, m.Ordered = "", Ordered{}
 	case Returned:
 		if key, ok := m.Keys[e.Key]; ok {
 			key.Returned = true
@@ -196,7 +209,7 @@ func (m *Machine) quarantine(e Event) {
 	if m.Boots[e.Boot].Key == "" {
 		m.bind(e.Boot, e.Key)
 	}
-	m.Quarantine, m.Current = e.Reason, ""
+	m.Quarantine, m.Current, m.Ordered = e.Reason, "", Ordered{}
 }
 
 // prune forgets boot ids that can no longer be used, and keys that ended, or waited in vain, long ago.

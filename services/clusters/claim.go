@@ -23,7 +23,9 @@ func (c *Clusters) claim(ctx context.Context, compiled *Compiled, before *histor
 	return roles, err
 }
 
-func claimOf(m *model.Model) Claim { return Claim{Cluster: m.Cluster, Disk: m.Storage == model.OnDisk} }
+func claimOf(m *model.Model) Claim {
+	return Claim{Cluster: m.Cluster, Disk: m.Storage == model.OnDisk, Trust: m.TrustBoot}
+}
 
 // choose is claim without the claiming. What it finds no machine for is missing, and stands in the roles all the same.
 func (c *Clusters) choose(ctx context.Context, compiled *Compiled, before *history.Goal) (map[string][]string, []Missing, error) {

@@ -80,6 +80,7 @@ type Candidate struct {
 type Claim struct {
 	Cluster string
 	Disk    bool // whether it keeps its data on their disks
+	Trust   bool // whether it trusts the boot network
 }
 
 // Site is what the clusters need of the site's owner.

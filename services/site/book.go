@@ -318,10 +318,20 @@ func (b *Book) Approve(ctx context.Context, name string, w enrol.Word) error {
 	})
 }
 
+// Order notes, before it is done, that the engine has a machine boot anew, if its cluster trusts the boot network; why says by which way.
+func (b *Book) Order(ctx context.Context, name, why string) error {
+	if m, ok := b.Lookup(name); !ok || !m.Enrol.TrustBoot {
+		return nil
+	}
+	_, err := b.Update(ctx, name, func(m enrol.Machine) []enrol.Event { return enrol.Order(m, why, b.cfg.Now().UTC()) })
+	return err
+}
+
 // Claim is what Book.Claim is asked for.
 type Claim struct {
 	Cluster string
 	Disk    bool // whether the cluster keeps its data on disks
+	Trust   bool // whether it trusts the boot network
 }
 
 // Claim gives machines to a cluster: choose is shown every machine and names those the cluster is to have from now on,
@@ -341,7 +351,7 @@ func (b *Book) Claim(ctx context.Context, c Claim, choose func([]Machine) ([]str
 			switch {
 			case !ok:
 				return nil, nil, &UnknownError{name}
-			case m.Cluster == c.Cluster && m.Disk == c.Disk:
+			case m.Cluster == c.Cluster && m.Disk == c.Disk && m.Enrol.TrustBoot == c.Trust:
 			case m.Cluster == c.Cluster:
 				fresh = append(fresh, name)
 			case m.Cluster != "":
@@ -357,7 +367,7 @@ func (b *Book) Claim(ctx context.Context, c Claim, choose func([]Machine) ([]str
 		}
 		slices.Sort(fresh)
 		fresh = slices.Compact(fresh)
-		return []Event{Claimed{Cluster: c.Cluster, Machines: fresh, Disk: c.Disk}}, fresh, nil
+		return []Event{Claimed{Cluster: c.Cluster, Machines: fresh, Disk: c.Disk, Trust: c.Trust}}, fresh, nil
 	})
 }
 

@@ -358,6 +358,57 @@ func TestClaim(t *testing.T) {
 }
 
 // A machine whose disks may hold a cluster's data is given to no other cluster before they are wiped.
+// TestOrder: a boot is noted as ordered only where the cluster trusts the boot network, and then keeps an approval; that ends with the claim.
+func TestOrder(t *testing.T) {
+	w := open(t, &journal.Memory{})
+	w.define("n1", mac1, "")
+	trust := func(yes bool) {
+		t.Helper()
+		w.must(w.Claim(t.Context(), site.Claim{Cluster: "demo", Trust: yes}, func([]site.Machine) ([]string, error) { return []string{"n1"}, nil }))
+	}
+	ask := func(key string) enrol.Decision {
+		t.Helper()
+		id := w.issue(mac1, "")
+		w.now = w.now.Add(time.Second)
+		var d enrol.Decision
+		_, err := w.Update(t.Context(), "n1", func(m enrol.Machine) []enrol.Event {
+			d = enrol.Decide(enrol.View{Machine: m}, enrol.Proven{Boot: id, Key: enrol.KeyID(key), Fingerprint: fp(key), MAC: mac1, Incarnation: "i" + key, Time: w.now}, w.now)
+			return d.Events
+		})
+		w.must(err)
+		return d
+	}
+	approve := func(key string) {
+		t.Helper()
+		w.must(w.Approve(t.Context(), "n1", enrol.Word{Fingerprint: fp(key), By: "ada", At: w.now}))
+		ask(key)
+		w.now = w.now.Add(time.Minute)
+	}
+	order := func() {
+		t.Helper()
+		w.must(w.Order(t.Context(), "n1", "power cycle"))
+		w.now = w.now.Add(time.Second)
+	}
+	trust(false)
+	ask("a")
+	approve("a")
+	order()
+	if d := ask("b"); d.Outcome != enrol.Pending {
+		t.Errorf("where nobody trusts the boot network: %+v", d)
+	}
+	approve("b")
+	trust(true) // the same machine, claimed otherwise
+	order()
+	if d := ask("c"); d.Reason != enrol.OrderedBoot || d.Level != enrol.Approved {
+		t.Errorf("where the boot network is trusted: %+v", d)
+	}
+	order()
+	w.must(w.Free(t.Context(), "demo", "n1"))
+	if d := ask("d"); d.Outcome != enrol.Pending {
+		t.Errorf("once it is nobody's: %+v", d)
+	}
+}
+
 func TestWipe(t *testing.T) {
 	w := open(t, &journal.Memory{})
 	w.define("n1", mac1, "")

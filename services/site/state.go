@@ -96,7 +96,8 @@ type Reported struct {
 type Claimed struct {
 	Cluster  string   `json:"cluster"`
 	Machines []string `json:"machines"`
-	Disk     bool     `json:"disk,omitempty"` // the cluster keeps its data on their disks
+	Disk     bool     `json:"disk,omitempty"`       // the cluster keeps its data on their disks
+	Trust    bool     `json:"trust_boot,omitempty"` // the cluster trusts the boot network
 }
 
 // Stored says that from now on a machine's disks may hold data of its cluster.
@@ -247,11 +248,11 @@ func (s *State) fold(now time.Time, e Event) {
 		})
 	case Claimed:
 		for _, name := range e.Machines {
-			change(name, func(m *Machine) { m.Cluster, m.Claimed, m.Disk = e.Cluster, now, e.Disk })
+			change(name, func(m *Machine) { m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = e.Cluster, now, e.Disk, e.Trust })
 		}
 	case Freed:
 		if m, ok := s.machines[e.Machine]; ok && m.Cluster == e.Cluster {
-			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed, m.Disk = "", time.Time{}, false })
+			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = "", time.Time{}, false, false })
 		}
 	case Stored:
 		change(e.Machine, func(m *Machine) { m.Data = e.Cluster })

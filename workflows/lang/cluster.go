@@ -17,24 +17,26 @@ import (
 
 // ClusterFile is an operator's declaration of a cluster, checked as far as that goes without its packs.
 type ClusterFile struct {
-	Name     string
-	Workflow string // "pack.workflow"
-	Packs    map[string]PackSource
-	Nodes    map[string]Selection // by role
-	Slots    map[string]string    // "pack.name" of what fills a slot, by the slot's path
-	Storage  string               // "disk" or "memory"; memory if it says nothing
-	Frozen   string               // name of the frozen set that it is pinned to; empty for none
-	Drift    model.Drift          // how often what is in place is verified, and what comes of it
-	Policies []read.Policy        // what they refer to is looked for when it is compiled
+	Name      string
+	Workflow  string // "pack.workflow"
+	Packs     map[string]PackSource
+	Nodes     map[string]Selection // by role
+	Slots     map[string]string    // "pack.name" of what fills a slot, by the slot's path
+	Storage   string               // "disk" or "memory"; memory if it says nothing
+	Frozen    string               // name of the frozen set that it is pinned to; empty for none
+	TrustBoot bool                 // boots that the engine ordered keep a machine's approval
+	Drift     model.Drift          // how often what is in place is verified, and what comes of it
+	Policies  []read.Policy        // what they refer to is looked for when it is compiled
 
-	file  string
-	src   []byte
-	at    hcl.Range
-	flow  hcl.Range
-	with  []pair
-	roles map[string]hcl.Range
-	packs map[string]hcl.Range
-	fills map[string]*fill // by path
+	file   string
+	src    []byte
+	at     hcl.Range
+	flow   hcl.Range
+	reboot hcl.Range // if it trusts the boot network
+	with   []pair
+	roles  map[string]hcl.Range
+	packs  map[string]hcl.Range
+	fills  map[string]*fill // by path
 }
 
 // LoadCluster reads a cluster file; name is what diagnostics call it. It returns nil if there are errors.
@@ -65,7 +67,7 @@ func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 }
 
 func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
-	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen", "drift"}, Blocks: map[string]int{"policy": 1}, Later: []string{"reboot"}})
+	r.Expect(form{Attrs: []string{"workflow", "packs", "nodes", "with", "storage", "slots", "frozen", "drift", "reboot"}, Blocks: map[string]int{"policy": 1}})
 	n, _ := r.Word(b)
 	c.Name, c.at = n.Name, n.At
 	c.Packs, c.Nodes = map[string]PackSource{}, map[string]Selection{}
@@ -103,6 +105,15 @@ func (c *ClusterFile) decode(r *reader, b *hclsyntax.Block) {
 		c.Storage = r.Text("storage")
 		if known := []string{"memory", "disk"}; !slices.Contains(known, c.Storage) && c.Storage != "" {
 			r.Bag.Errorf(e.Range(), diag.Suggest(c.Storage, known), "no storage is called %q", c.Storage)
+		}
+	}
+	if e := r.Attr("reboot"); e != nil {
+		switch word := r.Text("reboot"); word {
+		case "trust-boot-network":
+			c.TrustBoot = true
+			c.reboot = e.Range()
+		default:
+			r.Bag.Errorf(e.Range(), "Write reboot = \"trust-boot-network\", or leave it out: a machine without disk, TPM or voucher is approved anew after each boot then.", "no way to reboot is called %q", word)
 		}
 	}
 }

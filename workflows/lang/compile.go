@@ -28,7 +28,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 	c := &compiler{src: src, named: map[string][]string{}, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
 	w := c.workflow()
 	if w != nil {
-		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, Trust: model.Claimed, Frozen: src.Frozen, Drift: c.file.Drift}
+		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, TrustBoot: c.file.TrustBoot, Trust: model.Claimed, Frozen: src.Frozen, Drift: c.file.Drift}
 		c.inputs(w)
 		if !ds.HasErrors() && !c.bag.HasErrors() {
 			if w = c.fill(w); !c.bag.HasErrors() {
@@ -37,6 +37,9 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 				c.reboots()
 				c.comeOut()
 				ds = append(ds, c.scouts()...)
+				if c.file.TrustBoot {
+					c.bag.Warnf(c.file.reboot, "Leave it out, give the machines a voucher or a disk, or see to it that nobody else is on the boot network.", "a boot that the engine ordered keeps its machine's approval: whoever can answer for the machine on the boot network then gets what the machine is trusted with")
+				}
 			}
 		}
 		c.nodes(w)
@@ -422,6 +425,9 @@ func (c *compiler) digest() value.Digest {
 	h.Text(f.Name)
 	h.Text(f.Workflow)
 	h.Text(f.Storage)
+	if f.TrustBoot {
+		h.Text("trust-boot-network")
+	}
 	f.hashSlots(h)
 	for _, role := range decl.SortedKeys(f.Nodes) {
 		h.Text(role)

@@ -93,6 +93,9 @@ func (a *app) writeMachine(m *v1.Machine) {
 	add("address", m.Address)
 	add("power", layout.Dash(m.Power))
 	add("boot", m.Boot)
+	if m.TrustBoot {
+		add("reboot", ink.Yellow("keeps its approval through boots that the engine ordered (trust-boot-network): spoofable"))
+	}
 	if m.Advice != "" {
 		add("look at", ink.Yellow(m.Advice))
 	}

@@ -39,6 +39,7 @@ func (a *apiMachines) form(m *site.Machine) v1.Machine {
 			out.Pending, out.Fingerprint = out.Pending || waits, key.Fingerprint
 		}
 	}
+	out.TrustBoot = m.Enrol.TrustBoot
 	report := a.Phase(*m)
 	out.Served = a.Served(*m)
 	out.Address, out.Online = a.Online(m.Name)
@@ -82,6 +83,11 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	m, err := a.Parts.Power(name)
 	if err != nil {
 		return a.told(err)
+	}
+	if action != v1.PowerOff {
+		if err := a.Site.Order(ctx, name, "power "+action); err != nil {
+			return a.told(err)
+		}
 	}
 	switch action {
 	case v1.PowerOn:

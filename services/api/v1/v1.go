@@ -366,7 +366,8 @@ type Machine struct {
 	UUID        string          `json:"uuid,omitempty"`
 	Provider    string          `json:"provider,omitempty"`
 	Cluster     string          `json:"cluster,omitempty"`
-	Level       string          `json:"level,omitempty"` // trust: claimed, approved, vouched, attested; empty for none
+	Level       string          `json:"level,omitempty"`      // trust: claimed, approved, vouched, attested; empty for none
+	TrustBoot   bool            `json:"trust_boot,omitempty"` // its cluster lets a boot that the engine ordered keep the approval, which is spoofable
 	Quarantine  string          `json:"quarantine,omitempty"`
 	Fingerprint string          `json:"fingerprint,omitempty"` // of the key that waits for approval, else of the current one
 	Pending     bool            `json:"pending,omitempty"`     // a key waits for approval
