@@ -202,8 +202,8 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 }
 
 // HandOver implements drive.Site. What it says is lost with the engine's process, and asked for again after that.
-func (m machines) HandOver(_ context.Context, node, boot string) error {
-	m.s.handed.set(node, boot)
+func (m machines) HandOver(_ context.Context, cluster, node, boot string) error {
+	m.s.handed.set(node, cluster+" "+boot)
 	m.s.gateway.Refresh(node)
 	return nil
 }
@@ -375,7 +375,7 @@ func (t siteOfAgents) Target(ctx context.Context, name string) (wire.Target, err
 		Kind: wire.NodeImage, Message: "claimed by cluster " + m.Cluster,
 		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: set.Digest},
 	}
-	if c, online := t.s.live.get(name); online && t.s.handed.get(name) != c.hello.Kernel {
+	if c, online := t.s.live.get(name); online && t.s.handed.get(name) != m.Cluster+" "+c.hello.Kernel {
 		target.Kind, target.Message = wire.Idle, target.Message+", and kept here until its steps in scout are in place"
 	}
 	return target, nil

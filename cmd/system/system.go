@@ -101,7 +101,7 @@ type System struct {
 	live     *live
 	wipes    wipes
 	booted   noted // digest of the boot set that a machine was last given
-	handed   noted // kernel's boot id of the discovery image that a machine may leave for its node image
+	handed   noted // cluster, and kernel's boot id of the discovery image, that a machine may leave for its node image
 	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper
 	notices  notices

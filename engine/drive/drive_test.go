@@ -145,8 +145,8 @@ func (w *world) Abort(_ context.Context, o drive.Order) error {
 	return nil
 }
 
-func (w *world) HandOver(context.Context, string, string) error { return nil }
-func (w *world) Raise(context.Context, string, string) error    { return nil }
+func (w *world) HandOver(context.Context, string, string, string) error { return nil }
+func (w *world) Raise(context.Context, string, string) error            { return nil }
 func (w *world) Fence(_ context.Context, _, node, _ string) (string, error) {
 	w.note("fence %s", node)
 	return "fenced", nil

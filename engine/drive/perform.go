@@ -45,7 +45,7 @@ func (c *Cluster) perform(e run.Effect) {
 		})
 	case run.HandOver:
 		c.ask(asked{"hand-over", e.Node}, func(ctx context.Context) (history.Event, error) {
-			return nil, c.cfg.Site.HandOver(ctx, e.Node, e.Boot)
+			return nil, c.cfg.Site.HandOver(ctx, c.cfg.Cluster, e.Node, e.Boot)
 		})
 	case run.Fence:
 		c.ask(asked{"fence", e.Node}, func(ctx context.Context) (history.Event, error) {

@@ -223,8 +223,8 @@ func (w *world) Abort(context.Context, drive.Order) error { return nil }
 // site is what loops ask of machines.
 type site struct{ w *world }
 
-func (site) HandOver(context.Context, string, string) error { return nil }
-func (site) Raise(context.Context, string, string) error    { return nil }
+func (site) HandOver(context.Context, string, string, string) error { return nil }
+func (site) Raise(context.Context, string, string) error            { return nil }
 func (site) Fence(context.Context, string, string, string) (string, error) {
 	return "fenced", nil
 }

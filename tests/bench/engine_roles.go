@@ -38,7 +38,7 @@ func (f fleet) Perform(_ context.Context, o drive.Order) error {
 	return nil
 }
 func (fleet) Abort(context.Context, drive.Order) error                      { return nil }
-func (fleet) HandOver(context.Context, string, string) error                { return nil }
+func (fleet) HandOver(context.Context, string, string, string) error        { return nil }
 func (fleet) Raise(context.Context, string, string) error                   { return nil }
 func (fleet) Fence(context.Context, string, string, string) (string, error) { return "", nil }
 func (fleet) Wipe(context.Context, string, string, string) (string, error)  { return "", nil }

@@ -133,7 +133,7 @@ func (b *bed) Perform(ctx context.Context, o drive.Order) error {
 func (b *bed) Abort(context.Context, drive.Order) error { return nil }
 
 // HandOver implements drive.Site.
-func (b *bed) HandOver(context.Context, string, string) error { return nil }
+func (b *bed) HandOver(context.Context, string, string, string) error { return nil }
 
 // Raise implements drive.Site.
 func (b *bed) Raise(context.Context, string, string) error { return nil }

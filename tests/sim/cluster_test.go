@@ -64,7 +64,7 @@ func (f *fleet) Abort(_ context.Context, o drive.Order) error {
 	return nil
 }
 
-func (f *fleet) HandOver(context.Context, string, string) error { return nil }
+func (f *fleet) HandOver(context.Context, string, string, string) error { return nil }
 func (f *fleet) Raise(_ context.Context, _, node string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -329,7 +329,7 @@ func (e *engine) Raise(ctx context.Context, cluster, node string) error {
 	return e.all.Seen(ctx, cluster, seen)
 }
 
-func (e *engine) HandOver(context.Context, string, string) error { return nil }
+func (e *engine) HandOver(context.Context, string, string, string) error { return nil }
 
 func (e *engine) Fence(context.Context, string, string, string) (string, error) {
 	return "fenced", nil
