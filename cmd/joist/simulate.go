@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 
 	"joist/cmd/joist/author"
-	"joist/cmd/system"
+	"joist/cmd/system/simulation"
 	"joist/content"
 	"joist/engine/addr"
 	v1 "joist/services/api/v1"
@@ -15,7 +15,7 @@ import (
 
 // simulated runs a cluster file on simulated machines.
 func simulated(ctx context.Context, o author.Options) (*author.Simulated, error) {
-	cfg := system.Simulation{
+	cfg := simulation.Config{
 		Source: clusters.Source{FileName: o.Source.FileName, File: o.Source.File, Packs: o.Source.Packs},
 		Nodes:  o.Nodes, Seed: o.Seed, Faults: o.Faults, Recorded: o.Recorded, Again: o.Again, Check: o.Check,
 	}
@@ -24,7 +24,7 @@ func simulated(ctx context.Context, o author.Options) (*author.Simulated, error)
 			o.Progress(author.Progress{Events: t.Events, Runs: t.Runs, Failures: t.Failures, Crashes: t.Crashes, Virtual: t.Virtual})
 		}
 	}
-	s, journal, err := system.Simulate(ctx, cfg)
+	s, journal, err := simulation.Run(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func testPack(ctx context.Context, dir, only string) (*author.PackTests, error) 
 	if err != nil {
 		return nil, err
 	}
-	results, diags, err := system.TestPack(ctx, system.PackUnderTest{Files: files, Beside: filepath.Dir(filepath.Clean(dir)), Only: only})
+	results, diags, err := simulation.TestPack(ctx, simulation.PackUnderTest{Files: files, Beside: filepath.Dir(filepath.Clean(dir)), Only: only})
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/limit"
 )
 
 // class is the order in which nodes take places: what is broken goes before what works, and leaving comes last.
@@ -125,7 +126,7 @@ func (m *Machine) together(g *group) bool {
 // open reports whether the rollout's breaker lets anything start.
 func (m *Machine) open(g *group) bool {
 	spent := m.state.Budgets[g.Name]
-	return spent == nil || spent.Failures < Places(g.StopAfter, g.total)
+	return spent == nil || spent.Failures < limit.Places(g.StopAfter, g.total)
 }
 
 // free counts the places that may be taken now.
@@ -134,7 +135,7 @@ func (m *Machine) free(g *group) int {
 	if spent := m.state.Budgets[g.Name]; spent != nil {
 		taken, proven = len(spent.Places), len(spent.Proven)
 	}
-	return Limit(g.Rollout, proven, g.total) - taken
+	return limit.Of(g.Rollout, proven, g.total) - taken
 }
 
 func (m *Machine) holds(g *group, node string) bool {
@@ -195,7 +196,7 @@ type Rollout struct {
 func (m *Machine) Rollouts() []Rollout {
 	var list []Rollout
 	for _, g := range m.rollouts {
-		r := Rollout{Name: g.Name, Tasks: g.Tasks, Total: g.total, StopAfter: Places(g.StopAfter, g.total), Stopped: !m.open(g)}
+		r := Rollout{Name: g.Name, Tasks: g.Tasks, Total: g.total, StopAfter: limit.Places(g.StopAfter, g.total), Stopped: !m.open(g)}
 		if b := m.state.Budgets[g.Name]; b != nil {
 			r.Places, r.Proven, r.Failures = slices.Sorted(maps.Keys(b.Places)), len(b.Proven), b.Failures
 			r.Settling = slices.Sorted(maps.Keys(b.Settling))

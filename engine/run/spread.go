@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"joist/engine/history"
+	"joist/engine/run/limit"
 )
 
 // domains is which failure domain each node of a rollout is in, kept up node by node.
@@ -61,5 +62,5 @@ func (m *Machine) crowded(g *group, node string) bool {
 			held++
 		}
 	}
-	return held >= Share(Limit(g.Rollout, len(b.Proven), g.total), len(g.domains.size))
+	return held >= limit.Share(limit.Of(g.Rollout, len(b.Proven), g.total), len(g.domains.size))
 }

@@ -9,6 +9,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/run/limit"
 	"joist/engine/step"
 )
 
@@ -82,7 +83,7 @@ func (m *Machine) hasRoom(role string) bool {
 		return false
 	}
 	aside := m.asideIn(r.Name)
-	return aside < Places(r.Tolerate, m.before([]string{r.Name})) && len(m.state.Goal().Roles[r.Name])-aside-1 >= r.Min
+	return aside < limit.Places(r.Tolerate, m.before([]string{r.Name})) && len(m.state.Goal().Roles[r.Name])-aside-1 >= r.Min
 }
 
 // roomFor forgets what was known of roles' tolerance, unless an event is one of those, by far the most, that change nothing

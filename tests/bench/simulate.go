@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"joist/cmd/system"
+	"joist/cmd/system/simulation"
 	"joist/content"
 	"joist/services/clusters"
 	"joist/workflows/lang"
@@ -120,8 +121,8 @@ func simulatedFile(pack string) (clusters.Source, error) {
 	return src, nil
 }
 
-// simulation is what the role says.
-type simulation struct {
+// simulated is what the role says.
+type simulated struct {
 	Outcome, Digest          string
 	Instances, Runs          int
 	Events                   uint64
@@ -135,11 +136,11 @@ func simulateOnce(ctx context.Context, a arguments) error {
 		return err
 	}
 	cpu := processorTime()
-	s, _, err := system.Simulate(ctx, system.Simulation{Source: src, Nodes: a.Nodes, Seed: simulationSeed, Faults: simulationFaults(), Again: 20})
+	s, _, err := simulation.Run(ctx, simulation.Config{Source: src, Nodes: a.Nodes, Seed: simulationSeed, Faults: simulationFaults(), Again: 20})
 	if err != nil {
 		return err
 	}
-	return say(simulation{
+	return say(simulated{
 		Outcome: s.Outcome, Digest: s.Digest, Instances: s.Instances, Runs: s.Tally.Runs, Events: s.Tally.Events, Real: s.Real, Virtual: s.Virtual,
 		Peak: peakMemory(), CPU: (processorTime() - cpu).Seconds(),
 	})
@@ -150,7 +151,7 @@ func simulateOnce(ctx context.Context, a arguments) error {
 func simulations(ctx context.Context, s *suite, nodes int) error {
 	for _, pack := range []string{"base", "etcd", "kubernetes"} {
 		a := arguments{Nodes: nodes, Address: pack}
-		var got [2]simulation
+		var got [2]simulated
 		for i := range got {
 			if _, _, err := perform(ctx, "simulate", a, &got[i]); err != nil {
 				return err

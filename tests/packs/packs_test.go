@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"joist/cmd/system"
+	"joist/cmd/system/simulation"
 	"joist/content"
 	"joist/engine/journal"
 )
@@ -21,7 +21,7 @@ func TestShipped(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			results, diags, err := system.TestPack(t.Context(), system.PackUnderTest{Files: files})
+			results, diags, err := simulation.TestPack(t.Context(), simulation.PackUnderTest{Files: files})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,14 +6,15 @@ import (
 	"testing"
 
 	"joist/cmd/system"
+	"joist/cmd/system/simulation"
 	"joist/content"
 	"joist/services/clusters"
 	"joist/workflows/lang"
 )
 
-func simulation(t testing.TB) system.Simulation { return simulationOf(t, "etcd.hcl") }
+func etcd(t testing.TB) simulation.Config { return simulationOf(t, "etcd.hcl") }
 
-func simulationOf(t testing.TB, name string) system.Simulation {
+func simulationOf(t testing.TB, name string) simulation.Config {
 	t.Helper()
 	data, err := os.ReadFile("../../content/examples/" + name)
 	if err != nil {
@@ -27,20 +28,20 @@ func simulationOf(t testing.TB, name string) system.Simulation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return system.Simulation{Source: clusters.Source{FileName: name, File: data, Packs: packs}, Seed: 7, Again: 3}
+	return simulation.Config{Source: clusters.Source{FileName: name, File: data, Packs: packs}, Seed: 7, Again: 3}
 }
 
 // TestSimulate: the same simulation gives the same journal, another seed another one; whatever goes wrong, the cluster
 // converges in the end, and a replay decides the same.
 func TestSimulate(t *testing.T) {
-	s := simulation(t)
+	s := etcd(t)
 	s.Check = true
 	s.Nodes, s.Faults = 30, []string{"crash", "partition", "slow", "lie", "fail", "lose", "duplicate"}
-	first, journal, err := system.Simulate(t.Context(), s)
+	first, journal, err := simulation.Run(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, other, err := system.Simulate(t.Context(), s)
+	again, other, err := simulation.Run(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestSimulate(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 	s.Seed = 8
-	different, _, err := system.Simulate(t.Context(), s)
+	different, _, err := simulation.Run(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func TestSimulate(t *testing.T) {
 		t.Error("another seed gave the same journal")
 	}
 	s.Faults, s.Recorded = nil, []byte(`{"kind":"succeeded","data":{"task":"front","action":"apply","outputs":{"url":"https://recorded.demo.lab:1"}}}`)
-	recorded, journal, err := system.Simulate(t.Context(), s)
+	recorded, journal, err := simulation.Run(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func TestSimulate(t *testing.T) {
 		t.Errorf("what was recorded is not used: %+v", recorded)
 	}
 	s.Nodes = 2
-	if _, _, err := system.Simulate(t.Context(), s); err == nil {
+	if _, _, err := simulation.Run(t.Context(), s); err == nil {
 		t.Error("three members on two machines")
 	}
 }
@@ -76,17 +77,17 @@ func TestSimulate(t *testing.T) {
 func TestSimulatePolicies(t *testing.T) {
 	s := simulationOf(t, "etcd-policies.hcl")
 	s.Nodes = 3
-	if done, _, err := system.Simulate(t.Context(), s); err != nil || done.Outcome != "converged" {
+	if done, _, err := simulation.Run(t.Context(), s); err != nil || done.Outcome != "converged" {
 		t.Errorf("%+v, %v", done, err)
 	}
 }
 
 func BenchmarkSimulate(b *testing.B) {
-	s := simulation(b)
+	s := etcd(b)
 	s.Nodes, s.Faults = 250, []string{"crash", "partition", "slow", "lie"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := system.Simulate(b.Context(), s); err != nil {
+		if _, _, err := simulation.Run(b.Context(), s); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"joist/cmd/system"
+	"joist/cmd/system/simulation"
 	"joist/content"
 	"joist/engine/history"
 	"joist/engine/journal"
@@ -234,9 +235,9 @@ func recordTape(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := system.Simulation{Seed: 5, Nodes: 5, Faults: []string{"crash", "partition", "lie", "fail", "duplicate"}, Again: 3}
+	s := simulation.Config{Seed: 5, Nodes: 5, Faults: []string{"crash", "partition", "lie", "fail", "duplicate"}, Again: 3}
 	s.Source.FileName, s.Source.File, s.Source.Packs = "etcd.hcl", data, packs
-	_, records, err := system.Simulate(context.Background(), s)
+	_, records, err := simulation.Run(context.Background(), s)
 	if err != nil {
 		t.Fatal(err)
 	}

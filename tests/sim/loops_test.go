@@ -71,7 +71,7 @@ func (o only) Refs() []model.Ref                                               {
 func (o only) Eval(s model.Scope) (value.Value, error)                         { return s.Lookup(o.ref), nil }
 func (v *vault) Model(context.Context, history.Goal) (*model.Model, error)     { return v.taken, nil }
 func (v *vault) Abort(context.Context, drive.Order) error                      { return nil }
-func (v *vault) HandOver(context.Context, string, string, string) error                { return nil }
+func (v *vault) HandOver(context.Context, string, string, string) error        { return nil }
 func (v *vault) Raise(context.Context, string, string) error                   { return nil }
 func (v *vault) Fence(context.Context, string, string, string) (string, error) { return "fenced", nil }
 func (v *vault) Wipe(context.Context, string, string, string) (string, error)  { return "wiped", nil }

@@ -1,18 +1,20 @@
-package system
+// Package simulation composes clusters and packs with simulated machines: what joist simulate and joist pack test run.
+package simulation
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"joist/engine/outlook"
 	"maps"
 	"slices"
 	"time"
 
+	"joist/cmd/system"
 	"joist/content"
 	"joist/engine/history"
 	"joist/engine/journal"
 	"joist/engine/model"
+	"joist/engine/outlook"
 	"joist/engine/replay"
 	"joist/engine/step"
 	"joist/engine/value"
@@ -23,11 +25,11 @@ import (
 	"joist/workflows/simulate/packtest"
 )
 
-// SimulatedWorld is a world for package simulate.
-type SimulatedWorld struct{ *sim.World }
+// world is a world for package simulate.
+type world struct{ *sim.World }
 
-// NewWorld makes a world of simulated machines. answer says what each action yields.
-func NewWorld(seed uint64, faults sim.Faults, answer func(simulate.Ask) (json.RawMessage, error)) *SimulatedWorld {
+// newWorld makes a world of simulated machines. answer says what each action yields.
+func newWorld(seed uint64, faults sim.Faults, answer func(simulate.Ask) (json.RawMessage, error)) *world {
 	w := sim.New(sim.Config{
 		Seed: seed, Start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Scout: true,
 		Answer: func(a sim.Ask) (json.RawMessage, error) {
@@ -35,11 +37,11 @@ func NewWorld(seed uint64, faults sim.Faults, answer func(simulate.Ask) (json.Ra
 		},
 	})
 	w.Faults = faults
-	return &SimulatedWorld{w}
+	return &world{w}
 }
 
 // Hear implements simulate.World.
-func (w *SimulatedWorld) Hear() []simulate.Notice {
+func (w *world) Hear() []simulate.Notice {
 	heard := w.World.Hear()
 	out := make([]simulate.Notice, len(heard))
 	for i, n := range heard {
@@ -49,7 +51,7 @@ func (w *SimulatedWorld) Hear() []simulate.Notice {
 }
 
 // Add implements simulate.Machines.
-func (w *SimulatedWorld) Add(name string, facts json.RawMessage) {
+func (w *world) Add(name string, facts json.RawMessage) {
 	if w.Node(name) == nil {
 		w.World.Add(name)
 	}
@@ -58,7 +60,7 @@ func (w *SimulatedWorld) Add(name string, facts json.RawMessage) {
 }
 
 // Crash implements simulate.Machines.
-func (w *SimulatedWorld) Crash(name string, forGood bool) {
+func (w *world) Crash(name string, forGood bool) {
 	if forGood {
 		w.Kill(name)
 	} else {
@@ -67,7 +69,7 @@ func (w *SimulatedWorld) Crash(name string, forGood bool) {
 }
 
 // Restart implements simulate.Machines.
-func (w *SimulatedWorld) Restart() {
+func (w *world) Restart() {
 	w.Forget()
 	w.Announce()
 }
@@ -95,8 +97,8 @@ func (a *answerer) answer(ask simulate.Ask) (json.RawMessage, error) {
 	return a.answers.Answer(s, ask)
 }
 
-// Simulation is what joist simulate was told.
-type Simulation struct {
+// Config is what joist simulate was told.
+type Config struct {
 	Source   clusters.Source
 	Nodes    int // machines in all; 0 for those that the cluster file wants
 	Seed     uint64
@@ -107,8 +109,8 @@ type Simulation struct {
 	Progress func(simulate.Tally)
 }
 
-// Simulated is what came of a simulation.
-type Simulated struct {
+// Result is what came of a simulation.
+type Result struct {
 	Cluster   string          `json:"cluster"`
 	Workflow  string          `json:"workflow"`
 	Nodes     int             `json:"nodes"`
@@ -127,8 +129,8 @@ type Simulated struct {
 	Digest    string          `json:"digest"`           // of the journal
 }
 
-// Simulate runs a cluster file on simulated machines until it comes to rest. The same simulation gives the same digest.
-func Simulate(ctx context.Context, o Simulation) (*Simulated, []journal.Record, error) {
+// Run runs a cluster file on simulated machines until it comes to rest. The same simulation gives the same digest.
+func Run(ctx context.Context, o Config) (*Result, []journal.Record, error) {
 	m, file, err := modelOf(o.Source)
 	if err != nil {
 		return nil, nil, err
@@ -156,7 +158,7 @@ func Simulate(ctx context.Context, o Simulation) (*Simulated, []journal.Record, 
 		return nil, nil, err
 	}
 	a.know(m)
-	w := NewWorld(o.Seed, chancesOf(odds), a.answer)
+	w := newWorld(o.Seed, chancesOf(odds), a.answer)
 	var nodes []string
 	for _, role := range slices.Sorted(maps.Keys(roles)) {
 		nodes = append(nodes, roles[role]...)
@@ -171,7 +173,7 @@ func Simulate(ctx context.Context, o Simulation) (*Simulated, []journal.Record, 
 	if err != nil {
 		return nil, nil, err
 	}
-	out := &Simulated{Cluster: m.Cluster, Workflow: m.Workflow, Nodes: len(nodes), Seed: o.Seed, Faults: append([]string{}, o.Faults...)}
+	out := &Result{Cluster: m.Cluster, Workflow: m.Workflow, Nodes: len(nodes), Seed: o.Seed, Faults: append([]string{}, o.Faults...)}
 	for out.Goals = 1; ; out.Goals++ {
 		if err := s.Goal(m, roles); err != nil {
 			return nil, nil, err
@@ -194,7 +196,7 @@ func Simulate(ctx context.Context, o Simulation) (*Simulated, []journal.Record, 
 	return out, s.Journal(), out.replay(s)
 }
 
-func (o *Simulated) fill(s *simulate.Simulation) {
+func (o *Result) fill(s *simulate.Simulation) {
 	state := s.State()
 	o.Outcome, o.Detail, o.Tally, o.Digest, o.Path = state.Outcome, state.Detail, s.Tally(), s.Digest(), s.CriticalPath()
 	o.Virtual = o.Tally.Virtual.Seconds()
@@ -208,7 +210,7 @@ func (o *Simulated) fill(s *simulate.Simulation) {
 }
 
 // replay has the core decide again what it decided.
-func (o *Simulated) replay(s *simulate.Simulation) error {
+func (o *Result) replay(s *simulate.Simulation) error {
 	r := replay.New(s, 0)
 	for _, rec := range s.Journal() {
 		if err := r.Take(rec); err != nil {
@@ -224,7 +226,7 @@ func chancesOf(c simulate.Chances) sim.Faults {
 }
 
 func modelOf(s clusters.Source) (*model.Model, *lang.ClusterFile, error) {
-	packs, diags, err := content.Unpack(s.Packs, Catalogue())
+	packs, diags, err := content.Unpack(s.Packs, system.Catalogue())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -248,13 +250,13 @@ type PackUnderTest struct {
 
 // TestPack runs the tests of a pack. An error is one of reading, or ctx's.
 func TestPack(ctx context.Context, of PackUnderTest) ([]packtest.Result, lang.Diagnostics, error) {
-	pack, diags := lang.Load(of.Files, Catalogue())
+	pack, diags := lang.Load(of.Files, system.Catalogue())
 	if pack == nil {
 		return nil, diags, nil
 	}
 	pack.Folder = ""
 	packs := map[string]*lang.Pack{pack.Name: pack}
-	more, err := content.Required(packs, of.Beside, Catalogue())
+	more, err := content.Required(packs, of.Beside, system.Catalogue())
 	if err != nil {
 		return nil, diags, err
 	}
@@ -262,9 +264,9 @@ func TestPack(ctx context.Context, of PackUnderTest) ([]packtest.Result, lang.Di
 		return nil, diags, nil
 	}
 	results, found, err := packtest.Run(ctx, packtest.Config{
-		Pack: pack, Packs: packs, Files: of.Files, Catalogue: Catalogue(), Only: of.Only, Now: time.Now,
+		Pack: pack, Packs: packs, Files: of.Files, Catalogue: system.Catalogue(), Only: of.Only, Now: time.Now,
 		Outside: func(seed uint64, odds simulate.Chances, answer func(simulate.Ask) (json.RawMessage, error)) packtest.Outside {
-			w := NewWorld(seed, chancesOf(odds), answer)
+			w := newWorld(seed, chancesOf(odds), answer)
 			return packtest.Outside{World: w, Machines: w}
 		},
 	})

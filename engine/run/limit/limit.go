@@ -1,4 +1,5 @@
-package run
+// Package limit is the arithmetic of rollouts: how many nodes may be taken at a time.
+package limit
 
 import (
 	"joist/engine/model"
@@ -13,10 +14,10 @@ func Places(c model.Count, total int) int {
 	return max(n, 1)
 }
 
-// Limit is how many places of a rollout may be taken while proven of its nodes are done, out of total before the change:
+// Of is how many places of a rollout may be taken while proven of its nodes are done, out of total before the change:
 // those of the wave that is under way. A wave begins when every node of the waves before it is proven; the last has no end.
 // Canaries come out of the first waves.
-func Limit(r *model.Rollout, proven, total int) int {
+func Of(r *model.Rollout, proven, total int) int {
 	limit, end := Places(r.MaxInFlight, total), 0
 	for _, wave := range r.Waves {
 		size := Places(wave, total)

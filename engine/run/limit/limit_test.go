@@ -1,4 +1,4 @@
-package run
+package limit
 
 import (
 	"testing"
@@ -38,7 +38,7 @@ func TestLimit(t *testing.T) {
 	} {
 		n := len(test.waves)
 		r := &model.Rollout{Waves: test.waves[:n-1], MaxInFlight: test.waves[n-1], Canaries: test.canaries}
-		if got := Limit(r, test.proven, test.total); got != test.want {
+		if got := Of(r, test.proven, test.total); got != test.want {
 			t.Errorf("%v, %d canaries, %d proven of %d: %d places, want %d", test.waves, test.canaries, test.proven, test.total, got, test.want)
 		}
 	}
@@ -55,7 +55,7 @@ func TestLimitHolds(t *testing.T) {
 		taken, proven := 0, 0
 		for range 60 {
 			if rapid.Bool().Draw(t, "take") || taken == 0 {
-				if taken < Limit(r, proven, 50) {
+				if taken < Of(r, proven, 50) {
 					taken++
 				} else if taken == 0 {
 					t.Fatalf("no place is free and none is taken, %d proven", proven)
