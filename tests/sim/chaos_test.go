@@ -589,9 +589,26 @@ func (l *lab) calm() {
 		}
 	}
 	l.sketch.policies = nil // what they hold they may hold for ever
-	l.goal(true)
-	l.turn()
+	for range 1 + len(l.world.Nodes()) {
+		said := len(l.journal)
+		l.goal(true)
+		l.turn()
+		if l.quiet(); !l.missed(said) {
+			break
+		}
+	}
 	l.settle()
+}
+
+// missed reports whether a watch that was begun after an event found something gone: that has opened a breaker, which a person
+// closes by saying once more what is wanted.
+func (l *lab) missed(since int) bool {
+	for i := since; i < len(l.journal); i++ {
+		if e, ok := l.event(uint64(i + 1)).(history.Watched); ok && !e.OK {
+			return true
+		}
+	}
+	return false
 }
 
 // settle lets the cluster come to rest and fails if it does not.
