@@ -212,10 +212,14 @@ func batches(p *v1.Plan) []*batch {
 	return list
 }
 
-// abreast is how many instances stand in one line.
-const abreast = 4
+// abreast is how many instances stand in one line, and told how many are named that have the same before them: of a rack every one,
+// of a data centre as many as tell which they are. -o json has all.
+const (
+	abreast = 4
+	told    = 100
+)
 
-// writeTasks shows what is not unchanged by task: every instance by its name, those together that have the same verdict for
+// writeTasks shows what is not unchanged by task: instances by their names, those together that have the same verdict for
 // the same reason.
 func (a Config) writeTasks(p *v1.Plan) {
 	ink := a.Ink
@@ -226,6 +230,9 @@ func (a Config) writeTasks(p *v1.Plan) {
 		for _, it := range b.items {
 			names = append(names, it.Instance)
 			expected = max(expected, it.Expected)
+		}
+		if more := len(names) - told; more > 0 {
+			names = append(names[:told], fmt.Sprintf("and %d more", more))
 		}
 		row := []string{ink.Mark(b.verdict), b.task, b.verdict, "", took(expected), b.why}
 		for line := range slices.Chunk(names, abreast) {

@@ -49,3 +49,16 @@ func TestEveryInstance(t *testing.T) {
 		t.Log("\n" + text)
 	}
 }
+
+// TestManyInstances: a plan for thousands of machines stays one that can be read.
+func TestManyInstances(t *testing.T) {
+	p := &v1.Plan{Cluster: "demo", Changes: true, Counts: map[string]int{"run": 3000}}
+	for n := range 3000 {
+		p.Items = append(p.Items, v1.Item{Instance: fmt.Sprintf("a[n%d]", n), Task: "a", Verdict: "run", Because: "its step changed"})
+	}
+	var out strings.Builder
+	planview.Write(planview.Config{Out: &out, Err: io.Discard, Ink: layout.Paint(false)}, p)
+	if lines := strings.Count(out.String(), "\n"); lines > 40 || !strings.Contains(out.String(), "and 2900 more") {
+		t.Errorf("%d lines:\n%s", lines, out.String())
+	}
+}
