@@ -109,7 +109,7 @@ func New(cfg Config) (*Sandbox, error) {
 		}
 	}
 	if cfg.Cgroup != "" {
-		old, err := filepath.Glob(filepath.Join(cfg.Cgroup, cgroupPrefix+"*"))
+		old, err := filepath.Glob(filepath.Join(cfg.Cgroup, cgroupPrefix+s.owner()+"*")) // of its own: those of others may be about to be used
 		if err != nil {
 			return nil, fmt.Errorf("cannot make a sandbox: %w", err)
 		}
@@ -129,8 +129,14 @@ const (
 // mark names a run: its directory, its cgroup and the mark in its environment. It is the same when an agent has been
 // restarted, and differs between agents on one machine.
 func (s *Sandbox) mark(id string) string {
-	sum := sha256.Sum256([]byte(s.cfg.Root + "\x00" + id))
-	return hex.EncodeToString(sum[:16])
+	sum := sha256.Sum256([]byte(id))
+	return s.owner() + hex.EncodeToString(sum[:12])
+}
+
+// owner is how the marks of all its runs begin.
+func (s *Sandbox) owner() string {
+	sum := sha256.Sum256([]byte(s.cfg.Root))
+	return hex.EncodeToString(sum[:4])
 }
 
 // Run performs the request and returns its result; log is given the step's output while it runs, in whole lines, from

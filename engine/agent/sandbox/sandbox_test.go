@@ -229,6 +229,27 @@ func TestNothingOutlivesAStep(t *testing.T) {
 	}
 }
 
+// TestCgroupsOfOthers: an agent that starts takes away the cgroups that were left of its own runs, and nobody else's: those may be
+// about to be used.
+func TestCgroupsOfOthers(t *testing.T) {
+	parent, root := t.TempDir(), t.TempDir()
+	one := box(t, Config{Root: root, Cgroup: parent})
+	for _, id := range []string{"a", "b"} {
+		if err := os.Mkdir(filepath.Join(parent, cgroupPrefix+one.mark(id)+"-1"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		root string
+		left int
+	}{{t.TempDir(), 2}, {root, 0}} {
+		box(t, Config{Root: test.root, Cgroup: parent})
+		if left, err := os.ReadDir(parent); err != nil || len(left) != test.left {
+			t.Errorf("%d are left, want %d: %v", len(left), test.left, err)
+		}
+	}
+}
+
 func TestTermIsHeard(t *testing.T) {
 	s := box(t, Config{})
 	r := request("#!/bin/sh\ntrap 'echo cleaning up; exit 5' TERM\nsleep 60 & wait\n")
