@@ -18,10 +18,11 @@ type Event struct {
 
 // Stretch is one instance on the critical path, as `joist path -o json` has it, in seconds.
 type Stretch struct {
-	Instance string  `json:"instance"`
-	Waited   float64 `json:"waited_seconds"` // from when the one before it was in place; of the first, from power-on
-	Took     float64 `json:"took_seconds"`
-	Failed   float64 `json:"failed_seconds"` // of Took, until the attempt began that went well
+	Instance string    `json:"instance"`
+	Begun    time.Time `json:"begun"`
+	Waited   float64   `json:"waited_seconds"` // from when the one before it was in place; of the first, from the fact that began it
+	Took     float64   `json:"took_seconds"`
+	Failed   float64   `json:"failed_seconds"` // of Took, until the attempt began that went well
 }
 
 // Bringup is what is known of a cluster that came up from machines that were off.
@@ -82,7 +83,7 @@ func (b Bringup) Compute() (Figures, error) {
 		}
 		f.Ready = max(f.Ready, at.Sub(begun).Seconds())
 	}
-	f.Boot, f.Steps = b.Path[0].Waited, len(b.Path)
+	f.Boot, f.Steps = b.Path[0].Begun.Sub(begun).Seconds(), len(b.Path)
 	for i, s := range b.Path {
 		if i > 0 {
 			f.Overhead += max(s.Waited, 0)

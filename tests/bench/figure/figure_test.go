@@ -48,7 +48,7 @@ func bringup() Bringup {
 			{Kind: "succeeded", Time: at(300), Task: "kube.member", Node: "n2"},
 			{Kind: "rested", Time: at(301), Outcome: "converged"},
 		},
-		Path:  []Stretch{{"kube.name[n1]", 60, 10, 0}, {"kube.member[n1]", 3, 20, 5}},
+		Path:  []Stretch{{"kube.name[n1]", at(60), 5, 10, 0}, {"kube.member[n1]", at(73), 3, 20, 5}},
 		Ready: "kube.member", Nodes: []string{"n1", "n2"},
 		Served: map[string]uint64{"n1": 3 << 20, "n2": 1 << 20},
 	}
