@@ -52,10 +52,7 @@ func serve(ctx context.Context, o cli.ServeOptions) error {
 			cfg.Machines.Bridge = o.Interface
 		}
 	}
-	folder, err := fresh.Look(cfg.Data)
-	if err != nil {
-		return err
-	}
+	folder := fresh.Look(cfg.Data)
 	if err := system.Preflight(cfg); err != nil {
 		return err
 	}

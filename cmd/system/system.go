@@ -122,10 +122,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	folder, err := fresh.Look(cfg.Data)
-	if err != nil {
-		return nil, err
-	}
+	folder := fresh.Look(cfg.Data)
 	s := &System{cfg: cfg, now: cfg.Now, started: cfg.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
 	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {

@@ -2,7 +2,9 @@
 package ci
 
 import (
+	"cmp"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -71,8 +73,9 @@ Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or somet
 				return p.Usage("--ttl and --teardown are times such as 30m")
 			}
 			s, name, err := p.adapted(args[0], o)
-			if err != nil {
-				return err
+			if err != nil { // whoever reads reports alone learns of it as well
+				called := cmp.Or(o.name, strings.TrimSuffix(filepath.Base(args[0]), ".hcl"))
+				return p.conclude(&Report{Cluster: called, Begun: p.Now(), Outcome: refused, Left: []string{}, Cases: []Case{}}, o, err)
 			}
 			return p.run(cmd.Context(), *s, name, o)
 		},

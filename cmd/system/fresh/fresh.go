@@ -11,24 +11,27 @@ import (
 
 // Folder is a data folder as it was before a start.
 type Folder struct {
-	path string
-	had  map[string]bool // names that it had; nil if there was no folder
+	path   string
+	had    map[string]bool // names that it had
+	absent bool            // there was no folder
+	closed bool            // nobody can tell what is in it: nothing is taken from there
 }
 
-// Look takes down what is in a folder. Only what is there then is anybody's.
-func Look(path string) (Folder, error) {
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Folder{path: path}, nil
-	}
-	if err != nil {
-		return Folder{}, fmt.Errorf("cannot look into the data folder: %w", err)
-	}
+// Look takes down what is in a folder. Only what is there then is anybody's. What is wrong with one that cannot be read, the start
+// says better.
+func Look(path string) Folder {
 	f := Folder{path: path, had: map[string]bool{}}
+	entries, err := os.ReadDir(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.absent = true
+	case err != nil:
+		f.closed = true
+	}
 	for _, e := range entries {
 		f.had[e.Name()] = true
 	}
-	return f, nil
+	return f
 }
 
 // Had reports whether something lay in the folder.
@@ -38,7 +41,7 @@ func (f Folder) Had(name string) bool { return f.had[name] }
 // nobody else has put anything there.
 func (f Folder) Clear() error {
 	entries, err := os.ReadDir(f.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if f.closed || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	errs := []error{err}
@@ -56,7 +59,7 @@ func (f Folder) Clear() error {
 
 // Leave removes the folder if there was none before and nothing is in it.
 func (f Folder) Leave() error {
-	if f.had != nil {
+	if !f.absent {
 		return nil
 	}
 	if entries, err := os.ReadDir(f.path); err != nil || len(entries) > 0 {

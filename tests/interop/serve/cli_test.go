@@ -149,7 +149,7 @@ func TestJSON(t *testing.T) {
 		{2, "node power m-525400990001 explode"}, {1, "node power m-525400990001 on"}, {1, "node console m-525400990001"}, {2, "node nothing"},
 		{0, "events"}, {2, "events --since yesterday"}, {0, "pack check " + dir}, {1, "pack check " + broken}, {1, "pack check /no/folder"},
 		{0, "fmt " + dir}, {1, "fmt --check " + ugly}, {0, "fmt " + ugly}, {1, "fmt /no/file"}, {0, "bootset list"}, {1, "bootset show /no/folder"}, {1, "bootset push /no/folder"},
-		{2, "bootset build"}, {2, "lab up"}, {1, "destroy demo"}, {0, "destroy demo --yes --no-wait"}, {1, "destroy nobody --yes"}, {1, "forget demo"}, {1, "forget nobody"}, {2, "forget"}, {0, "forget --all"}, {0, "status --all"},
+		{2, "bootset build"}, {2, "lab up"}, {1, "destroy demo"}, {1, "forget demo"}, {0, "destroy demo --yes --no-wait"}, {1, "destroy nobody --yes"}, {1, "forget nobody"}, {2, "forget"}, {0, "forget --all"}, {0, "status --all"},
 		{0, "version"}, {2, "serve"}, {2, "nothing"}, {2, "status --nothing"},
 	} {
 		code, out, errs := joist(t, append(strings.Fields(c.args), "-o", "json", "--socket", e.socket)...)
