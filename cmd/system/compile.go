@@ -22,6 +22,7 @@ func Catalogue() lang.Catalogue {
 type compiler struct{ mirror *mirror.Mirror }
 
 func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Compiled, error) {
+	kept := s.Pins != nil // decided when a cluster got it as its goal
 	file, diags := lang.LoadCluster(s.FileName, s.File)
 	if diags.HasErrors() {
 		return nil, diags.Err()
@@ -38,7 +39,7 @@ func (c compiler) Compile(ctx context.Context, s clusters.Source) (*clusters.Com
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, diags.Err()
 	}
-	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names, Tentative: s.Tentative})
+	m, more := lang.Compile(lang.Source{Packs: packs, Cluster: file, Pins: s.Pins, Frozen: s.Frozen, Names: s.Names, Tentative: s.Tentative, Kept: kept})
 	diags = append(diags, more...)
 	if diags.HasErrors() {
 		return nil, diags.Err()

@@ -19,13 +19,16 @@ import (
 // Compile checks packs and cluster file against one another and makes the model. It returns nil if there are errors. The
 // model's digest covers packs, cluster file and inputs.
 func Compile(src Source) (*model.Model, Diagnostics) {
-	ds := Check(src.Packs)
+	l := newLinker(src.Packs)
+	l.kept = src.Kept
+	ds := l.check()
 	for _, name := range decl.SortedKeys(src.Packs) {
 		if src.Packs[name].Broken {
 			ds = append(ds, Diagnostic{Severity: diag.Error, Summary: fmt.Sprintf("the pack %q has errors", name), Detail: "Correct them first."})
 		}
 	}
 	c := &compiler{src: src, named: map[string][]string{}, steps: map[*model.Step]*model.Step{}, file: src.Cluster, link: newLinker(src.Packs), bag: diag.NewBag(map[string][]byte{src.Cluster.file: src.Cluster.src})}
+	c.link.kept = src.Kept
 	w := c.workflow()
 	if w != nil {
 		c.model = &model.Model{Cluster: c.file.Name, Workflow: w.Full(), Storage: c.file.Storage, TrustBoot: c.file.TrustBoot, Trust: model.Claimed, Frozen: src.Frozen, Drift: c.file.Drift}

@@ -63,6 +63,10 @@ type Source struct {
 	// have it still. NamesAfter finds it there, and Compile is asked again.
 	Tentative bool
 
+	// Kept says that a cluster has this as a goal already. What a version before this one let pass is no error then: else a newer one
+	// could not take the cluster up, and nobody could change or destroy it.
+	Kept bool
+
 	Frozen value.Digest // of the frozen set that packs and pins come from; zero for none
 }
 

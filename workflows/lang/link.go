@@ -19,6 +19,7 @@ import (
 
 // linker checks packs against one another.
 type linker struct {
+	kept  bool // see Source.Kept
 	packs map[string]*decl.Pack
 	bags  map[string]*diag.Bag // by pack
 	done  map[*decl.Workflow]*signature
@@ -38,8 +39,10 @@ type result struct {
 
 // Check checks packs against one another: every reference, every type across an edge, cycles, and the flow of paths and
 // secrets. It reports everything that it finds, and file names begin with the pack's name.
-func Check(packs map[string]*decl.Pack) Diagnostics {
-	l := newLinker(packs)
+func Check(packs map[string]*decl.Pack) Diagnostics { return newLinker(packs).check() }
+
+func (l *linker) check() Diagnostics {
+	packs := l.packs
 	var out Diagnostics
 	for _, name := range decl.SortedKeys(packs) {
 		for _, w := range packs[name].Workflows {

@@ -25,7 +25,7 @@ func (c *flowCheck) presence(t *decl.Task) {
 		c.bag.Errorf(at, "Leave it out: a value is nowhere.", "task %q only computes, and cannot make way", t.Name)
 	case to.Step.Once:
 		c.bag.Errorf(at, "Leave it out, or call a step without once.", "the first success of task %q holds, so it cannot make way", t.Name)
-	case to.Step.Reboots:
+	case to.Step.Reboots && !c.l.kept:
 		c.bag.Errorf(at, "Order it with after.", "task %q cannot make way: %s reboots its node, which takes what it made way for with it, and so on for ever", t.Name, to.Step.Name)
 	case to.Step.Irreversible != "":
 		c.bag.Errorf(at, "Give the step a remove.", "task %q cannot make way: %s is irreversible", t.Name, to.Step.Name)
@@ -72,6 +72,9 @@ func (c *flowCheck) disturber(t *decl.Task, n named) {
 // what it makes way for: once every such node was rebooted, neither could go first. What called workflows do is looked at when
 // the cluster is compiled.
 func (c *flowCheck) comesOut() {
+	if c.l.kept {
+		return
+	}
 	var tasks []model.Task
 	for _, t := range c.order {
 		if to := c.targets[t.Name]; to.Step != nil {
@@ -89,6 +92,9 @@ func (c *flowCheck) comesOut() {
 
 // comeOut is comesOut over all that the workflows do together.
 func (c *compiler) comeOut() {
+	if c.src.Kept {
+		return
+	}
 	for _, x := range model.Circles(c.model.Tasks) {
 		if x.Sure {
 			summary, detail := circleSays(x)
