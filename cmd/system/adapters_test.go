@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"joist/engine/drive"
 	"joist/engine/entries"
 	"joist/engine/history"
+	"joist/engine/journal"
 	"joist/engine/model"
 	"joist/engine/run"
 	"joist/engine/step"
@@ -25,6 +27,7 @@ import (
 	"joist/pki/authority"
 	"joist/pki/enrol"
 	"joist/services/agents"
+	"joist/services/site"
 )
 
 func name(name, owner string) entries.Entry {
@@ -146,7 +149,7 @@ func TestRequest(t *testing.T) {
 		Verify: &model.Action{Builtin: "check", Timeout: time.Second}, Remove: &model.Action{Builtin: "undo", Timeout: time.Hour}}
 	o := drive.Order{Cluster: "demo", Epoch: 7, Secret: []string{"pass"}, Clear: map[string]json.RawMessage{"pass": json.RawMessage(`"p"`), "url": json.RawMessage(`"mine"`)},
 		Dispatch: run.Dispatch{Target: history.Target{Task: "etcd.s", Node: "n1"}, ID: 42, Agent: "n1", Incarnation: "i", Action: step.Apply, Step: s}}
-	r, err := request(o)
+	r, err := request(o, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,11 +162,11 @@ func TestRequest(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	o.Action = step.Verify // which is not what apply runs
-	if r, err = request(o); err != nil || r.Builtin != "check" || len(r.Script) != 0 || len(r.Files) != 0 || r.Timeout != time.Second || r.Verify != nil || len(r.Outputs) != 0 || r.Action != wire.Verify {
+	if r, err = request(o, 0); err != nil || r.Builtin != "check" || len(r.Script) != 0 || len(r.Files) != 0 || r.Timeout != time.Second || r.Verify != nil || len(r.Outputs) != 0 || r.Action != wire.Verify {
 		t.Errorf("%+v, %v", r, err)
 	}
 	o.Action, o.Outputs = step.Remove, json.RawMessage(`{"token":"t","url":"theirs"}`)
-	if r, err = request(o); err != nil || string(r.Inputs) != `{"pass":"p","token":"t","url":"mine"}` || !slices.Equal(r.Secret, []string{"pass", "token"}) ||
+	if r, err = request(o, 0); err != nil || string(r.Inputs) != `{"pass":"p","token":"t","url":"mine"}` || !slices.Equal(r.Secret, []string{"pass", "token"}) ||
 		r.Builtin != "undo" || r.Verify != nil || len(r.Outputs) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -171,28 +174,53 @@ func TestRequest(t *testing.T) {
 		t.Error("the order was changed")
 	}
 	o.Outputs = json.RawMessage(`[`)
-	if _, err := request(o); err == nil {
+	if _, err := request(o, 0); err == nil {
 		t.Error("damaged outputs were left out")
 	}
 	o.Outputs, s.Remove = nil, nil
-	if _, err := request(o); err == nil || !strings.Contains(err.Error(), "has no remove") {
+	if _, err := request(o, 0); err == nil || !strings.Contains(err.Error(), "has no remove") {
 		t.Error(err)
 	}
 }
 
 func FuzzParseID(f *testing.F) {
-	for _, seed := range []string{"demo/t[n1]#42", "demo/t#0", "demo/t#", "#1", "demo/t#1#2", "demo/t#+1", "demo/t#01", "demo/t#18446744073709551616"} {
+	for _, seed := range []string{"demo/t[n1]#42", "demo/t#0", "demo/t#", "#1", "demo/t#1#2", "demo/t#+1", "demo/t#01", "demo/t#18446744073709551616", "demo/t[n1]#42.1", "demo/t#1.0", "demo/t#1.01"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		i, seq, err := parseID(id)
+		i, seq, life, err := parseID(id)
 		if err != nil {
 			return
 		}
-		if got := requestID(drive.Order{Cluster: i.Cluster, Dispatch: run.Dispatch{Target: history.Target{Task: i.Task, Node: i.Node}, ID: seq}}); got != id {
+		if got := requestID(drive.Order{Cluster: i.Cluster, Dispatch: run.Dispatch{Target: history.Target{Task: i.Task, Node: i.Node}, ID: seq}}, life); got != id {
 			t.Fatalf("%q was read as %q", id, got)
 		}
 	})
+}
+
+// TestForgottenCluster: the number of an event says which attempt is meant as long as a cluster lives. One that is made again after it was forgotten
+// neither gets for an answer what an agent did for the one before, nor takes such an answer in.
+func TestForgottenCluster(t *testing.T) {
+	book, err := site.Open(t.Context(), site.Config{Store: &journal.Memory{}, Holder: "test", Random: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &System{Site: book}
+	o := drive.Order{Cluster: "demo", Dispatch: run.Dispatch{Target: history.Target{Task: "t", Node: "n1"}, ID: 12}}
+	before := requestID(o, book.Life("demo"))
+	if err := book.Note(t.Context(), site.Dropped{Cluster: "demo", By: "ada", Events: 40}); err != nil {
+		t.Fatal(err)
+	}
+	after := requestID(o, book.Life("demo"))
+	if before == after || requestID(o, book.Life("other")) != before {
+		t.Errorf("attempts of two clusters that were both called demo: %s and %s", before, after)
+	}
+	if err := (engineOfAgents{s}).Result(t.Context(), "n1", wire.Result{ID: before, OK: true}); err != nil {
+		t.Errorf("a late result for a forgotten cluster: %v", err)
+	}
+	if err := (engineOfAgents{s}).Result(t.Context(), "n1", wire.Result{ID: after + "0", OK: true}); !errors.Is(err, agents.ErrNotDispatched) {
+		t.Errorf("a result for a cluster that there never was: %v", err)
+	}
 }
 
 func TestLogs(t *testing.T) {

@@ -29,26 +29,36 @@ import (
 // nodes implements drive.Nodes with the gateway.
 type nodes struct{ s *System }
 
-// requestID names an attempt for good: the event that started it is never another one.
-func requestID(o drive.Order) string {
-	return addressOf(o).String() + "#" + strconv.FormatUint(o.ID, 10)
+// requestID names an attempt for good, by the event that started it. The numbers of events begin anew when a cluster was forgotten
+// (site.Book.Life), while an agent that outlasted it answers from its spool what it was asked before: so a life but the first is named, too.
+func requestID(o drive.Order, life int) string {
+	id := addressOf(o).String() + "#" + strconv.FormatUint(o.ID, 10)
+	if life > 0 {
+		id += "." + strconv.Itoa(life)
+	}
+	return id
 }
 
 func addressOf(o drive.Order) addr.Instance {
 	return addr.Instance{Cluster: o.Cluster, Task: o.Task, Node: o.Node}
 }
 
-func parseID(id string) (addr.Instance, uint64, error) {
+func parseID(id string) (i addr.Instance, seq uint64, life int, err error) {
 	text, number, _ := strings.Cut(id, "#")
-	i, err := addr.Parse(text)
-	if err != nil {
-		return i, 0, err
+	if i, err = addr.Parse(text); err != nil {
+		return i, 0, 0, err
 	}
-	seq, err := strconv.ParseUint(number, 10, 64)
-	if err != nil || strconv.FormatUint(seq, 10) != number { // one attempt has one id
-		return i, 0, fmt.Errorf("cannot read %q as a request's id: %q is not the number of an event", id, number)
+	event, later, again := strings.Cut(number, ".")
+	if again {
+		if life, err = strconv.Atoi(later); err != nil || life < 1 || strconv.Itoa(life) != later { // one attempt has one id
+			return i, 0, 0, fmt.Errorf("cannot read %q as a request's id: %q is not how often a cluster was forgotten", id, later)
+		}
 	}
-	return i, seq, nil
+	seq, err = strconv.ParseUint(event, 10, 64)
+	if err != nil || strconv.FormatUint(seq, 10) != event { // likewise
+		return i, 0, 0, fmt.Errorf("cannot read %q as a request's id: %q is not the number of an event", id, event)
+	}
+	return i, seq, life, nil
 }
 
 func (n nodes) Perform(ctx context.Context, o drive.Order) error {
@@ -61,7 +71,7 @@ func (n nodes) Perform(ctx context.Context, o drive.Order) error {
 			return err
 		}
 	}
-	r, err := request(o)
+	r, err := request(o, n.s.Site.Life(o.Cluster))
 	if err != nil {
 		return err
 	}
@@ -75,11 +85,11 @@ func (n nodes) Abort(ctx context.Context, o drive.Order) error {
 	if o.Agent == "" {
 		return nil
 	}
-	return n.s.gateway.Cancel(ctx, o.Agent, wire.Cancel{ID: requestID(o), Instance: addressOf(o).String(), Attempt: 1, Cluster: o.Cluster, Epoch: o.Epoch})
+	return n.s.gateway.Cancel(ctx, o.Agent, wire.Cancel{ID: requestID(o, n.s.Site.Life(o.Cluster)), Instance: addressOf(o).String(), Attempt: 1, Cluster: o.Cluster, Epoch: o.Epoch})
 }
 
-// request puts an order in the form that agents understand.
-func request(o drive.Order) (wire.Request, error) {
+// request puts an order of a cluster's life in the form that agents understand.
+func request(o drive.Order, life int) (wire.Request, error) {
 	inputs := o.Clear
 	if o.Action == step.Remove && len(o.Outputs) > 0 {
 		var err error
@@ -92,7 +102,7 @@ func request(o drive.Order) (wire.Request, error) {
 		return wire.Request{}, fmt.Errorf("cannot encode the inputs of %s: %w", addressOf(o), err)
 	}
 	r := wire.Request{
-		ID: requestID(o), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Kernel: o.Boot, Attempt: 1, Epoch: o.Epoch,
+		ID: requestID(o, life), Cluster: o.Cluster, Instance: addressOf(o).String(), Incarnation: o.Incarnation, Kernel: o.Boot, Attempt: 1, Epoch: o.Epoch,
 		Action: wire.Action(o.Action), Step: o.Step.Digest.String(), Inputs: data, Outputs: map[string]string{},
 		Secret: o.Secret,
 	}
@@ -179,9 +189,11 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 	if strings.HasPrefix(res.ID, wipePrefix) {
 		return e.s.wipeResult(ctx, node, res)
 	}
-	i, seq, err := parseID(res.ID)
-	if err != nil {
+	i, seq, life, err := parseID(res.ID)
+	if now := e.s.Site.Life(i.Cluster); err != nil || life > now {
 		return agents.ErrNotDispatched
+	} else if life < now {
+		return nil // of a cluster that was forgotten: nobody waits for it any more
 	}
 	r := run.Report{ID: seq, Outputs: res.Outputs, Error: res.Error}
 	if !res.OK {
@@ -261,7 +273,7 @@ const logKept = 64 << 10
 func newLogs() *logs { return &logs{text: map[string][]byte{}} }
 
 func (l *logs) add(_ string, chunk wire.LogChunk) {
-	i, seq, err := parseID(chunk.ID)
+	i, seq, _, err := parseID(chunk.ID)
 	if err != nil || run.IsLook(seq) { // what a verify wrote would push out what the attempts did
 		return
 	}

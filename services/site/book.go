@@ -371,6 +371,13 @@ func (b *Book) Claim(ctx context.Context, c Claim, choose func([]Machine) ([]str
 	})
 }
 
+// Life says how many clusters of a name were forgotten: the numbers of the events of each begin anew.
+func (b *Book) Life(cluster string) int {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.state.dropped[cluster]
+}
+
 // Claims lists the machines that each cluster has, by name.
 func (b *Book) Claims() map[string][]string {
 	b.mu.RLock()

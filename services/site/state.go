@@ -203,10 +203,11 @@ type State struct {
 	boots    map[enrol.BootID]string // machine by boot id that may still be used
 	macs     map[string]string       // machine by MAC address
 	uuids    map[string]string       // machine by UUID
+	dropped  map[string]int          // how often a cluster of that name was forgotten
 }
 
 func newState() *State {
-	return &State{machines: map[string]*Machine{}, boots: map[enrol.BootID]string{}, macs: map[string]string{}, uuids: map[string]string{}}
+	return &State{machines: map[string]*Machine{}, boots: map[enrol.BootID]string{}, macs: map[string]string{}, uuids: map[string]string{}, dropped: map[string]int{}}
 }
 
 // fold takes an event in. A machine is replaced, never changed, so that what was handed out stays as it was.
@@ -254,6 +255,8 @@ func (s *State) fold(now time.Time, e Event) {
 		if m, ok := s.machines[e.Machine]; ok && m.Cluster == e.Cluster {
 			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = "", time.Time{}, false, false })
 		}
+	case Dropped:
+		s.dropped[e.Cluster]++
 	case Stored:
 		change(e.Machine, func(m *Machine) { m.Data = e.Cluster })
 	case WipeOrdered:
