@@ -259,7 +259,14 @@ func (m machines) Release(ctx context.Context, cluster, node string) error {
 	if err := m.s.unreserve(ctx, node, off); err != nil {
 		return err
 	}
-	return m.s.Site.Free(ctx, cluster, node)
+	return m.s.free(ctx, cluster, node)
+}
+
+// free makes a machine nobody's. One that is in scout still has leave to go of nobody then, also if a cluster of the same name claims it
+// again: that has steps of its own to be done there first.
+func (s *System) free(ctx context.Context, cluster, node string) error {
+	s.handed.set(node, "")
+	return s.Site.Free(ctx, cluster, node)
 }
 
 // siteOfClusters implements clusters.Site.
@@ -273,7 +280,7 @@ func (c siteOfClusters) Free(ctx context.Context, cluster, name string) error {
 	if err := c.s.unreserve(ctx, name, false); err != nil {
 		return err
 	}
-	return c.s.Site.Free(ctx, cluster, name)
+	return c.s.free(ctx, cluster, name)
 }
 
 func (c siteOfClusters) Claim(ctx context.Context, claim clusters.Claim, choose func([]clusters.Candidate) ([]string, error)) error {
