@@ -169,10 +169,10 @@ func (c *Clusters) Start(ctx context.Context) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
 		unlock := c.lock(name)
-		err := errors.Join(c.forget(ctx, name), c.reconcile(ctx, name))
+		err := errors.Join(c.forget(ctx, name), c.reconcile(ctx, name), c.reclaim(ctx, name))
 		unlock()
 		if err != nil {
-			c.log.Warn("cannot give back machines that a cluster claimed and never used", "cluster", name, "error", err)
+			c.log.Warn("cannot set right which machines a cluster has claimed", "cluster", name, "error", err)
 		}
 	}
 	return nil
@@ -430,7 +430,7 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 	// Machines claimed for a goal that did not come to be, and machines that an earlier crash left over, are given back;
 	// if that fails, the next start does it.
 	if after := context.WithoutCancel(ctx); err != nil {
-		err = errors.Join(err, c.forget(after, name), c.reconcile(after, name))
+		err = errors.Join(err, c.forget(after, name), c.reconcile(after, name), c.reclaim(after, name))
 	} else {
 		err = c.reconcile(after, name)
 	}

@@ -118,6 +118,7 @@ type world struct {
 
 	mu     sync.Mutex
 	owner  map[string]string // cluster by machine
+	claims map[string]Claim  // as what a machine was claimed last
 	calls  []string
 	orders []drive.Order
 	fail   error // of service calls
@@ -157,7 +158,12 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 	if st.Artifacts = artifacts; artifacts != nil {
 		st.Digest = value.Sum([]byte(artifacts[0].Version))
 	}
-	m := &model.Model{Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}}, Policies: policies,
+	storage, trust := model.InMemory, slices.Contains(names, "trust")
+	if slices.Contains(names, "disk") {
+		storage = model.OnDisk
+	}
+	names = slices.DeleteFunc(names, func(word string) bool { return word == "trust" || word == "disk" })
+	m := &model.Model{Storage: storage, TrustBoot: trust, Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}}, Policies: policies,
 		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
 	if names = slices.DeleteFunc(names, func(word string) bool { return word == "frozen" }); strings.Contains(tail, "frozen") {
 		s.Frozen = value.Sum([]byte("winter"))
@@ -175,6 +181,10 @@ func (w *world) Claim(_ context.Context, c Claim, choose func([]Candidate) ([]st
 	names, err := choose(all)
 	for _, name := range names {
 		w.owner[name] = c.Cluster
+		if w.claims == nil {
+			w.claims = map[string]Claim{}
+		}
+		w.claims[name] = c
 	}
 	return err
 }
@@ -523,6 +533,27 @@ func TestPinned(t *testing.T) {
 }
 
 // TestJournalFails: a goal that could not be written leaves no machine claimed, and apply takes the cluster up again.
+// TestClaimedForNothing: what a goal says of its machines holds for them only with the goal. One that never came to be, since the engine died
+// after it had claimed them or could not write it, leaves them as they were: nobody may trust the boot network because of it, nor think
+// that they hold no data.
+func TestClaimedForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.apply("demo: n1 disk")
+		had := w.claims["n1"]
+		if want := (Claim{Cluster: "demo", Disk: true}); had != want {
+			t.Fatalf("claimed as %+v", had)
+		}
+		w.Close()
+		w.claims["n1"] = Claim{Cluster: "demo", Trust: true} // of another goal, and then the engine died
+		w.start()
+		if got := w.claims["n1"]; got != had {
+			t.Errorf("after a restart claimed as %+v, want %+v", got, had)
+		}
+		w.Close()
+	})
+}
+
 func TestJournalFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

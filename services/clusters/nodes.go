@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,6 +167,33 @@ func (c *Clusters) reconcile(ctx context.Context, name string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// reclaim has the site hold the machines of a cluster's goal as that goal says: a crash or an error may have come after they were claimed
+// for one that never came to be, which keeps its data elsewhere or trusts the boot network. The caller holds the cluster's lock.
+func (c *Clusters) reclaim(ctx context.Context, name string) error {
+	loop, err := c.Get(name)
+	if err != nil || loop.Err() != nil {
+		return nil // what it needs is not known
+	}
+	var as Claim
+	var needed []string
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		if g := s.Goal(); g != nil && !g.Destroy && p != nil && p.Model() != nil {
+			as, needed = claimOf(p.Model()), nodesOf(g.Roles)
+		}
+	}); err != nil || len(needed) == 0 {
+		return err
+	}
+	return c.cfg.Site.Claim(ctx, as, func(all []Candidate) ([]string, error) {
+		var held []string
+		for i := range all {
+			if _, needs := slices.BinarySearch(needed, all[i].Name); needs && all[i].Cluster == name {
+				held = append(held, all[i].Name)
+			}
+		}
+		return held, nil
+	})
 }
 
 // Settle waits until nodes had time to come back after a start of the engine, then tells each cluster of those that did
