@@ -407,6 +407,28 @@ func TestOrder(t *testing.T) {
 	if d := ask("d"); d.Outcome != enrol.Pending {
 		t.Errorf("once it is nobody's: %+v", d)
 	}
+	for key, between := range map[string]func(){
+		"e": func() { // another cluster has it, which trusts the boot network, too
+			w.must(w.Free(t.Context(), "demo", "n1"))
+			w.must(w.Claim(t.Context(), site.Claim{Cluster: "other", Trust: true}, func([]site.Machine) ([]string, error) { return []string{"n1"}, nil }))
+			w.must(w.Free(t.Context(), "other", "n1"))
+			w.must(w.Claim(t.Context(), site.Claim{Cluster: "other", Trust: true}, func([]site.Machine) ([]string, error) { return []string{"n1"}, nil }))
+		},
+		"f": func() { trust(false); trust(true) }, // nobody trusted it meanwhile
+	} {
+		if m, _ := w.Lookup("n1"); m.Cluster != "" {
+			w.must(w.Free(t.Context(), m.Cluster, "n1"))
+		}
+		trust(true)
+		ask(key)
+		approve(key)
+		order()
+		between()
+		w.now = w.now.Add(time.Second)
+		if d := ask(key + "2"); d.Outcome != enrol.Pending {
+			t.Errorf("%s: %+v", key, d)
+		}
+	}
 }
 
 func TestWipe(t *testing.T) {

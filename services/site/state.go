@@ -249,11 +249,18 @@ func (s *State) fold(now time.Time, e Event) {
 		})
 	case Claimed:
 		for _, name := range e.Machines {
-			change(name, func(m *Machine) { m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = e.Cluster, now, e.Disk, e.Trust })
+			change(name, func(m *Machine) {
+				if m.Cluster != e.Cluster || !e.Trust { // it was ordered for another one, or nobody trusts it any more
+					m.Enrol.Ordered = enrol.Ordered{}
+				}
+				m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = e.Cluster, now, e.Disk, e.Trust
+			})
 		}
 	case Freed:
 		if m, ok := s.machines[e.Machine]; ok && m.Cluster == e.Cluster {
-			change(e.Machine, func(m *Machine) { m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot = "", time.Time{}, false, false })
+			change(e.Machine, func(m *Machine) {
+				m.Cluster, m.Claimed, m.Disk, m.Enrol.TrustBoot, m.Enrol.Ordered = "", time.Time{}, false, false, enrol.Ordered{}
+			})
 		}
 	case Dropped:
 		s.dropped[e.Cluster]++
