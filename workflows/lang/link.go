@@ -251,7 +251,7 @@ func (c *flowCheck) task(t *decl.Task) {
 			each = append(each, p.Outer.Name)
 		}
 		for _, p := range t.With {
-			c.check(site{task: t, each: each, host: t.On != nil}, p.Value, value.Type{})
+			c.check(site{task: t, each: each, host: t.On != nil, lost: true}, p.Value, value.Type{})
 		}
 	}
 }

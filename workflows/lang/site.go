@@ -25,6 +25,7 @@ type site struct {
 	host      bool // a node executes, and host.… may be asked
 	when      bool // decides whether instances exist: inputs and facts only
 	items     bool // says which items there are: inputs only
+	lost      bool // what it calls has errors, so that nobody knows what it takes
 }
 
 func (s site) who() string {
@@ -41,7 +42,7 @@ var roots = []string{"task", "all", "host", "node", "role", "input", "item"}
 
 // check checks an expression where it stands.
 func (c *flowCheck) check(at site, e hclsyntax.Expression, want value.Type) expr.Shape {
-	s := expr.Check(expr.Env{Bag: c.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) { return c.resolve(at, t) }, Secrets: at.task == nil}, e, want)
+	s := expr.Check(expr.Env{Bag: c.bag, Resolve: func(t hcl.Traversal) (expr.Shape, int) { return c.resolve(at, t) }, Secrets: at.task == nil || at.lost}, e, want)
 	flows := s.Flows()
 	switch {
 	case !at.step || flows&expr.Paths == 0:
