@@ -67,7 +67,7 @@ func Resolve(w Wish) (map[string]Chosen, lang.Diagnostics, error) {
 			if err == nil {
 				err = cycle(next)
 			}
-			return next, r.diags, err
+			return next, append(r.diags, r.lacking...), err
 		}
 		chosen = next
 	}
@@ -90,6 +90,7 @@ type resolver struct {
 	keep    map[string]string          // versions to take while they suit; one that did not is not tried again
 	floor   map[string]*semver.Version // no choice goes back
 	diags   lang.Diagnostics
+	lacking lang.Diagnostics // the error of the last round, where the cluster file names the pack that it is about
 }
 
 // shelf is the versions of one pack at its source.
@@ -126,13 +127,14 @@ func (r *resolver) round(before map[string]Chosen) (map[string]Chosen, error) {
 	}
 	next := map[string]Chosen{}
 	var first error // to be said once it is known who else asks
+	r.lacking = nil
 	for _, name := range slices.Sorted(maps.Keys(asks)) {
 		c, err := r.choose(name, asks[name])
 		switch {
 		case err == nil:
 			next[name] = c
 		case first == nil:
-			first = err
+			first, r.lacking = err, r.wish.File.Lacking(name, err)
 		}
 	}
 	return next, first

@@ -39,6 +39,17 @@ type ClusterFile struct {
 	fills  map[string]*fill // by path
 }
 
+// Lacking says at the place where the file names a pack why it cannot be had. It is nil for a pack that the file does not name.
+func (c *ClusterFile) Lacking(pack string, why error) Diagnostics {
+	at, named := c.packs[pack]
+	if !named {
+		return nil
+	}
+	bag := diag.NewBag(map[string][]byte{c.file: c.src})
+	bag.Errorf(at, "Correct what the cluster file says of this pack, or what is there.", "%s", why)
+	return bag.Done("")
+}
+
 // LoadCluster reads a cluster file; name is what diagnostics call it. It returns nil if there are errors.
 func LoadCluster(name string, src []byte) (*ClusterFile, Diagnostics) {
 	bag := diag.NewBag(map[string][]byte{name: src})
