@@ -57,9 +57,10 @@ type Simulated struct {
 	Virtual   float64   `json:"virtual_seconds"`
 	Real      float64   `json:"real_seconds"`
 	Path      []Link    `json:"critical_path"`
-	Failed    []v1.Item `json:"failed"`   // what failed for good, at most 20
-	Diverged  int       `json:"diverged"` // decisions that a replay makes otherwise
-	Digest    string    `json:"digest"`   // of the journal: the same for the same simulation
+	Failed    []v1.Item `json:"failed"`                // what failed for good, at most 20
+	More      int       `json:"more_failed,omitempty"` // besides
+	Diverged  int       `json:"diverged"`              // decisions that a replay makes otherwise
+	Digest    string    `json:"digest"`                // of the journal: the same for the same simulation
 }
 
 // Link is one action of the critical path.
@@ -220,6 +221,9 @@ func (a *Tools) writeSimulated(s *Simulated) {
 	}
 	for _, it := range s.Failed {
 		a.printf("%s %s: %s\n", a.Red("failed"), it.Instance, strings.TrimSpace(it.Error))
+	}
+	if s.More > 0 {
+		a.printf("%s %d more\n", a.Red("failed"), s.More)
 	}
 	outcome := a.Green(s.Outcome)
 	if s.Outcome != "converged" {

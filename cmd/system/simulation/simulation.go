@@ -125,6 +125,7 @@ type Result struct {
 	Real      float64         `json:"real"`    // seconds that it took
 	Path      []simulate.Link `json:"critical_path"`
 	Failed    []outlook.Item  `json:"failed,omitempty"` // what failed for good, at most 20
+	More      int             `json:"more,omitempty"`   // what failed for good besides
 	Diverged  int             `json:"diverged"`         // decisions that a replay of the journal makes otherwise, if it was checked: always 0
 	Digest    string          `json:"digest"`           // of the journal
 }
@@ -196,6 +197,9 @@ func Run(ctx context.Context, o Config) (*Result, []journal.Record, error) {
 	return out, s.Journal(), out.replay(s)
 }
 
+// most is how many instances that failed for good a result names.
+const most = 20
+
 func (o *Result) fill(s *simulate.Simulation) {
 	state := s.State()
 	o.Outcome, o.Detail, o.Tally, o.Digest, o.Path = state.Outcome, state.Detail, s.Tally(), s.Digest(), s.CriticalPath()
@@ -203,7 +207,14 @@ func (o *Result) fill(s *simulate.Simulation) {
 	items := outlook.Items(s.Plan())
 	o.Instances = len(items)
 	for _, it := range items {
-		if it.State == "failed" && len(o.Failed) < 20 {
+		switch {
+		case it.State != outlook.Failed:
+		case len(o.Failed) == most:
+			o.More++
+		default:
+			if it.Error == "" { // it never began: nobody can say what it takes
+				it.Error = it.Cause.Because()
+			}
 			o.Failed = append(o.Failed, it)
 		}
 	}
