@@ -160,7 +160,6 @@ func (l *Lab) Sourceless() {
 }
 
 func (l *Lab) down() {
-	l.replayed()
 	if l.Failed() {
 		l.keep()
 	}
@@ -176,6 +175,7 @@ func (l *Lab) down() {
 		l.Errorf("lab down left processes:\n%s", out)
 	}
 	l.SameHost("after")
+	l.replayed()
 }
 
 // SameHost compares the host's network with what it was before the lab. Other programs may change it for a moment.
@@ -191,10 +191,11 @@ func (l *Lab) SameHost(when string) {
 	l.Errorf("the host's network is another one %s: %s", when, changed)
 }
 
-// replayed wants that every decision of every cluster that the test had is made again from its journal, and is the same.
+// replayed wants that every decision of every cluster that the test had is made again from its journal, and is the same. It reads
+// what the engine left, whatever ended it.
 func (l *Lab) replayed() {
 	for _, name := range l.clusters() {
-		out, err := l.Ask(5*time.Minute, "replay", name)
+		out, err := l.Ask(5*time.Minute, "replay", name, "--data", l.Data)
 		if err != nil {
 			l.Errorf("%v\n%s", err, out)
 			continue
