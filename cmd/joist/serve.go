@@ -106,6 +106,12 @@ func adapted(file string, as format.Cluster) (*v1.Source, error) {
 func declared(file string, as format.Cluster) (*v1.Source, *model.Model, error) {
 	s, m, diags, err := examined(file, as)
 	if diags.HasErrors() {
+		for i := range diags {
+			if as.Name == "" && len(as.With) == 0 || diags[i].File != filepath.Base(file) {
+				continue
+			}
+			diags[i].Detail = strings.TrimSpace(diags[i].Detail + " (This is the file as --name and --with change it.)")
+		}
 		err = diags.Err()
 	}
 	if err != nil {
@@ -152,10 +158,30 @@ func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Di
 	return s, m, diags, err
 }
 
+// unmet warns of what policies name and the workflow does not have. A cluster may have something of it still, which the engine knows:
+// for a new cluster it is an error.
+func unmet(s *v1.Source) lang.Diagnostics {
+	cluster, _ := lang.LoadCluster(s.FileName, s.File)
+	packs, _, err := content.Unpack(s.Packs, system.Catalogue())
+	if cluster == nil || err != nil {
+		return nil // it was read a moment ago
+	}
+	_, found := lang.Compile(lang.Source{Packs: packs, Cluster: cluster})
+	found = found.Errors()
+	for i := range found {
+		found[i].Severity = diag.Warning
+		found[i].Detail = strings.TrimSpace(found[i].Detail + " It may stand for what the cluster has still of an earlier version; in a new cluster it is an error.")
+	}
+	return found
+}
+
 // checkCluster checks a cluster file with its packs. Of one that is pinned to a frozen set the engine has the packs, and what
 // stands in the file itself is all that can be checked.
 func checkCluster(file string) (lang.Diagnostics, error) {
 	s, m, diags, err := examined(file, format.Cluster{})
+	if m != nil && len(m.Unmet) > 0 {
+		diags = append(diags, unmet(s)...)
+	}
 	for i := range diags {
 		if diags[i].File == filepath.Base(file) {
 			diags[i].File = file
