@@ -170,7 +170,7 @@ func reason(it *v1.Item) string {
 	why := diag.Visible(it.Because)
 	for i, u := range it.Known {
 		if i == 2 {
-			return why + fmt.Sprintf("; and %d more inputs", len(it.Known)-i)
+			return why + "; and " + layout.Counted(len(it.Known)-i, "more input")
 		}
 		if why != "" {
 			why += "; "
