@@ -48,7 +48,7 @@ type Missing struct {
 type Refusal struct {
 	Policy   string    `json:"policy"`
 	At       string    `json:"at"`                 // where the policy stands: file:line:column
-	Refuses  string    `json:"refuses"`            // removal, replacement, wipe
+	Refuses  string    `json:"refuses"`            // removal, replacement, wipe, reboot
 	Has      []string  `json:"has"`                // what the plan has of it: nodes, or instances that have none; with what has begun in this run
 	Says     string    `json:"says"`               // that as a sentence
 	Advice   string    `json:"advice"`             // what to change
