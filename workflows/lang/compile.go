@@ -41,7 +41,7 @@ func Compile(src Source) (*model.Model, Diagnostics) {
 				c.comeOut()
 				ds = append(ds, c.scouts()...)
 				if c.file.TrustBoot {
-					c.bag.Warnf(c.file.reboot, "Leave it out, give the machines a voucher or a disk, or see to it that nobody else is on the boot network.", "a boot that the engine ordered keeps its machine's approval: whoever can answer for the machine on the boot network then gets what the machine is trusted with")
+					c.bag.Warnf(c.file.reboot, "Leave it out, give the machines a disk, a TPM or a voucher, or see to it that nobody else is on the boot network.", "a boot that the engine ordered keeps its machine's approval: whoever can answer for the machine on the boot network then gets what the machine is trusted with")
 				}
 			}
 		}

@@ -33,6 +33,10 @@ func (a *apiClusters) List(ctx context.Context) ([]v1.Cluster, error) {
 	list := []v1.Cluster{}
 	for _, name := range a.Clusters.Names() {
 		c, err := a.summary(ctx, name, nil)
+		var unknown *clusters.UnknownError
+		if _, gone := a.Clusters.Get(name); err != nil && errors.As(gone, &unknown) {
+			continue // it was forgotten meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
