@@ -73,16 +73,23 @@ func TestOrderedBoot(t *testing.T) {
 	}
 }
 
-// TestOrderIsUsedOnce: a boot that follows the ordered one by itself asks a person.
-func TestOrderIsUsedOnce(t *testing.T) {
+// orderedSite is a site whose machine was approved, in a cluster that trusts the boot network, and has just been ordered to boot.
+func orderedSite(t *testing.T, what string) *site {
+	t.Helper()
 	s := newSite()
 	s.m.TrustBoot = true
 	s.bootAt(1, "52:54:00:00:00:01", "10.0.0.7")
 	s.ask(1, "a", card)
 	s.approve(t, "a")
 	s.ask(1, "a", card)
-	s.fold(Order(s.m, "power on", s.now)...)
+	s.fold(Order(s.m, what, s.now)...)
 	s.now = s.now.Add(time.Second)
+	return s
+}
+
+// TestOrderIsUsedOnce: a boot that follows the ordered one by itself asks a person.
+func TestOrderIsUsedOnce(t *testing.T) {
+	s := orderedSite(t, "power on")
 	s.bootAt(2, "52:54:00:00:00:01", "10.0.0.7")
 	expect(t, s.ask(2, "b", card), Accept, OrderedBoot, Approved)
 	s.now = s.now.Add(time.Second)
@@ -92,14 +99,7 @@ func TestOrderIsUsedOnce(t *testing.T) {
 
 // TestOwnerOfAnOrderedBootAnswers: a request while the machine's agent still answers is no boot that was ordered.
 func TestOwnerOfAnOrderedBootAnswers(t *testing.T) {
-	s := newSite()
-	s.m.TrustBoot = true
-	s.bootAt(1, "52:54:00:00:00:01", "10.0.0.7")
-	s.ask(1, "a", card)
-	s.approve(t, "a")
-	s.ask(1, "a", card)
-	s.fold(Order(s.m, "power cycle", s.now)...)
-	s.now = s.now.Add(time.Second)
+	s := orderedSite(t, "power cycle")
 	s.bootAt(2, "52:54:00:00:00:01", "10.0.0.7")
 	s.answers = true
 	expect(t, s.ask(2, "b", card), Quarantine, OwnerAnswers, 0)

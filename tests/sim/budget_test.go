@@ -223,14 +223,7 @@ func waveLimit(g *model.Rollout, proven, total, limit int) int {
 func unanswered(seed uint64, f fault) error {
 	sh := full
 	sh.budgets, sh.valid, sh.mute = true, false, true
-	l := chaosOf(sh, seed, f)
-	if l.err == nil {
-		l.fail(l.replayed())
-	}
-	if l.err != nil {
-		return errors.New(l.report())
-	}
-	return nil
+	return replayedChaos(sh, seed, f)
 }
 
 // unansweredProperties: that a verify was given up follows from the journal.

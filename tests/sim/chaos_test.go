@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -662,6 +663,18 @@ func (l *lab) replayed() error {
 	}
 	if report := r.End(); report.Diverged > 0 {
 		return fmt.Errorf("law 3: %d of %d decisions diverge in a replay: %s", report.Diverged, report.Decisions, report.Divergences[0])
+	}
+	return nil
+}
+
+// replayedChaos is chaos whose journal is replayed, whatever the seed.
+func replayedChaos(sh shape, seed uint64, f fault) error {
+	l := chaosOf(sh, seed, f)
+	if l.err == nil {
+		l.fail(l.replayed())
+	}
+	if l.err != nil {
+		return errors.New(l.report())
 	}
 	return nil
 }

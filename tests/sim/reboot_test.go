@@ -1,7 +1,6 @@
 package sim_test
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -104,14 +103,7 @@ func (l *lab) rebootOf(r sim.Run) bool {
 func rebooting(seed uint64, f fault) error {
 	sh := full
 	sh.reboots = 0.5
-	l := chaosOf(sh, seed, f)
-	if l.err == nil {
-		l.fail(l.replayed())
-	}
-	if l.err != nil {
-		return errors.New(l.report())
-	}
-	return nil
+	return replayedChaos(sh, seed, f)
 }
 
 // rebootProperties are what holds of steps that reboot their nodes.
