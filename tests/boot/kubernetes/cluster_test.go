@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 		l.nodes("n2", "n3")
 		l.limited()
 		l.anonymous()
+		l.bounded()
 	})
 	l.sub("secrecy", (*own).secrecy)
 	l.sub("liar", (*own).liar)
@@ -88,7 +89,10 @@ func (l *own) limited() {
 	if got := strings.Join(cert.Subject.Organization, " "); got != "joist:operators" {
 		l.Errorf("the client's groups are %q", got)
 	}
-	l.Logf("a client of %s, %s: server %s", cert.Subject, cert.NotAfter.Sub(cert.NotBefore), l.k("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"))
+	if server := l.k("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"); server != "https://api.demo.lab:6443" {
+		l.Errorf("the client asks %s, want the balancer's name", server)
+	}
+	l.Logf("a client of %s, %s", cert.Subject, cert.NotAfter.Sub(cert.NotBefore))
 }
 
 // anonymous wants that nobody gets more without a name than to know whether the server is well.
@@ -112,3 +116,29 @@ func (l *own) anonymous() {
 		}
 	}
 }
+
+// bounded wants that a worker's kubelet may do what is its own and nothing else, that it is written down who changed what, and
+// that Services are nftables' work.
+func (l *own) bounded() {
+	l.Helper()
+	for _, c := range []struct{ what, want, args string }{
+		{"its own node", "200", "https://api.demo.lab:6443/api/v1/nodes/n2"},
+		{"secrets that no pod of it uses", "403", "https://api.demo.lab:6443/api/v1/namespaces/kube-system/secrets"},
+		{"another node's labels", "403", `-X PATCH -H "Content-Type: application/merge-patch+json" -d "{\"metadata\":{\"labels\":{\"a\":\"b\"}}}" https://api.demo.lab:6443/api/v1/nodes/n3`},
+		{"another kubelet's pods", "403", "https://" + l.address("n3") + ":10250/pods"},
+	} {
+		got := l.on("n2", "curl -sk --max-time 20 -o /dev/null -w '%{http_code}' --cert /etc/kubernetes/identities/kubelet/cert.pem --key "+keyOf("kubelet")+" "+c.args)
+		if got != c.want {
+			l.Errorf("the kubelet of n2 gets %s for %s, want %s", got, c.what, c.want)
+		}
+	}
+	if n := l.on("n1", "grep -c '\"kind\":\"Event\"' /var/log/kubernetes/audit.log"); n == "" || n == "0" {
+		l.Errorf("the audit log has %q events", n)
+	}
+	if out := l.on("n2", "nft list table ip kube-proxy | grep -c default/kubernetes"); out == "" || out == "0" {
+		l.Errorf("nftables has no Service default/kubernetes on n2: %q", out)
+	}
+}
+
+// keyOf is where a node keeps the key of a purpose that needs no data disk.
+func keyOf(purpose string) string { return "/var/lib/joist/keys/" + purpose + ".key" }

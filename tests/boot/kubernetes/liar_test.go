@@ -154,14 +154,22 @@ func (l *own) liar() {
 	if want := []int{http.StatusConflict, http.StatusConflict, http.StatusConflict, http.StatusNoContent}; !slices.Equal(said.Posted, want) {
 		l.Errorf("lies were answered %v, want %v: another's result, its own under another's number, its own altered; its own as it was may be repeated", said.Posted, want)
 	}
-	for _, instance := range []string{other.Instance, altered.Instance} {
-		l.Await("the journal's word on the lie about "+instance, time.Minute, func(e *lab.Event) bool {
-			return e.Journal == "site" && e.Fact.Kind == "lie" && strings.Contains(e.Text, instance)
-		})
+	for _, r := range []wire.Result{other, elsewhere, altered} {
+		l.journalled(r)
 	}
 	if now := l.Last("demo"); now != mark {
 		l.Errorf("lies changed the cluster's journal: %d events, then %d", mark, now)
 	}
+	l.Unchanged("demo")
+
+	// A result of before, when there is a newer one.
+	old := l.spooled("n3", "kube.bridge")
+	l.Must("force", old.Instance, "--reason", "a test asks")
+	l.Pursue("converged", "watch", "demo")
+	if said := l.lie(dir, lies{Post: []wire.Result{old}}); !slices.Equal(said.Posted, []int{http.StatusConflict}) {
+		l.Errorf("an old result was answered %v", said.Posted)
+	}
+	l.journalled(old)
 	l.Unchanged("demo")
 
 	// It asks for the serving certificate of n2: with n2's request in place of its own.
@@ -193,6 +201,14 @@ func (l *own) liar() {
 	l.Pursue("converged", "watch", "demo")
 	l.Unchanged("demo")
 	l.nodes("n2", "n3")
+}
+
+// journalled waits for the site's word on a lie about a result's instance.
+func (l *own) journalled(r wire.Result) {
+	l.Helper()
+	l.Await("the journal's word on the lie about "+r.Instance, time.Minute, func(e *lab.Event) bool {
+		return e.Journal == "site" && e.Fact.Kind == "lie" && strings.Contains(e.Text, r.Instance)
+	})
 }
 
 // spooled is a result that a node's agent has kept.

@@ -40,7 +40,9 @@ func TestLife(t *testing.T) {
 	l.sub("a worker more from a frozen set", func(l *own) { l.grow(g) })
 	g.worker = []string{"n2", "n3"}
 	l.sub("a worker less", func(l *own) { l.shrink(g, "n4") })
+	l.sub("renewed", (*own).renewed)
 	l.sub("left alone", (*own).alone)
+	l.sub("renewed in use", (*own).renewedInUse)
 	g.control = []string{"n1", "n5", "n6"}
 	l.sub("three control members", func(l *own) { l.three(g) })
 	l.sub("a power cut", (*own).cut)
@@ -222,6 +224,22 @@ func (l *own) three(g goal) {
 		l.Errorf("n2's own balancer knows %d members", n)
 	}
 	l.nodes("n2", "n3")
+	l.tokens(g.control)
+}
+
+// tokens wants that every apiserver takes a token that any other has signed: it knows the name, which may do nothing (403).
+func (l *own) tokens(members []string) {
+	l.Helper()
+	for _, signer := range members {
+		token := l.k("--server", "https://"+l.address(signer)+":6443", "create", "token", "default", "--duration=10m")
+		for _, asked := range members {
+			got := l.MustInside("curl", "-sk", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer "+token,
+				"https://"+l.address(asked)+":6443/api/v1/namespaces/default/secrets")
+			if got != "403" {
+				l.Errorf("%s answers a token that %s has signed with %s", asked, signer, got)
+			}
+		}
+	}
 }
 
 // poll asks the API through the balancer until it is told to stop; it tells how often that went wrong, and the longest time
@@ -292,6 +310,88 @@ func (l *own) cut() {
 		l.Errorf("members of etcd: %s", got)
 	}
 	l.nodes("n2", "n3")
+}
+
+// renewed has the kubelet of n2 get new keys and new certificates, both, and wants that neither it nor a pod is started anew
+// for them. Clients look for new files every five minutes: renewedInUse asks whether this one did.
+func (l *own) renewed() {
+	l.podOnN2()
+	l.k("wait", "--for=condition=Ready", "pod/kept", "--timeout=120s")
+	containers := func() string {
+		return l.k("get", "pods", "-A", "--field-selector=spec.nodeName=n2", "-o",
+			`jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{"\n"}{end}`)
+	}
+	const process = "systemctl show kubelet -p MainPID --value; systemctl show joist-kube-proxy -p MainPID --value"
+	served := func() string {
+		return l.MustInside("sh", "-c", "openssl s_client -connect "+l.address("n2")+":10250 </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256")
+	}
+	mark, pods, processes, serial, client := l.Last("demo"), containers(), l.on("n2", process), served(), l.inUse()
+	l.on("n2", "rm "+keyOf("kubelet")+"* "+keyOf("kubelet-serving")+"*") // with their requests
+	for _, task := range []string{"kubelet_key", "kubelet_serving_key"} {
+		l.Must("force", "demo/kube."+task+"[n2]", "--reason", "a test asks")
+	}
+	l.Pursue("converged", "watch", "demo")
+	l.Unchanged("demo")
+	if l.Last("demo"); client == l.inUse() {
+		l.Error("the kubelet's client certificate is the one that it was")
+	}
+	may := regexp.MustCompile(`^kube\.kubelet_(key|cert|files|serving_key|serving|serving_files)\[n2\]$`)
+	for instance := range l.Starts("demo", mark) {
+		if !may.MatchString(instance) {
+			l.Errorf("%s ran for a new certificate", instance)
+		}
+	}
+	begun := time.Now()
+	for end := begun.Add(4 * time.Minute); served() == serial; time.Sleep(2 * time.Second) {
+		if time.Now().After(end) {
+			l.Error("the kubelet still serves with its old certificate")
+			break
+		}
+	}
+	l.Logf("the kubelet serves with its new certificate %.0f s after the cluster's rest", time.Since(begun).Seconds())
+	if now := containers(); now != pods || now == "" {
+		l.Errorf("containers of n2:\n%s\nwere\n%s", now, pods)
+	}
+	if now := l.on("n2", process); now != processes {
+		l.Errorf("processes of kubelet and proxy are %q, were %q", now, processes)
+	}
+	l.k("logs", "kept") // through the kubelet's new certificate
+	l.nodes("n2", "n3")
+}
+
+// inUse is the digest of the client certificate that lies ready for n2's kubelet, in hexadecimal digits.
+func (l *own) inUse() string {
+	l.Helper()
+	out := l.on("n2", "openssl x509 -in /etc/kubernetes/identities/kubelet/cert.pem -outform DER | sha256sum | cut -d' ' -f1")
+	if len(out) != 64 {
+		l.Fatalf("the digest of n2's client certificate: %s", out)
+	}
+	return out
+}
+
+// renewedInUse wants that the apiserver's audit log knows n2's kubelet by its new client certificate.
+func (l *own) renewedInUse() {
+	want := "X509SHA256=" + l.inUse()
+	begun := time.Now()
+	for end := begun.Add(8 * time.Minute); ; time.Sleep(10 * time.Second) {
+		l.k("delete", "pod", "kept", "--ignore-not-found", "--wait=true", "--timeout=60s") // the kubelet has something to write
+		out := l.on("n1", `grep -h '"username":"system:node:n2"' /var/log/kubernetes/audit*.log | grep -o 'X509SHA256=[0-9a-f]*' | tail -n 1`)
+		if out == want {
+			l.Logf("n2's kubelet uses its new certificate")
+			break
+		}
+		if time.Now().After(end) {
+			l.Errorf("n2's kubelet was last known by %s, want %s", out, want)
+			break
+		}
+		l.podOnN2()
+	}
+}
+
+// podOnN2 starts the pod "kept" there.
+func (l *own) podOnN2() {
+	l.Helper()
+	l.k("run", "kept", "--image=joist.internal/echo:1", "--image-pull-policy=Never", "--restart=Never", `--overrides={"spec":{"nodeName":"n2"}}`, "--", "serve")
 }
 
 // alone stops the engine for ten minutes: the cluster goes on without it, and the engine finds nothing to do again.
