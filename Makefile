@@ -10,7 +10,7 @@ UNIT = $(shell go list ./... | grep -vE '^joist/tests/(interop|boot|bench|sim|ar
 
 export JOIST_TEST_KERNEL ?= $(CURDIR)/build/test-kernel/vmlinuz
 
-.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot test-kubernetes test-kubernetes-ci vet lint fmt fuzz soak bench demo demo-etcd demo-down lock clean
+.PHONY: all build artifacts test-artifacts deps deps-demo test test-unit test-interop test-boot test-long test-kubernetes test-kubernetes-ci vet lint fmt fuzz soak bench demo demo-etcd demo-down lock clean
 
 all: build
 
@@ -52,9 +52,16 @@ test-kubernetes: deps artifacts ## Kubernetes on virtual machines: everything in
 test-kubernetes-ci: deps artifacts ## of these, one cluster from power-on, and what must hold of it
 	$(KUBERNETES) -run 'TestCluster$$'
 
-# Two packages at a time: the longest waits for machines and clocks as often as for the processor.
+# Two packages at a time: the longest waits for machines and clocks as often as for the processor. LONG is what would make
+# `make test` longer than twenty minutes.
+LONG = ^(TestContinuousIntegration|TestDisk|TestScout|TestReboots)$$
+BOOT = go test -count=1 -p 2 -timeout 40m
+
 test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware, and the first path on them
-	go test -count=1 -p 2 -timeout 40m $(shell go list ./tests/boot/... | grep -v /kubernetes)
+	$(BOOT) -skip '$(LONG)' $(shell go list ./tests/boot/... | grep -vE '/(kubernetes|stages)$$')
+
+test-long: deps $(JOIST_TEST_KERNEL) ## more of virtual machines: runs for CI, data disks, steps in scout, steps that reboot
+	$(BOOT) -run '$(LONG)' ./tests/boot/etcd ./tests/boot/stages
 
 $(CURDIR)/build/test-kernel/vmlinuz:
 	tests/demo/kernel.sh $(@D)
