@@ -31,6 +31,8 @@ func (c *flowCheck) during(t *decl.Task) {
 		c.bag.Errorf(at, "Leave it out: a value is nowhere.", "task %q only computes, and is never in place", t.Name)
 	case to.Step.Once:
 		c.bag.Errorf(at, "Leave it out, or call a step without once.", "the first success of task %q holds, so it cannot be in place only while others run", t.Name)
+	case to.Step.Reboots && !c.l.kept:
+		c.bag.Errorf(at, "Order it with after, and let a step without reboots be in place meanwhile.", "task %q cannot be in place only while others run: %s reboots its node for every attempt of theirs, and taking it away does not", t.Name, to.Step.Name)
 	case to.Step.Irreversible != "":
 		c.bag.Errorf(at, "Give the step a remove.", "task %q cannot be in place only while others run: %s is irreversible", t.Name, to.Step.Name)
 	}

@@ -321,6 +321,7 @@ func (c *flowCheck) stepInputs(t *decl.Task, s *decl.Step, script bool) {
 		}
 		given[p.Name] = true
 		shapes[p.Name] = c.check(at, p.Value, f.Type)
+		c.boots(t, s, p.Name, p.Value)
 	}
 	c.missing(t, "step "+s.Name, s.Inputs, given)
 	out := map[string]result{}
