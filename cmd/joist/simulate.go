@@ -39,7 +39,7 @@ func simulated(ctx context.Context, o author.Options) (*author.Simulated, error)
 	out := &author.Simulated{
 		Cluster: s.Cluster, Workflow: s.Workflow, Nodes: s.Nodes, Instances: s.Instances, Seed: s.Seed, Faults: s.Faults, Outcome: s.Outcome, Detail: s.Detail,
 		Goals: s.Goals, Events: s.Tally.Events, Runs: s.Tally.Runs, Failures: s.Tally.Failures, Crashes: s.Tally.Crashes, Virtual: s.Virtual, Real: s.Real,
-		Path: []author.Link{}, Failed: []v1.Item{}, More: s.More, Diverged: s.Diverged, Digest: s.Digest,
+		Path: []author.Link{}, Failed: []v1.Item{}, More: s.More, Blocked: s.Blocked, Diverged: s.Diverged, Digest: s.Digest,
 	}
 	for _, l := range s.Path {
 		out.Path = append(out.Path, author.Link(l))

@@ -419,6 +419,9 @@ func (s *Simulation) State() *history.State { return s.machine.State() }
 // Plan gives the decisions as they stand. They must not be changed.
 func (s *Simulation) Plan() *plan.Planner { return s.machine.Plan() }
 
+// Machine gives the engine's core as it stands. It must not be changed.
+func (s *Simulation) Machine() *run.Machine { return s.machine }
+
 // Tally counts what has happened so far.
 func (s *Simulation) Tally() Tally {
 	t := s.tally

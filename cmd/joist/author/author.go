@@ -59,8 +59,10 @@ type Simulated struct {
 	Path      []Link    `json:"critical_path"`
 	Failed    []v1.Item `json:"failed"`                // what failed for good, at most 20
 	More      int       `json:"more_failed,omitempty"` // besides
-	Diverged  int       `json:"diverged"`              // decisions that a replay makes otherwise
-	Digest    string    `json:"digest"`                // of the journal: the same for the same simulation
+	// Blocked is what is at the bottom of all that was left, if it did not converge: as joist status has it.
+	Blocked  []v1.Blockage `json:"blocked"`
+	Diverged int           `json:"diverged"` // decisions that a replay makes otherwise
+	Digest   string        `json:"digest"`   // of the journal: the same for the same simulation
 }
 
 // Link is one action of the critical path.
@@ -225,6 +227,7 @@ func (a *Tools) writeSimulated(s *Simulated) {
 	if s.More > 0 {
 		a.printf("%s %d more\n", a.Red("failed"), s.More)
 	}
+	layout.Blocked(a.Out, a.Red, s.Blocked)
 	outcome := a.Green(s.Outcome)
 	if s.Outcome != "converged" {
 		outcome = a.Red(s.Outcome)

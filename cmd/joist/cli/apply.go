@@ -423,7 +423,7 @@ func (a *app) further(ctx context.Context, r *result, detail *v1.ClusterDetail) 
 			a.printf("  joist why '%[1]s/%[2]s'\n  joist show '%[1]s/%[2]s'\n", r.Cluster, r.Failed[0].Instance)
 		}
 		if waits := approvals(detail); len(waits) > 0 {
-			for _, instance := range atMost(waits, 3) {
+			for _, instance := range layout.AtMost(waits, 3) {
 				a.printf("  joist approve '%s/%s' --reason WHY\n", r.Cluster, instance)
 			}
 			if len(r.Failed) == 0 {

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +66,6 @@ func (a *app) writeRollouts(d *v1.ClusterDetail) {
 
 // writeBlocked says what is at the bottom of everything that is blocked or waits.
 func (a *app) writeBlocked(d *v1.ClusterDetail) {
-	ink := a.colour(a.Out)
 	if len(d.Skipped) > 0 {
 		a.printf("\nskipped:\n")
 		for i, it := range d.Skipped {
@@ -82,28 +80,7 @@ func (a *app) writeBlocked(d *v1.ClusterDetail) {
 		return
 	}
 	a.printf("\n")
-	for i, b := range d.Blocked {
-		if i == 20 {
-			a.printf("… and %d more reasons\n", len(d.Blocked)-i)
-			return
-		}
-		by := "waiting by " + b.By
-		switch b.By {
-		case "transition":
-		case "approval":
-			by = ink.Red("waiting for approval")
-		default:
-			by = ink.Red("blocked by " + b.By)
-		}
-		a.printf("%s: %s\n    %s: %s\n", by, layout.FirstLine(b.Says, 200), layout.Counted(b.Count, "instance"), strings.Join(atMost(b.Instances, 6), ", "))
-	}
-}
-
-func atMost(names []string, n int) []string {
-	if len(names) <= n {
-		return names
-	}
-	return append(names[:n:n], "…")
+	layout.Blocked(a.Out, a.colour(a.Out).Red, d.Blocked)
 }
 
 var errNotConfirmed = errors.New("nothing was changed")

@@ -157,7 +157,7 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 		return cmp.Or(b.Count-a.Count, strings.Compare(a.Says, b.Says))
 	})
 	d.Waiting = d.Waiting[:min(len(d.Waiting), most)]
-	d.Blocked = blockages(m, items)
+	d.Blocked = Blockages(m, items)
 	for _, a := range outlook.Approvals(p) {
 		if len(d.Asking) < most {
 			d.Asking = append(d.Asking, v1.Asked{Instance: p.Called(a.Target).String(), Asks: a.Asks, Digest: a.Input.String()})
@@ -170,8 +170,8 @@ func fillDetail(d *v1.ClusterDetail, m *run.Machine, tally outlook.Tally) {
 	fillDrift(d, m, items)
 }
 
-// blockages collects what waits by what is at the bottom of it.
-func blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
+// Blockages collects what waits, of these items, by what is at the bottom of it.
+func Blockages(m *run.Machine, items []outlook.Item) []v1.Blockage {
 	list := []v1.Blockage{}
 	for _, g := range outlook.RootsOf(m).Groups(items) {
 		if len(list) == most {

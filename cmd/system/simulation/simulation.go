@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"joist/cmd/system"
+	"joist/cmd/system/restapi"
 	"joist/content"
 	"joist/engine/history"
 	"joist/engine/journal"
@@ -19,6 +20,7 @@ import (
 	"joist/engine/step"
 	"joist/engine/value"
 	"joist/providers/sim"
+	v1 "joist/services/api/v1"
 	"joist/services/clusters"
 	"joist/workflows/lang"
 	"joist/workflows/simulate"
@@ -126,6 +128,7 @@ type Result struct {
 	Path      []simulate.Link `json:"critical_path"`
 	Failed    []outlook.Item  `json:"failed,omitempty"` // what failed for good, at most 20
 	More      int             `json:"more,omitempty"`   // what failed for good besides
+	Blocked   []v1.Blockage   `json:"blocked"`          // what is at the bottom of all that is not in place, if it did not converge
 	Diverged  int             `json:"diverged"`         // decisions that a replay of the journal makes otherwise, if it was checked: always 0
 	Digest    string          `json:"digest"`           // of the journal
 }
@@ -205,7 +208,10 @@ func (o *Result) fill(s *simulate.Simulation) {
 	o.Outcome, o.Detail, o.Tally, o.Digest, o.Path = state.Outcome, state.Detail, s.Tally(), s.Digest(), s.CriticalPath()
 	o.Virtual = o.Tally.Virtual.Seconds()
 	items := outlook.Items(s.Plan())
-	o.Instances = len(items)
+	o.Instances, o.Blocked = len(items), []v1.Blockage{}
+	if o.Outcome != history.OutcomeConverged {
+		o.Blocked = restapi.Blockages(s.Machine(), outlook.OpenItems(s.Plan()))
+	}
 	for _, it := range items {
 		switch {
 		case it.State != outlook.Failed:

@@ -79,7 +79,7 @@ func (t *trial) check() {
 	}
 	state := t.sim.State()
 	if state.Outcome != want {
-		t.bag.Errorf(at, "", "%q came to rest %s (%s), expected is %s%s", s.title, state.Outcome, cmp.Or(state.Detail, "everything is in place"), want, t.failures())
+		t.bag.Errorf(at, "", "%q came to rest %s (%s), expected is %s%s%s", s.title, state.Outcome, cmp.Or(state.Detail, "everything is in place"), want, t.failures(), t.waits())
 	}
 	deeds := t.sim.Deeds()[t.from:]
 	did := map[string][]string{}
@@ -112,6 +112,29 @@ func (t *trial) failures() string {
 		if it.Error != "" && b.Len() < 400 {
 			fmt.Fprintf(&b, "; %s: %s", t.called(it.Target), it.Error)
 		}
+	}
+	return b.String()
+}
+
+// waits says what is at the bottom of all that is not in place, besides what failed.
+func (t *trial) waits() string {
+	var b strings.Builder
+	p := t.sim.Plan()
+	for _, g := range outlook.RootsOf(t.sim.Machine()).Groups(outlook.OpenItems(p)) {
+		if it, ok := outlook.One(p, g.Root.Of); ok && it.Error != "" || b.Len() >= 400 { // the failures have it
+			continue
+		}
+		by, names := "blocked by "+string(g.By), []string{}
+		if g.By == outlook.ByTransition {
+			by = "waiting by " + string(g.By)
+		}
+		for _, of := range g.Instances[:min(len(g.Instances), 3)] {
+			names = append(names, t.called(of))
+		}
+		if g.Count > len(names) {
+			names = append(names, "…")
+		}
+		fmt.Fprintf(&b, "; %s: %s (%d of them: %s)", by, g.Called(p).Says(), g.Count, strings.Join(names, ", "))
 	}
 	return b.String()
 }
