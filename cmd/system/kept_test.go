@@ -38,6 +38,10 @@ step "boot" {
   apply { script = "files/run.sh" }
   remove { script = "files/run.sh" }
 }
+step "asks" {
+  scope = "cluster"
+  apply { approve = true }
+}
 workflow "w" {
   role "a" { min = 1 }
   task "x" {
@@ -81,7 +85,7 @@ func TestKept(t *testing.T) {
   storage  = "disk"
 }
 `)}
-	if _, err := (compiler{}).Compile(t.Context(), s); err == nil || !strings.Contains(err.Error(), "(and 3 more)") { // one of each of the tasks but x
+	if _, err := (compiler{}).Compile(t.Context(), s); err == nil || !strings.Contains(err.Error(), "(and 4 more)") { // one of each of the tasks but x, and of asks
 		t.Errorf("a new goal: %v", err)
 	}
 	s.Pins = map[string]model.Pin{}

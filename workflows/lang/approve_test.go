@@ -35,6 +35,9 @@ workflow "all" {
 func TestApprove(t *testing.T) {
 	load := func(src string) (*lang.Pack, string) {
 		p, ds := lang.Load(map[string][]byte{"pack.hcl": []byte(src)}, lang.Catalogue{})
+		if p != nil {
+			ds = append(ds, lang.Check(map[string]*lang.Pack{p.Name: p})...)
+		}
 		return p, ds.Text()
 	}
 	p, said := load(approvalPack)
@@ -56,6 +59,8 @@ func TestApprove(t *testing.T) {
 		{`apply {`, "output \"by\" { type = string }\n  apply {", "an approval has no outputs"},
 		{`scope = "cluster"`, "scope = \"cluster\"\n  once = true", "an approval would hold whatever changes"},
 		{`approve = "Go to ${input.version}?"`, `when = input.version == input.shown`, "only an approval is valid for a time"},
+		{`"Go to ${input.version}?"`, `true`, "asks for an approval of nothing that can be read"},
+		{`"Go to ${input.version}?"`, `""`, `approve = "Go to ${input.version}?"`},
 		{`valid   = "24h"`, `valid = "soon"`, `"soon" is not a duration`},
 		{`${input.version}`, `${task.x.y}`, "a step's body sees its inputs and nothing else"},
 	} {

@@ -49,6 +49,11 @@ func (l *linker) check() Diagnostics {
 			l.workflow(w)
 		}
 		l.requirements(packs[name])
+		for _, step := range decl.SortedKeys(packs[name].StepDecls) {
+			if at := packs[name].StepDecls[step].Mute; at != (hcl.Range{}) && !l.kept {
+				l.bags[name].Errorf(at, `Write the question that a person answers, such as approve = "Go to ${input.version}?".`, "step %q asks for an approval of nothing that can be read", step)
+			}
+		}
 		out = append(out, l.bags[name].Done(packs[name].Prefix())...)
 	}
 	return out

@@ -51,7 +51,7 @@ workflow %q {
 		{pack("one", "", "first", "", "one"), "first", "", "t[n1]", nil},
 		{pack("two", `was = ["one"]`, "second", `was = ["first"]`, "two"), "second", "", "", nil},
 		{pack("three", `was = ["two", "one"]`, "third", `was = ["second", "first"]`, "one"), "first", "one", "", []string{"pack.hcl:17", `"one" is called "three" now`, `"first" is called "third" now`}},
-		{pack("four", `was = ["two"]`, "third", "", "four"), "third", "", "remove t[n1] t[n1]", nil}, // three is another step
+		{pack("four", `was = "two"`, "third", "", "four"), "third", "", "remove t[n1] t[n1]", nil}, // three is another step
 	} {
 		slots := ""
 		if c.slot != "" {

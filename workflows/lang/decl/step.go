@@ -27,6 +27,7 @@ type Step struct {
 	At     hcl.Range
 	Broken bool                 // something about it was reported
 	Fields map[string]hcl.Range // inputs
+	Mute   hcl.Range            // an approval that asks nothing: true, a number, or an empty text. None if it asks something
 	used   map[string]bool      // inputs that a pure body mentions
 	shapes map[string]expr.Shape
 }
@@ -229,6 +230,9 @@ func (d *decoder) action(r *reader, s *Step, a *model.Action, timeout time.Durat
 	case "approve":
 		arg := d.body(s, r.Attr("approve"), "approve", value.Type{Kind: value.String})
 		a.Approve, a.Valid = &arg, r.Duration("valid", 0)
+		if asksNothing(r.Attr("approve")) {
+			s.Mute = r.Attr("approve").Range()
+		}
 		if len(s.Outputs) > 0 {
 			d.bag.Errorf(r.Attr("approve").Range(), "Remove the outputs.", "an approval has no outputs")
 		}
@@ -252,6 +256,19 @@ func (d *decoder) action(r *reader, s *Step, a *model.Action, timeout time.Durat
 			d.bag.Errorf(r.Attr("when").Range(), "Remove the outputs, or write outputs = { … } instead.", "a gate has no outputs")
 		}
 	}
+}
+
+// asksNothing reports whether an expression is no question to anybody, although it can be made a text.
+func asksNothing(e hclsyntax.Expression) bool {
+	if t, ok := e.(*hclsyntax.TemplateExpr); ok {
+		if !t.IsStringLiteral() {
+			return len(t.Parts) == 0
+		}
+		v, _ := t.Value(nil) // a text alone cannot fail
+		return strings.TrimSpace(v.AsString()) == ""
+	}
+	_, literal := e.(*hclsyntax.LiteralValueExpr)
+	return literal
 }
 
 func alternatives(words []string) string {
