@@ -122,9 +122,12 @@ func declared(file string, as format.Cluster) (*v1.Source, *model.Model, error) 
 
 // examined is declared with everything that there is to say.
 func examined(file string, as format.Cluster) (*v1.Source, *model.Model, lang.Diagnostics, error) {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %s is a folder; give a file that holds cluster \"NAME\" { … } (a pack's folder is for joist pack check and joist pack test)", file)
+	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %w", err)
+		return nil, nil, nil, fmt.Errorf("cannot read the cluster file: %w; give a file that holds cluster \"NAME\" { … }", err)
 	}
 	if as.Name != "" || len(as.With) > 0 {
 		out, diags := format.Adapt(filepath.Base(file), data, as)

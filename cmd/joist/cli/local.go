@@ -172,10 +172,12 @@ func (a *app) formatFile(file string, check bool) (changed bool, err error) {
 // hclFiles gives a file itself, or the *.hcl files below a folder.
 func hclFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot format: %w", err)
-	}
-	if !info.IsDir() {
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("cannot format: %w; give *.hcl files, folders that hold some, or - for the input", err)
+	case !info.IsDir() && filepath.Ext(path) != ".hcl":
+		return nil, fmt.Errorf("cannot format %s: it is no *.hcl file; give some, or folders that hold some", path)
+	case !info.IsDir():
 		return []string{path}, nil
 	}
 	var files []string
