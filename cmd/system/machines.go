@@ -183,12 +183,7 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	if err != nil {
 		return err
 	}
-	if st, known := p.State(ctx); known == nil && st.Power == power.Off {
-		if err := m.s.Site.Order(ctx, node, "power on"); err != nil {
-			return err
-		}
-	}
-	switched, err := p.KeepOn(ctx)
+	switched, err := p.KeepOn(ctx, func(ctx context.Context) error { return m.s.Site.Order(ctx, node, "power on") })
 	var later *power.LaterError
 	if errors.As(err, &later) {
 		return nil

@@ -227,7 +227,7 @@ func TestKeepOnBacksOff(t *testing.T) {
 		var pauses []time.Duration
 		last := time.Now()
 		for len(pauses) < 10 { // a machine that loses its power a second after each start
-			switched, err := m.KeepOn(ctx)
+			switched, err := m.KeepOn(ctx, nil)
 			var later *power.LaterError
 			if err != nil && !errors.As(err, &later) {
 				t.Fatal(err)
@@ -248,21 +248,56 @@ func TestKeepOnBacksOff(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		for range 12 { // on for long: forgiven
-			if _, err := m.KeepOn(ctx); err != nil {
+			if _, err := m.KeepOn(ctx, nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)
 		}
 		raw.Cut()
-		if switched, err := m.KeepOn(ctx); !switched || err != nil {
+		if switched, err := m.KeepOn(ctx, nil); !switched || err != nil {
 			t.Errorf("after a calm period: %v, %v", switched, err)
 		}
 		raw.Cut()
 		time.Sleep(6 * s)
-		if switched, err := m.KeepOn(ctx); !switched || err != nil {
+		if switched, err := m.KeepOn(ctx, nil); !switched || err != nil {
 			t.Errorf("the count starts anew: %v, %v", switched, err)
 		}
 	})
+}
+
+// TestNotedBeforeTheCommand: what is to be noted of a boot is noted once, before the command, only if a command is given, and none is
+// given if that fails.
+func TestNotedBeforeTheCommand(t *testing.T) {
+	ctx, fails := t.Context(), errors.New("the book is full")
+	keep := func(m *power.Machine, ctx context.Context, note func(context.Context) error) error {
+		_, err := m.KeepOn(ctx, note)
+		return err
+	}
+	for name, on := range map[string]func(*power.Machine, context.Context, func(context.Context) error) error{"Start": (*power.Machine).Start, "KeepOn": keep} {
+		raw := sim.New(sim.Config{})
+		m := controller(t, power.Config{Poll: time.Millisecond}).Add("n1", raw)
+		noted := 0
+		note := func(context.Context) error {
+			if st, err := raw.State(ctx); err != nil || st.Power != power.Off {
+				t.Errorf("%s notes when the machine is %s already, %v", name, st.Power, err)
+			}
+			noted++
+			return nil
+		}
+		if err := on(m, ctx, func(context.Context) error { return fails }); !errors.Is(err, fails) || raw.Starts() != 0 {
+			t.Errorf("%s: %v, and %d starts, though nothing could be noted", name, err, raw.Starts())
+		}
+		m = controller(t, power.Config{Poll: time.Millisecond}).Add("n1", raw) // one that remembers no attempt
+		for range 2 {
+			if err := on(m, ctx, note); err != nil || noted != 1 || raw.Starts() != 1 {
+				t.Errorf("%s: %v, %d notes, %d starts, want one of each", name, err, noted, raw.Starts())
+			}
+		}
+		raw.Cut()
+		if err := keep(m, ctx, note); name == "KeepOn" && (noted != 1 || raw.Starts() != 1) {
+			t.Errorf("%d notes, %d starts of a machine that is not tried again yet: %v", noted, raw.Starts(), err)
+		}
+	}
 }
 
 func TestWaitingForTurnEndsWithContext(t *testing.T) {

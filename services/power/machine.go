@@ -63,7 +63,13 @@ func (m *Machine) Name() string { return m.name }
 func (m *Machine) State(ctx context.Context) (Status, error) { return m.read(ctx) }
 
 // On switches the machine on and reads that back.
-func (m *Machine) On(ctx context.Context) error { return m.exclusively(ctx, m.on) }
+func (m *Machine) On(ctx context.Context) error { return m.Start(ctx, nil) }
+
+// Start is On for whoever has to note that the machine is to boot before it is told to: note is called once, right before the
+// command, and if it fails no command is given. A machine that is on already boots nothing, and nothing is noted. Nil notes nothing.
+func (m *Machine) Start(ctx context.Context, note func(context.Context) error) error {
+	return m.exclusively(ctx, func(ctx context.Context) error { return m.on(ctx, note) })
+}
 
 // Off switches the machine off and reads that back. Graceful waits for the operating system (Config.Graceful) and
 // fails with NotReachedError if it does not go down; the caller decides whether to use force then.
@@ -100,7 +106,7 @@ func (m *Machine) Cycle(ctx context.Context) error {
 		if err := m.off(ctx, Force); err != nil {
 			return err
 		}
-		return m.on(ctx)
+		return m.on(ctx, nil)
 	})
 }
 
@@ -122,8 +128,8 @@ func (m *Machine) Fence(ctx context.Context) (OffProof, error) {
 
 // KeepOn switches the machine on if it is found off, and tells whether it did. A machine that does not stay on is
 // tried at growing intervals (Config.BackOff): in between, a machine found off yields a LaterError. Staying on for
-// Config.BackOffMax ends the count.
-func (m *Machine) KeepOn(ctx context.Context) (switched bool, err error) {
+// Config.BackOffMax ends the count. It notes like Start.
+func (m *Machine) KeepOn(ctx context.Context, note func(context.Context) error) (switched bool, err error) {
 	err = m.exclusively(ctx, func(ctx context.Context) error {
 		st, err := m.read(ctx)
 		if err != nil {
@@ -137,7 +143,7 @@ func (m *Machine) KeepOn(ctx context.Context) (switched bool, err error) {
 			return err
 		}
 		switched = true
-		return m.on(ctx)
+		return m.on(ctx, note)
 	})
 	return switched && err == nil, err
 }
@@ -176,8 +182,8 @@ func (m *Machine) mayTry() error {
 func isOn(s Status) bool  { return s.Power == On }
 func isOff(s Status) bool { return s.Power == Off }
 
-func (m *Machine) on(ctx context.Context) error {
-	return m.make(ctx, change{command: "power on", wanted: "power on", give: m.raw.On, reached: isOn, within: m.cfg.Settle})
+func (m *Machine) on(ctx context.Context, note func(context.Context) error) error {
+	return m.make(ctx, change{command: "power on", wanted: "power on", note: note, give: m.raw.On, reached: isOn, within: m.cfg.Settle})
 }
 
 func (m *Machine) off(ctx context.Context, mode Mode) error { return m.make(ctx, m.offChange(mode)) }
@@ -200,6 +206,7 @@ func (m *Machine) offChange(mode Mode) change {
 type change struct {
 	command string
 	wanted  string
+	note    func(context.Context) error // called before the command is given; nil for nothing
 	give    func(context.Context) error
 	reached func(Status) bool
 	within  time.Duration
@@ -215,6 +222,11 @@ func (m *Machine) make(ctx context.Context, ch change) error {
 	}
 	if ch.reached(st) && !ch.always {
 		return nil
+	}
+	if ch.note != nil {
+		if err := ch.note(ctx); err != nil {
+			return err
+		}
 	}
 	ch.within /= time.Duration(m.cfg.Tries)
 	for try := 1; ; try++ {

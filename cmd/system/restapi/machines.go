@@ -84,20 +84,20 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	if err != nil {
 		return a.told(err)
 	}
-	if action != v1.PowerOff {
-		if err := a.Site.Order(ctx, name, "power "+action); err != nil {
-			return a.told(err)
-		}
-	}
+	order := func(ctx context.Context) error { return a.Site.Order(ctx, name, "power "+action) }
 	switch action {
-	case v1.PowerOn:
-		err = m.On(ctx)
+	case v1.PowerOn: // of a machine that is on, no boot is ordered that anybody could take for his own
+		err = m.Start(ctx, order)
 	case v1.PowerOff:
 		err = m.Off(ctx, power.Force)
 	case v1.PowerReset:
-		err = m.Reset(ctx)
+		if err = order(ctx); err == nil {
+			err = m.Reset(ctx)
+		}
 	case v1.PowerCycle:
-		err = m.Cycle(ctx)
+		if err = order(ctx); err == nil {
+			err = m.Cycle(ctx)
+		}
 	}
 	return a.told(err)
 }
