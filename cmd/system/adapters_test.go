@@ -20,6 +20,7 @@ import (
 	"joist/engine/entries"
 	"joist/engine/history"
 	"joist/engine/journal"
+	"joist/engine/journal/sqlstore"
 	"joist/engine/model"
 	"joist/engine/run"
 	"joist/engine/step"
@@ -27,6 +28,7 @@ import (
 	"joist/pki/authority"
 	"joist/pki/enrol"
 	"joist/services/agents"
+	"joist/services/clusters"
 	"joist/services/site"
 )
 
@@ -224,7 +226,7 @@ func TestForgottenCluster(t *testing.T) {
 }
 
 func TestLogs(t *testing.T) {
-	l := newLogs()
+	l := newLogs(func(string) int { return 0 })
 	id := addr.Instance{Cluster: "demo", Task: "t"}.String()
 	for range 3 {
 		l.add("n1", wire.LogChunk{ID: id + "#1", Text: strings.Repeat("x", logKept/2)})
@@ -232,6 +234,40 @@ func TestLogs(t *testing.T) {
 	l.add("n1", wire.LogChunk{ID: "nonsense", Text: "y"})
 	if len(l.text) != 1 || len(l.text[id]) != logKept {
 		t.Errorf("%d logs, %d bytes", len(l.text), len(l.text[id]))
+	}
+}
+
+// TestLogsOfAForgottenCluster: what its steps wrote is none of what a cluster of the same name shows, also if it comes late.
+func TestLogsOfAForgottenCluster(t *testing.T) {
+	db, err := sqlstore.Open(t.Context(), sqlstore.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	book, err := site.Open(t.Context(), site.Config{Store: db.Journals(), Holder: "test", Random: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch, err := db.Journals().Acquire(t.Context(), drive.JournalOf("demo"), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &System{Site: book, db: db, logs: newLogs(book.Life)}
+	says := func(id, text string) {
+		engineOfAgents{s}.Log("n1", wire.LogChunk{ID: id, Text: text})
+	}
+	says("demo/t[n1]#3", "of the first")
+	says("demo-2/t[n1]#3", "of another")
+	if err := s.drop(t.Context(), clusters.Dropped{Cluster: "demo", By: "ada", Events: 3, Epoch: epoch}); err != nil {
+		t.Fatal(err)
+	}
+	says("demo/t[n1]#3", "of the first, late")
+	if got := s.Log("demo/t[n1]"); got != "" {
+		t.Errorf("after it was forgotten: %q", got)
+	}
+	says("demo/t[n1]#2.1", "of the second")
+	if got, other := s.Log("demo/t[n1]"), s.Log("demo-2/t[n1]"); got != "of the second" || other != "of another" {
+		t.Errorf("%q and %q", got, other)
 	}
 }
 

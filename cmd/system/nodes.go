@@ -263,6 +263,8 @@ func (e engineOfAgents) Noticed(n agents.Notice) {
 
 // logs keeps the last lines of what steps wrote, for people who look.
 type logs struct {
+	life func(cluster string) int // how often a cluster of this name was forgotten
+
 	mu   sync.Mutex
 	text map[string][]byte // by instance
 }
@@ -270,20 +272,32 @@ type logs struct {
 // logKept is how much of one instance's log is kept, in bytes.
 const logKept = 64 << 10
 
-func newLogs() *logs { return &logs{text: map[string][]byte{}} }
+func newLogs(life func(cluster string) int) *logs {
+	return &logs{life: life, text: map[string][]byte{}}
+}
 
 func (l *logs) add(_ string, chunk wire.LogChunk) {
-	i, seq, _, err := parseID(chunk.ID)
+	i, seq, life, err := parseID(chunk.ID)
 	if err != nil || run.IsLook(seq) { // what a verify wrote would push out what the attempts did
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if life != l.life(i.Cluster) { // of a cluster that was forgotten, told late
+		return
+	}
 	text := append(l.text[i.String()], chunk.Text...)
 	if len(text) > logKept {
 		text = text[len(text)-logKept:]
 	}
 	l.text[i.String()] = text
+}
+
+// drop lets go of what a cluster's steps wrote, once it is forgotten: it is none of what a cluster of the same name does.
+func (l *logs) drop(cluster string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.text, func(instance string, _ []byte) bool { return strings.HasPrefix(instance, cluster+"/") })
 }
 
 // Log gives the last lines that an instance wrote since the engine started.

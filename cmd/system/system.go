@@ -123,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (*System, error) {
 		cfg.Now = time.Now
 	}
 	folder := fresh.Look(cfg.Data)
-	s := &System{cfg: cfg, now: cfg.Now, started: cfg.Now(), logs: newLogs(), live: newLive(), failed: make(chan error, 1)}
+	s := &System{cfg: cfg, now: cfg.Now, started: cfg.Now(), live: newLive(), failed: make(chan error, 1)}
 	for _, stage := range []func(context.Context) error{s.openStores, s.checkPlace, s.recallNotices, s.openPower, s.openServices, s.openClusters, s.openBoot, s.listenAgents, s.startClusters} {
 		if err := stage(ctx); err != nil {
 			if s.first && !folder.Had("joist.db") { // nobody has ever served from here, and nobody else can before the store is closed
@@ -176,6 +176,7 @@ func (s *System) openStores(ctx context.Context) error {
 		Store: s.db.Journals(), Holder: s.cfg.Holder, Random: rand.Reader, Log: s.cfg.Log, Now: s.now,
 		Secret: s.voucher, Changed: s.machineChanged,
 	})
+	s.logs = newLogs(func(cluster string) int { return s.Site.Life(cluster) })
 	return err
 }
 
@@ -277,10 +278,17 @@ func (s *System) openClusters(ctx context.Context) error {
 		},
 		Compiler: compiler{s.Mirror}, Site: siteOfClusters{s}, Networks: []netip.Prefix{s.cfg.Subnet.Masked()}, Forget: s.forget,
 		Foresee: []step.Foresee{s.Names.Foresee, s.Balance.Foresee},
-		Drop: func(ctx context.Context, d clusters.Dropped) error {
-			return restapi.Drop(ctx, s.Site, s.db.Journals(), d)
-		},
+		Drop:    s.drop,
 	})
+	return nil
+}
+
+// drop ends what is left of a destroyed cluster: its journal, and what its steps wrote.
+func (s *System) drop(ctx context.Context, d clusters.Dropped) error {
+	if err := restapi.Drop(ctx, s.Site, s.db.Journals(), d); err != nil {
+		return err
+	}
+	s.logs.drop(d.Cluster)
 	return nil
 }
 
