@@ -152,6 +152,7 @@ type Config struct {
 	Log     *slog.Logger     // nil for nowhere
 
 	MaxBody     int64         // bytes of a declaration with its packs; 0 for 96 MiB
+	MaxBodies   int64         // bytes of all such bodies that are held at once, others wait; at least MaxBody, which is the default
 	MaxArtifact int64         // bytes of an artifact; 0 for 8 GiB
 	Heartbeat   time.Duration // between signs of life on a quiet stream of events; 0 for 10 s
 	Rescan      time.Duration // how soon a stream of all journals finds a new one; 0 for 500 ms
@@ -176,6 +177,12 @@ func (c Config) validate() (Config, error) {
 	if c.MaxBody == 0 {
 		c.MaxBody = 96 << 20
 	}
+	if c.MaxBodies == 0 {
+		c.MaxBodies = c.MaxBody
+	}
+	if c.MaxBodies < c.MaxBody {
+		return c, errors.New("cannot make the API: MaxBodies has no room for one body")
+	}
 	if c.MaxArtifact == 0 {
 		c.MaxArtifact = 8 << 30
 	}
@@ -191,6 +198,7 @@ func (c Config) validate() (Config, error) {
 // Server is the API. Make it with New.
 type Server struct {
 	cfg     Config
+	bodies  *bodies
 	handler http.Handler
 }
 
@@ -200,7 +208,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, bodies: newBodies(cfg.MaxBodies, cfg.MaxBody)}
 	s.handler = s.router()
 	return s, nil
 }

@@ -41,15 +41,18 @@ func read(w http.ResponseWriter, r *http.Request, limit int64, into any) error {
 			return Fail(v1.Malformed, fmt.Errorf("cannot read a body of type %.80q", media), "send application/json")
 		}
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err != nil {
+	var data bytes.Buffer
+	if r.ContentLength > 0 { // at once: growing with what comes would take several times the memory
+		data.Grow(int(min(r.ContentLength, limit)) + bytes.MinRead)
+	}
+	if _, err := data.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return err
 		}
 		return Fail(v1.Malformed, fmt.Errorf("cannot read the request: %w", err), "send it again")
 	}
-	return decode(data, into)
+	return decode(data.Bytes(), into)
 }
 
 // digestForm is how the digest of an artifact is written in an address.

@@ -22,19 +22,24 @@ type Route struct {
 
 type route struct {
 	Route
-	do func(http.ResponseWriter, *http.Request) error
+	do    func(http.ResponseWriter, *http.Request) error
+	large bool // its body may have Config.MaxBody bytes
 }
 
 func (s *Server) routes() []route {
 	r := func(method, path, doc string, do func(http.ResponseWriter, *http.Request) error) route {
-		return route{Route{method, path, doc}, do}
+		return route{Route: Route{method, path, doc}, do: do}
+	}
+	large := func(r route) route {
+		r.large = true
+		return r
 	}
 	return []route{
 		r("GET", "/v1", "this list", s.index),
 		r("GET", "/v1/status", "the engine, its clusters and machines", s.status),
-		r("POST", "/v1/plan", "plan a declaration and change nothing", s.preview),
+		large(r("POST", "/v1/plan", "plan a declaration and change nothing", s.preview)),
 		r("GET", "/v1/clusters", "every cluster", s.clusters),
-		r("POST", "/v1/clusters", "make a declaration the goal", s.apply),
+		large(r("POST", "/v1/clusters", "make a declaration the goal", s.apply)),
 		r("GET", "/v1/clusters/{cluster}", "one cluster", s.cluster),
 		r("DELETE", "/v1/clusters/{cluster}", "destroy a cluster", s.destroy),
 		r("GET", "/v1/clusters/{cluster}/plan", "every instance and what is to happen to it (?destroy=1: if the cluster were destroyed)", s.plan),
@@ -59,11 +64,11 @@ func (s *Server) routes() []route {
 		r("HEAD", "/v1/artifacts/{digest}", "whether a file is there", s.headArtifact),
 		r("GET", "/v1/artifacts/{digest}", "a stored file, whole or in ranges", s.getArtifact),
 		r("GET", "/v1/mirror", "what clusters can use, by name", s.mirrorList),
-		r("POST", "/v1/mirror", "enter files that were stored before", s.mirrorAdd),
+		large(r("POST", "/v1/mirror", "enter files that were stored before", s.mirrorAdd)),
 		r("POST", "/v1/mirror/verify", "read every file again", s.mirrorVerify),
 		r("POST", "/v1/mirror/gc", "remove what nothing names", s.mirrorCollect),
 		r("GET", "/v1/mirror/sets", "the frozen sets", s.frozenList),
-		r("POST", "/v1/mirror/sets", "freeze everything that a cluster uses", s.freeze),
+		large(r("POST", "/v1/mirror/sets", "freeze everything that a cluster uses", s.freeze)),
 		r("GET", "/v1/mirror/sets/{set}", "one frozen set with its files", s.frozen),
 		r("DELETE", "/v1/mirror/sets/{set}", "forget a frozen set", s.thaw),
 		r("GET", "/v1/bootsets", "the registered boot sets", s.bootSets),
@@ -123,7 +128,7 @@ func (s *Server) serve(found route, w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, fmt.Errorf("internal error in %s %s", found.Method, found.Path))
 		}
 	}()
-	err := found.do(w, r)
+	err := s.do(found, w, r)
 	if err == nil {
 		return
 	}
@@ -131,6 +136,17 @@ func (s *Server) serve(found route, w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Error("request failed", "method", found.Method, "route", found.Path, "error", err)
 	}
 	writeProblem(w, err)
+}
+
+func (s *Server) do(found route, w http.ResponseWriter, r *http.Request) error {
+	if found.large {
+		done, err := s.bodies.take(w, r)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	return found.do(w, r)
 }
 
 func answer(w http.ResponseWriter, status int, v any) error {
