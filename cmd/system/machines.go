@@ -377,7 +377,8 @@ func (t siteOfAgents) Target(ctx context.Context, name string) (wire.Target, err
 		Kind: wire.NodeImage, Message: "claimed by cluster " + m.Cluster,
 		Image: &wire.Image{URL: t.s.httpURL() + boot.ArtifactPath(digest), Digest: "sha256:" + image.SHA256, Size: image.Size, Boot: set.Digest},
 	}
-	if c, online := t.s.live.get(name); online && t.s.handed.get(name) != m.Cluster+" "+c.hello.Kernel {
+	// A connection is known before it is told anything: one that is not known any more is of a machine that was switched off meanwhile.
+	if c, online := t.s.live.get(name); !online || t.s.handed.get(name) != m.Cluster+" "+c.hello.Kernel {
 		target.Kind, target.Message = wire.Idle, target.Message+", and kept here until its steps in scout are in place"
 	}
 	return target, nil

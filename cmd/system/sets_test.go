@@ -50,7 +50,10 @@ func TestHandOverEnds(t *testing.T) {
 			t.Errorf("target %+v, %v, want %s", got, err, want)
 		}
 	}
-	s.live.set("n1", connection{hello: wire.Hello{Stage: wire.Scout, Kernel: "k1"}})
+	scout := func(boot string) {
+		s.live.set("n1", connection{hello: wire.Hello{Stage: wire.Scout, Kernel: boot}})
+	}
+	scout("k1")
 	for name, back := range map[string]func() error{
 		"released": func() error { return machines{s}.Release(t.Context(), "demo", "n1") },
 		"freed":    func() error { return siteOfClusters{s}.Free(t.Context(), "demo", "n1") },
@@ -60,9 +63,19 @@ func TestHandOverEnds(t *testing.T) {
 		target(wire.Idle)
 		s.handed.set("n1", "demo k1")
 		target(wire.NodeImage)
+		s.live.forget("n1") // fenced: its connection may be looked at once more before it is cut
+		target(wire.Idle)
+		scout("k2") // another boot
+		target(wire.Idle)
+		scout("k1")
+		target(wire.NodeImage)
+		s.handed.set("n1", "") // as after a start of the engine
+		target(wire.Idle)
+		s.handed.set("n1", "demo k1")
 		if err := back(); err != nil {
 			t.Fatal(err)
 		}
+		scout("k1")
 		claim()
 		target(wire.Idle)
 	}
