@@ -183,7 +183,7 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	if err != nil {
 		return err
 	}
-	switched, err := p.KeepOn(ctx, func(ctx context.Context) error { return m.s.Site.Order(ctx, node, "power on") })
+	switched, err := p.KeepOn(ctx, func(ctx context.Context) error { return m.s.Site.Order(ctx, node, enrol.Wanted{Why: "power on"}) })
 	var later *power.LaterError
 	if errors.As(err, &later) {
 		return nil

@@ -67,7 +67,8 @@ func (n nodes) Perform(ctx context.Context, o drive.Order) error {
 		return err
 	}
 	if o.Step.Apply.Builtin == "reboot" && o.Action == step.Apply {
-		if err := n.s.Site.Order(ctx, o.Agent, "reboot for "+o.Target.String()); err != nil {
+		w := enrol.Wanted{Why: "reboot for " + o.Target.String(), Request: requestID(o, n.s.Site.Life(o.Cluster))}
+		if err := n.s.Site.Order(ctx, o.Agent, w); err != nil {
 			return err
 		}
 	}

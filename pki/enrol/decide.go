@@ -272,15 +272,33 @@ func Release(m Machine, w Word) ([]Event, error) {
 	return []Event{e}, nil
 }
 
-// Order yields the event that a boot of the machine is ordered, why: by which way. There is none if nothing could be approved
-// with it: where nobody trusts the boot network, and where nobody has confirmed its current key.
-func Order(m Machine, why string, at time.Time) []Event {
+// Wanted is a boot that the engine orders.
+type Wanted struct {
+	Why     string    // by which way, for people
+	Request string    // what names the order if it may be given again, as after a crash; empty for one that is given once
+	At      time.Time // now
+}
+
+// Order yields the event that a boot of the machine is ordered. There is none if nothing could be approved with it: where nobody
+// trusts the boot network, and where nobody has confirmed its current key. Nor is there for an order that is given again when the
+// boot has begun already: that is the one that was ordered, and it has what is left of the order's time.
+func Order(m Machine, w Wanted) []Event {
 	key, ok := m.Keys[m.Current]
 	if !m.TrustBoot || m.Quarantine != "" || !ok || key.Level < Approved {
 		return nil
 	}
+	if o := m.Ordered; w.Request != "" && o.Request == w.Request && o.Key == m.Current && w.At.Sub(o.At) < OrderValidity {
+		for _, boot := range m.Boots {
+			if boot.Issued.After(o.At) {
+				return nil
+			}
+		}
+	}
 	boot := m.Boots[key.Boot]
-	return []Event{{Kind: BootOrdered, Machine: m.Name, Key: m.Current, Fingerprint: key.Fingerprint, MAC: boot.MAC, Address: boot.Address, By: why, At: at}}
+	return []Event{{
+		Kind: BootOrdered, Machine: m.Name, Key: m.Current, Fingerprint: key.Fingerprint, MAC: boot.MAC, Address: boot.Address,
+		By: w.Why, Request: w.Request, At: w.At,
+	}}
 }
 
 // End yields the event that ends every key of a machine: its connection is closed, and it has to boot again.

@@ -34,7 +34,8 @@ type Event struct {
 	MAC         string    `json:"mac,omitempty"`     // of boot-issued, and of Key's boot in boot-ordered
 	Address     string    `json:"address,omitempty"` // likewise
 	Reason      Reason    `json:"reason,omitempty"`
-	By          string    `json:"by,omitempty"` // the person, of approval, released and ended; the way, of boot-ordered
+	By          string    `json:"by,omitempty"`      // the person, of approval, released and ended; the way, of boot-ordered
+	Request     string    `json:"request,omitempty"` // of boot-ordered: what names the order if it may be given again
 	At          time.Time `json:"at"`
 }
 
@@ -91,6 +92,7 @@ type Ordered struct {
 	Key     KeyID     `json:"key"`               // that was current
 	MAC     string    `json:"mac,omitempty"`     // of that key's boot
 	Address string    `json:"address,omitempty"` // likewise
+	Request string    `json:"request,omitempty"` // what names the order if it may be given again
 }
 
 // Level gives the trust that the machine has now: that of its current key, Claimed with only waiting keys, and none
@@ -141,7 +143,7 @@ func Fold(m Machine, e Event) Machine {
 		m.use(e, StateCurrent)
 		m.Current, m.Ordered = e.Key, Ordered{}
 	case BootOrdered:
-		m.Ordered = Ordered{At: e.At, Key: e.Key, MAC: e.MAC, Address: e.Address}
+		m.Ordered = Ordered{At: e.At, Key: e.Key, MAC: e.MAC, Address: e.Address, Request: e.Request}
 	case Quarantined:
 		m.quarantine(e)
 	case Released:

@@ -52,7 +52,7 @@ func TestOrderedBoot(t *testing.T) {
 			if test.before != nil {
 				test.before(s)
 			}
-			s.fold(Order(s.m, "power cycle", s.now)...)
+			s.fold(Order(s.m, Wanted{Why: "power cycle", At: s.now})...)
 			s.now = s.now.Add(time.Second)
 			s.bootAt(2, mac, address)
 			s.now = s.now.Add(time.Second)
@@ -82,7 +82,7 @@ func orderedSite(t *testing.T, what string) *site {
 	s.ask(1, "a", card)
 	s.approve(t, "a")
 	s.ask(1, "a", card)
-	s.fold(Order(s.m, what, s.now)...)
+	s.fold(Order(s.m, Wanted{Why: what, At: s.now})...)
 	s.now = s.now.Add(time.Second)
 	return s
 }
@@ -103,4 +103,39 @@ func TestOwnerOfAnOrderedBootAnswers(t *testing.T) {
 	s.bootAt(2, "52:54:00:00:00:01", "10.0.0.7")
 	s.answers = true
 	expect(t, s.ask(2, "b", card), Quarantine, OwnerAnswers, 0)
+}
+
+// TestOrderIsRepeated: an engine that was started anew asks again for the reboot it had asked for, while the machine boots already. That
+// boot is still the one that was ordered. Another order is one for another boot, and so is one whose time is over.
+func TestOrderIsRepeated(t *testing.T) {
+	for name, c := range map[string]struct {
+		again Wanted
+		after time.Duration // the boot id was given out
+		want  Reason
+	}{
+		"the same":                {Wanted{Request: "demo/t[n1]#12"}, 0, OrderedBoot},
+		"another attempt":         {Wanted{Request: "demo/t[n1]#15"}, 0, AwaitsApproval},
+		"a person's":              {Wanted{Why: "power cycle"}, 0, AwaitsApproval},
+		"the same, in vain":       {Wanted{Request: "demo/t[n1]#12"}, OrderValidity, AwaitsApproval},
+		"the same, not prolonged": {Wanted{Request: "demo/t[n1]#12"}, OrderValidity - 4*time.Second, AwaitsApproval},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := orderedSite(t, "power on")
+			s.fold(Order(s.m, Wanted{Why: "reboot", Request: "demo/t[n1]#12", At: s.now})...)
+			s.now = s.now.Add(time.Second)
+			s.fold(Order(s.m, Wanted{Why: "reboot", Request: "demo/t[n1]#12", At: s.now})...) // before anything booted: from now on
+			if s.m.Ordered.At != s.now {
+				t.Errorf("ordered at %s, want %s", s.m.Ordered.At, s.now)
+			}
+			s.now = s.now.Add(time.Second)
+			s.bootAt(2, "52:54:00:00:00:01", "10.0.0.7")
+			s.now = s.now.Add(c.after + time.Second)
+			c.again.At = s.now
+			s.fold(Order(s.m, c.again)...)
+			s.now = s.now.Add(3 * time.Second)
+			if d := s.ask(2, "b", card); d.Reason != c.want {
+				t.Errorf("%s, want %s", d.Reason, c.want)
+			}
+		})
+	}
 }

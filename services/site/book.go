@@ -318,12 +318,14 @@ func (b *Book) Approve(ctx context.Context, name string, w enrol.Word) error {
 	})
 }
 
-// Order notes, before it is done, that the engine has a machine boot anew, if its cluster trusts the boot network; why says by which way.
-func (b *Book) Order(ctx context.Context, name, why string) error {
+// Order notes, before it is done, that the engine has a machine boot anew, if its cluster trusts the boot network. The time of w is
+// the book's own.
+func (b *Book) Order(ctx context.Context, name string, w enrol.Wanted) error {
 	if m, ok := b.Lookup(name); !ok || !m.Enrol.TrustBoot {
 		return nil
 	}
-	_, err := b.Update(ctx, name, func(m enrol.Machine) []enrol.Event { return enrol.Order(m, why, b.cfg.Now().UTC()) })
+	w.At = b.cfg.Now().UTC()
+	_, err := b.Update(ctx, name, func(m enrol.Machine) []enrol.Event { return enrol.Order(m, w) })
 	return err
 }
 

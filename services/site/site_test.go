@@ -386,7 +386,7 @@ func TestOrder(t *testing.T) {
 	}
 	order := func() {
 		t.Helper()
-		w.must(w.Order(t.Context(), "n1", "power cycle"))
+		w.must(w.Order(t.Context(), "n1", enrol.Wanted{Why: "power cycle"}))
 		w.now = w.now.Add(time.Second)
 	}
 	trust(false)

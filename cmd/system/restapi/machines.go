@@ -84,7 +84,7 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 	if err != nil {
 		return a.told(err)
 	}
-	order := func(ctx context.Context) error { return a.Site.Order(ctx, name, "power "+action) }
+	order := func(ctx context.Context) error { return a.Site.Order(ctx, name, enrol.Wanted{Why: "power " + action}) }
 	switch action {
 	case v1.PowerOn: // of a machine that is on, no boot is ordered that anybody could take for his own
 		err = m.Start(ctx, order)
