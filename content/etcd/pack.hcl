@@ -53,6 +53,11 @@ step "voter" {
     attempts = 10
     backoff  = "5s"
   }
+  verify {
+    script  = "files/votes.sh"
+    files   = ["files/etcdctl.sh"]
+    timeout = "1m"
+  }
   remove {
     script   = "files/seat-remove.sh"
     files    = ["files/etcdctl.sh"]

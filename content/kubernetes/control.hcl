@@ -134,6 +134,11 @@ step "manifest" {
     attempts = 20
     backoff  = "3s"
   }
+  verify {
+    script  = "files/as-applied.sh"
+    files   = ["files/kubectl.sh"]
+    timeout = "2m"
+  }
   remove {
     script   = "files/manifest.sh"
     files    = ["files/kubectl.sh"]
@@ -163,6 +168,11 @@ step "member" {
     timeout  = "6m"
     attempts = 20
     backoff  = "3s"
+  }
+  verify {
+    script  = "files/joined.sh"
+    files   = ["files/kubectl.sh"]
+    timeout = "2m"
   }
   remove {
     script   = "files/member.sh"

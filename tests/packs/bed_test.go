@@ -57,6 +57,7 @@ type bed struct {
 	ran      []did
 	sent     []string // all that left the engine towards nodes, as text
 	attempts map[uint64]bool
+	flying   sync.WaitGroup // what nodes still do
 
 	// perform does a step on a node, and gives its outputs; nil makes them up.
 	perform func(o drive.Order) (json.RawMessage, error)
@@ -111,7 +112,7 @@ func (b *bed) Perform(ctx context.Context, o drive.Order) error {
 	if again {
 		return nil
 	}
-	go func() {
+	b.flying.Go(func() {
 		time.Sleep(time.Second)
 		r := run.Report{ID: o.ID}
 		switch {
@@ -125,8 +126,14 @@ func (b *bed) Perform(ctx context.Context, o drive.Order) error {
 		}
 		b.note(did{o.Action, o.Target})
 		_ = b.Report(context.WithoutCancel(ctx), o.Target, r) // the loop has ended, if it fails
-	}()
+	})
 	return nil
+}
+
+// Close ends the loop, and waits until nodes have done what they were asked.
+func (b *bed) Close() {
+	b.Cluster.Close()
+	b.flying.Wait()
 }
 
 // Abort implements drive.Nodes.

@@ -28,7 +28,7 @@ func simulationOf(t testing.TB, name string) simulation.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return simulation.Config{Source: clusters.Source{FileName: name, File: data, Packs: packs}, Seed: 7, Again: 3}
+	return simulation.Config{Source: clusters.Source{FileName: name, File: data, Packs: packs}, Seed: 9, Again: 3}
 }
 
 // TestSimulate: the same simulation gives the same journal, another seed another one; whatever goes wrong, the cluster
@@ -51,7 +51,7 @@ func TestSimulate(t *testing.T) {
 	if first.Outcome != "converged" || first.Diverged > 0 || first.Tally.Crashes < 3 || first.Tally.Failures == 0 || len(first.Path) < 4 || first.Nodes != 30 {
 		t.Errorf("%+v", first)
 	}
-	s.Seed = 8
+	s.Seed = 10
 	different, _, err := simulation.Run(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)

@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"joist/tests/artifacts"
 )
 
 // authority signs certificates for a control plane that lives for one test.
@@ -84,34 +87,59 @@ current-context: x
 `, a.dir, name))
 }
 
+// controlPlane is an etcd and an apiserver, which listen on loopback alone.
+type controlPlane struct {
+	*authority
+	set     *artifacts.Set
+	control string // the bundle
+}
+
+func newControlPlane(t *testing.T) *controlPlane {
+	t.Helper()
+	set := built(t)
+	etcd := mount(t, set, "etcd")
+	c := &controlPlane{set: set, control: mount(t, set, "kubernetes-control"), authority: newAuthority(t, t.TempDir())}
+	c.sign("server", pkix.Name{CommonName: "kubernetes"})
+	c.sign("accounts", pkix.Name{CommonName: "accounts"})
+	c.sign("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
+	c.kubeconfig("admin")
+	start(t, filepath.Join(etcd, "bin/etcd"), "--data-dir", c.file("etcd"), "--listen-client-urls", "http://127.0.0.1:2379",
+		"--advertise-client-urls", "http://127.0.0.1:2379", "--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap")
+	until(t, "is healthy", "sh", "-c", filepath.Join(etcd, "bin/etcdctl")+" --endpoints http://127.0.0.1:2379 endpoint health 2>&1")
+	start(t, filepath.Join(c.control, "bin/kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379", "--bind-address", "127.0.0.1",
+		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none", "--authorization-mode", "Node,RBAC", "--client-ca-file", c.file("ca.crt"),
+		"--tls-cert-file", c.file("server.crt"), "--tls-private-key-file", c.file("server.key"), "--service-cluster-ip-range", "10.32.0.0/24",
+		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", c.file("accounts.pub"),
+		"--service-account-signing-key-file", c.file("accounts.key"))
+	until(t, "ok", c.kubectl("get", "--raw", "/readyz")...)
+	return c
+}
+
+// kubectl is a command line of an administrator.
+func (c *controlPlane) kubectl(args ...string) []string {
+	return append([]string{filepath.Join(c.control, "bin/kubectl"), "--kubeconfig", c.file("admin.kubeconfig")}, args...)
+}
+
+func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
+
+func (a *authority) read(name string) string {
+	a.t.Helper()
+	text, err := os.ReadFile(a.file(name))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // A control plane answers, with the versions it was built from, its controllers and scheduler work, and the cluster's DNS knows its Services.
 func TestControlPlane(t *testing.T) {
 	if !inside(t) {
 		return
 	}
-	set := built(t)
-	etcd, control, dir := mount(t, set, "etcd"), mount(t, set, "kubernetes-control"), t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	a := newAuthority(t, dir)
-	a.sign("server", pkix.Name{CommonName: "kubernetes"})
-	a.sign("accounts", pkix.Name{CommonName: "accounts"})
-	a.sign("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
+	a := newControlPlane(t)
+	set, control, file, kubectl := a.set, a.control, a.file, a.kubectl
 	a.sign("manager", pkix.Name{CommonName: "system:kube-controller-manager"})
 	a.sign("scheduler", pkix.Name{CommonName: "system:kube-scheduler"})
-	admin := a.kubeconfig("admin")
-
-	start(t, filepath.Join(etcd, "bin/etcd"), "--data-dir", file("etcd"), "--listen-client-urls", "http://127.0.0.1:2379",
-		"--advertise-client-urls", "http://127.0.0.1:2379", "--listen-peer-urls", "http://127.0.0.1:2380", "--logger", "zap")
-	until(t, "is healthy", "sh", "-c", filepath.Join(etcd, "bin/etcdctl")+" --endpoints http://127.0.0.1:2379 endpoint health 2>&1")
-	start(t, filepath.Join(control, "bin/kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379", "--bind-address", "127.0.0.1",
-		"--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none", "--authorization-mode", "Node,RBAC", "--client-ca-file", file("ca.crt"),
-		"--tls-cert-file", file("server.crt"), "--tls-private-key-file", file("server.key"), "--service-cluster-ip-range", "10.32.0.0/24",
-		"--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", file("accounts.pub"),
-		"--service-account-signing-key-file", file("accounts.key"))
-	kubectl := func(args ...string) []string {
-		return append([]string{filepath.Join(control, "bin/kubectl"), "--kubeconfig", admin}, args...)
-	}
-	until(t, "ok", kubectl("get", "--raw", "/readyz")...)
 	want := `"gitVersion": "v` + version(t, set, "kube-apiserver") + `"`
 	if said := run(t, kubectl("version", "--output", "json")...); strings.Count(said, want) != 2 || !strings.Contains(said, `"minor": "36"`) {
 		t.Errorf("kubectl and server say %s, want %s twice", said, want)
@@ -132,6 +160,6 @@ func TestControlPlane(t *testing.T) {
     kubeconfig %s
   }
 }
-`, admin)))
+`, file("admin.kubeconfig"))))
 	until(t, "10.32.0.1\n", "dig", "+short", "+time=1", "+tries=1", "-p", "5353", "@127.0.0.1", "kubernetes.default.svc.cluster.local")
 }
