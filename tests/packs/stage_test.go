@@ -32,6 +32,7 @@ type stage struct {
 	holder *exec.Cmd // its namespaces live as long as this process
 	mu     sync.Mutex
 	keys   map[string]bool // paths of the keys that were made on it
+	valid  string          // until when the last success holds; empty for always
 }
 
 // stubs are the programs that are not the real ones. Each call is a line of /log/calls.
@@ -161,11 +162,18 @@ func (s *stage) run(action *model.Action, kind step.Action, inputs map[string]js
 	}
 	dir := strings.TrimPrefix(work, s.root)
 	out, err := s.command(context.Background(), dir,
-		"HOME="+dir, "JOIST_ACTION="+string(kind), "JOIST_INPUTS="+dir+"/inputs.json", "JOIST_OUTPUTS="+dir+"/outputs.json", "sh", dir+"/script",
+		"HOME="+dir, "JOIST_ACTION="+string(kind), "JOIST_INPUTS="+dir+"/inputs.json", "JOIST_OUTPUTS="+dir+"/outputs.json", "JOIST_VALID_UNTIL="+dir+"/valid_until", "sh", dir+"/script",
 	).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s on %s: %w\n%s", kind, action.Script.Name, s.name, err, out)
 	}
+	until, err := os.ReadFile(filepath.Join(work, "valid_until"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.valid = strings.TrimSpace(string(until))
+	s.mu.Unlock()
 	outputs, err := os.ReadFile(filepath.Join(work, "outputs.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return json.RawMessage("{}"), nil
