@@ -89,7 +89,7 @@ workflow "cluster" {
   input "smoke" {
     type    = bool
     default = false
-    doc     = "whether the cluster is tried from end to end once it is there"
+    doc     = "whether the cluster is tried from end to end once it is there, and whenever somebody says joist force CLUSTER/smoke"
   }
   input "drain" {
     type    = duration
@@ -528,18 +528,19 @@ workflow "cluster" {
     except_during = [task.runtime, task.kubelet]
   }
 
-  // The cluster's own test, if it is wanted; joist force CLUSTER/smoke runs it again.
+  // The cluster's own test: once smoke = true is applied, joist force CLUSTER/smoke runs it again at any time.
   task "smoke" {
     step = smoke
     on   = role.control
     when = input.smoke
     with = {
-      url         = host.endpoint.url
-      key         = host.steps.key
-      identity    = host.steps.certificate
-      etcd        = task.etcd.endpoints[0]
-      etcd_key    = host.etcd_client.key
-      etcd_client = host.etcd_client.folder
+      url            = host.endpoint.url
+      key            = host.steps.key
+      identity       = host.steps.certificate
+      etcd           = task.etcd.endpoints[0]
+      etcd_key       = host.etcd_client.key
+      etcd_client    = host.etcd_client.folder
+      cluster_domain = input.cluster_domain
     }
     after = [task.roles, task.dns, all.member, all.controllers]
   }

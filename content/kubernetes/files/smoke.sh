@@ -37,7 +37,7 @@ spec:
     metadata: { labels: { app: hello } }
     spec:
       topologySpreadConstraints:
-      - { maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: { matchLabels: { app: hello } } }
+      - { maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor, labelSelector: { matchLabels: { app: hello } } }
       containers:
       - { name: hello, image: "$image", imagePullPolicy: Never, args: [serve], ports: [{ containerPort: 8080 }], volumeMounts: [{ name: secret, mountPath: /secret }], readinessProbe: { httpGet: { path: /healthz, port: 8080 }, periodSeconds: 2 } }
       volumes: [{ name: secret, secret: { secretName: hush } }]
@@ -57,6 +57,14 @@ k -n "$ns" apply --server-side --validate=false -f objects.yaml
 k -n "$ns" rollout status deployment/hello --timeout=240s
 k -n "$ns" get pods -l app=hello -o jsonpath='{range .items[*]}{.metadata.name} {.status.podIP} {.spec.nodeName}{"\n"}{end}' >pods
 cat pods
+# Nothing is known of the network between nodes unless the pods are on two.
+k get nodes -o json >all.json
+free=$(jq '[.items[] | select(.spec.unschedulable != true and any(.status.conditions[]; .type == "Ready" and .status == "True"))] | length' all.json)
+nodes=$(awk '{ print $3 }' pods | sort -u | wc -l)
+if [ "$free" -ge 2 ] && [ "$nodes" -lt 2 ]; then
+	say "both pods are on one node, of $free that take pods" >&2
+	exit 1
+fi
 
 first=$(awk 'NR == 1 { print $1 }' pods)
 # Each pod reaches every other one, across nodes where there are several.
@@ -66,9 +74,9 @@ while read -r from _ at; do
 		[ "$got" = "$to" ] || { say "$from on $at got $got from $to on $on" >&2; exit 1; }
 	done <pods
 done <pods
-say "exec, and pod to pod: $(awk '{ print $3 }' pods | sort -u | wc -l) nodes"
+say "exec, and pod to pod: $nodes nodes"
 
-k -n "$ns" exec "$first" -- /echo get "http://hello.$ns.svc.cluster.local/" 60s
+k -n "$ns" exec "$first" -- /echo get "http://hello.$ns.svc.$(jq -r .cluster_domain "$JOIST_INPUTS")/" 60s
 k -n "$ns" exec "$first" -- /echo get "http://hello/" 20s
 say "a Service by its name"
 
