@@ -1,4 +1,5 @@
-# One control-plane machine and two workers become a Kubernetes cluster.
+# One control-plane machine and two workers become a Kubernetes cluster. containerd, kubelets and etcd keep what they have on a
+# data disk: machines without one need storage = "memory".
 cluster "demo" {
   workflow = kubernetes.cluster
   packs = {
@@ -11,5 +12,5 @@ cluster "demo" {
     worker  = select(facts.memory >= gib(1.8), 2)
   }
   with    = { domain = "demo.lab" }
-  storage = "memory"
+  storage = "disk"
 }

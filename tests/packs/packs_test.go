@@ -2,6 +2,7 @@
 package packs_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,25 @@ func TestShipped(t *testing.T) {
 			}
 			t.Logf("%d tests in %v", len(results), time.Since(begun))
 		})
+	}
+}
+
+// TestExample: the example keeps what Kubernetes has on data disks, and the demo's machines have one.
+func TestExample(t *testing.T) {
+	file, err := os.ReadFile("../../content/examples/kubernetes.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, ds := compile(t, string(file), nil)
+	if ds.HasErrors() {
+		t.Fatal(ds.Text())
+	}
+	demo, err := os.ReadFile("../demo/demo.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Storage != "disk" || !contains(demo, `--disk "$(gib 6)"`) {
+		t.Errorf("the demo's cluster keeps things in %s", m.Storage)
 	}
 }
 
