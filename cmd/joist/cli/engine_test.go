@@ -128,6 +128,10 @@ func task(words []string) model.Task {
 			s.Scope, s.Remove, s.Apply = model.Service, nil, model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}
 		case w == "verify":
 			s.Verify = &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1}
+		case w == "unwanted":
+			a := argument("when")
+			a.Expr = never{}
+			t.When, t.Range = &a, model.Range{File: "test.hcl", Line: 7, Col: 1}
 		case w == "undecidable":
 			a := argument("u")
 			a.Expr = undecidable{}
@@ -140,6 +144,12 @@ func task(words []string) model.Task {
 	}
 	return t
 }
+
+// never is a condition that does not hold.
+type never struct{}
+
+func (never) Refs() []model.Ref                     { return nil }
+func (never) Eval(model.Scope) (value.Value, error) { return value.Truth(false), nil }
 
 // engine is a whole engine with simulated nodes, served on a socket.
 type engine struct {

@@ -8,6 +8,17 @@ import (
 	"joist/cmd/joist/verify"
 )
 
+// TestForceAbsent: what the goal has not is not forced in silence.
+func TestForceAbsent(t *testing.T) {
+	e := newEngine(t)
+	e.want(cli.OK, nil, "apply", e.file("cluster demo\nnodes n1\ntask member each unwanted\n"))
+	before := e.journals()
+	e.want(cli.Failed, []string{"cannot force member[n1]: it is not in the goal", "when (of the task at test.hcl:7) is false", "set the input", "joist apply it"}, "force", "demo/member[n1]")
+	if e.journals() != before || e.did("member[n1]") != 0 {
+		t.Error("it was forced nevertheless")
+	}
+}
+
 // TestVerify has instances looked at: what is in place, what has drifted and waits for a person, and what is left out.
 func TestVerify(t *testing.T) {
 	e := newEngine(t)

@@ -245,17 +245,34 @@ func nodesOf(s *history.State, p *plan.Planner) []string {
 	return names
 }
 
+// absent says why there is nothing of an instance to force.
+func absent(p *plan.Planner, t history.Target, cell *plan.Cell) error {
+	task := p.Task(t.Task)
+	if cell.Cause.Kind == history.Over {
+		return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is in place only while %s runs", p.Called(t), strings.Join(task.During, " or ")), "force what it is in place for")
+	}
+	return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is not in the goal, because its when (of the task at %s:%d) is false", p.Called(t), task.Range.File, task.Range.Line),
+		"set the input that its when looks at in the cluster file, and joist apply it: that runs it, and joist force does so again from then on")
+}
+
 func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
 	var t history.Target
 	known := false
+	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
 		t, _ = targetOf(act.Instance, s, p)
-		known = p.Cell(t) != nil
+		cell := p.Cell(t)
+		if known = cell != nil; known && cell.Verdict == plan.Absent {
+			refused = absent(p, t, cell)
+		}
 	}); err != nil {
 		return err
 	}
-	if !known {
+	switch {
+	case !known:
 		return noInstance(ctx, loop, cluster, act.Instance)
+	case refused != nil:
+		return refused
 	}
 	return loop.Happen(ctx, history.Forced{Target: t, By: act.By, Reason: act.Reason})
 }
