@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -172,17 +173,25 @@ func freePort(t *testing.T) netip.AddrPort {
 func (l *lab) members(t *testing.T, n int) []*member {
 	t.Helper()
 	var list []*member
-	var initial []string
 	for i := range n {
-		m := &member{name: fmt.Sprint("n", i), client: freePort(t), peer: freePort(t)}
-		list = append(list, m)
+		list = append(list, &member{name: fmt.Sprint("n", i), client: freePort(t), peer: freePort(t)})
+	}
+	l.start(t, list)
+	return list
+}
+
+// start runs a new cluster of members.
+func (l *lab) start(t *testing.T, list []*member) {
+	t.Helper()
+	var initial []string
+	for _, m := range list {
 		initial = append(initial, fmt.Sprintf("%s=https://%s", m.name, m.peer))
 	}
 	for _, m := range list {
 		key, csr := keyPair(t)
 		var out struct{ Certificate authority.Certificate }
 		l.call(t, "certs.sign", "demo/cert["+m.name+"]",
-			map[string]any{"csr": csr, "profile": "peer", "names": []string{m.name + ".demo.lab", "127.0.0.1", "127.77.0.1"}}, &out)
+			map[string]any{"csr": csr, "profile": "peer", "names": slices.Compact([]string{m.name + ".demo.lab", "127.0.0.1", m.client.Addr().String(), "127.77.0.1"})}, &out)
 		cert, keyFile, ca := l.write(t, m.name, key, out.Certificate)
 		m.cmd = exec.Command("etcd", "--name", m.name, "--data-dir", filepath.Join(l.dir, m.name),
 			"--listen-client-urls", "https://"+m.client.String(), "--advertise-client-urls", "https://"+m.client.String(),
@@ -201,7 +210,6 @@ func (l *lab) members(t *testing.T, n int) []*member {
 			}
 		})
 	}
-	return list
 }
 
 // operator makes the files of an operator of a cluster.
