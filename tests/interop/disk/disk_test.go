@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"joist/content"
 	"joist/engine/agent/disk"
 	"joist/engine/agent/sandbox"
 	"joist/engine/agent/wire"
@@ -333,4 +335,84 @@ func TestOverlay(t *testing.T) {
 	refused(t, disk.Overlay(in("merged")), "overlay")
 	must(t, syscall.Unmount(in("merged"), 0))
 	must(t, syscall.Unmount(dir, 0))
+}
+
+// overlayOn mounts an overlay at a place, whose layers are in a tmpfs below dir.
+func overlayOn(t *testing.T, dir, place string) {
+	t.Helper()
+	layers := filepath.Join(dir, "layers")
+	must(t, os.MkdirAll(layers, 0o755))
+	must(t, syscall.Mount("tmpfs", layers, "tmpfs", 0, "size=8m"))
+	for _, name := range []string{"lower", "upper", "work"} {
+		must(t, os.Mkdir(filepath.Join(layers, name), 0o755))
+	}
+	must(t, os.MkdirAll(place, 0o755))
+	must(t, syscall.Mount("overlay", place, "overlay", 0, "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work"))
+}
+
+// A place for layers whose data disk is itself an overlay is refused, and one that holds no layers is not.
+func TestOverlayOfPlace(t *testing.T) {
+	dir := inside(t)
+	if dir == "" {
+		return
+	}
+	m := newMachine(t, dir)
+	d := disk.New(disk.Config{Incarnation: first, Place: m.place, Root: filepath.Join(dir, "data")})
+	overlayOn(t, dir, filepath.Join(dir, "data"))
+	for of, overlay := range map[string]bool{"var/lib/kubelet": false, "var/lib/containerd": true} {
+		inputs, err := json.Marshal(disk.Wanted{Mount: m.mount(of), Storage: "disk", Size: "8m", Overlay: overlay})
+		must(t, err)
+		_, err = d.Builtin(t.Context(), sandbox.BuiltinCall{Action: wire.Apply, Inputs: inputs})
+		must(t, err)
+		if _, err = d.Builtin(t.Context(), sandbox.BuiltinCall{Action: wire.Verify, Inputs: inputs}); overlay {
+			refused(t, err, "cannot hold an overlay", m.mount(of))
+		} else {
+			must(t, err)
+		}
+	}
+	m.cut()
+}
+
+// The check of the shipped containerd step finds an overlay below its layers, which containerd itself does not.
+func TestOverlayOfContainerd(t *testing.T) {
+	dir := inside(t)
+	if dir == "" {
+		return
+	}
+	pack, err := content.Find("kubernetes", content.Builtin, "")
+	must(t, err)
+	body := string(pack["files/containerd.sh"])
+	must(t, syscall.Mount("tmpfs", "/var/lib", "tmpfs", 0, "size=8m")) // in this namespace: nothing is made on the machine
+	tools := filepath.Join(dir, "tools")
+	must(t, os.Mkdir(tools, 0o755))
+	must(t, os.WriteFile(filepath.Join(tools, "systemctl"), []byte("#!/bin/sh\n"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "lib.sh"), pack["files/lib.sh"], 0o644))
+	verify := func(old, text string) error {
+		t.Helper()
+		if !strings.Contains(body, old) {
+			t.Fatalf("containerd.sh has no %q any more: plant the defect where it would be now", old)
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "script"), []byte(strings.Replace(body, old, text, 1)), 0o755))
+		cmd := exec.Command("sh", "./script")
+		cmd.Dir, cmd.Env = dir, []string{"PATH=" + tools + ":" + os.Getenv("PATH"), "JOIST_ACTION=verify"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		if left, _ := filepath.Glob("/var/lib/containerd/.joist*"); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		return err
+	}
+	must(t, verify("", ""))
+	overlayOn(t, dir, "/var/lib/containerd")
+	refused(t, verify("", ""), "joist-probe")
+	// Without what looks, nothing is seen: it is this check that refuses, and nothing else.
+	if err := verify("\toverlay\n\texit\n", "\texit\n"); err != nil {
+		t.Errorf("without its check, the verify fails all the same: %v", err)
+	}
+	must(t, syscall.Unmount("/var/lib/containerd", 0))
+	must(t, syscall.Unmount("/var/lib", 0))
+	m := machine{t: t, dir: dir}
+	m.cut()
 }
