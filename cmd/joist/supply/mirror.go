@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -248,7 +249,8 @@ func (p *Program) mirrorPullCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "pull FILE", Short: "Download what a cluster file's packs name with a URL and a checksum",
 		Long: `pull reads a cluster file and its packs on this machine, downloads each artifact that has a URL and a checksum and that the engine
-does not have, verifies it, and gives it to the engine. What has no URL has to be brought with joist mirror add.`,
+does not have, verifies it, and gives it to the engine: all of them, or none if one fails. Until then they lie in a folder below
+TMPDIR. What has no URL has to be brought with joist mirror add.`,
 		Example: "  joist mirror pull demo.hcl", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if p.Wanted == nil {
@@ -292,8 +294,10 @@ func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
 		if err := p.add(ctx, list, false); err != nil {
 			return err
 		}
-	} else if done, err := p.JSON([]v1.MirrorEntry{}); done && err != nil {
+	} else if done, err := p.JSON([]v1.MirrorEntry{}); err != nil {
 		return err
+	} else if !done && len(open) == 0 {
+		p.printf("nothing is to be downloaded: the mirror has what the packs name\n")
 	}
 	if len(open) > 0 {
 		return fmt.Errorf("these have no URL with a checksum and have to be brought with joist mirror add: %s", strings.Join(open, ", "))
@@ -312,27 +316,41 @@ func has(list []v1.MirrorEntry, w Wanted) bool {
 	return false
 }
 
+// download fetches what is wanted into a file, and wants it to be what the pack says.
 func (p *Program) download(ctx context.Context, w Wanted, path string) error {
-	fmt.Fprintf(p.Err, "%s downloading %s\n", p.Now().Format("15:04:05"), w.URL)
+	if !p.Quiet() {
+		fmt.Fprintf(p.Err, "%s downloading %s\n", p.Now().Format("15:04:05"), w.URL)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL, nil)
 	if err != nil {
 		return fmt.Errorf("cannot download %s: %w", w.Name, err)
 	}
+	req.Header.Set("Accept-Encoding", "identity") // the checksum is of the file as it lies there
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("cannot download %s: %w; where there is no network, bring the file and use joist mirror add", w.Name, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("cannot download %s: %s says %s", w.Name, w.URL, resp.Status)
+		return fmt.Errorf("cannot download %s: %s says %s; correct the url in pack %s, or bring the file and use joist mirror add", w.Name, w.URL, resp.Status, w.Pack)
 	}
 	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("cannot download %s: %w", w.Name, err)
 	}
-	_, err = io.Copy(f, resp.Body)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("cannot download %s: %w", w.Name, err)
+	hash := sha256.New()
+	size, err := io.Copy(io.MultiWriter(f, hash), resp.Body)
+	err = errors.Join(err, f.Close())
+	var file *fs.PathError
+	switch {
+	case errors.As(err, &file):
+		return fmt.Errorf("cannot download %s: %w; free space there, or name another folder with TMPDIR", w.Name, err)
+	case err != nil:
+		return fmt.Errorf("cannot download %s: %s broke off after %d bytes: %w; nothing was stored, run the command again", w.Name, w.URL, size, err)
+	}
+	if got := "sha256-" + hex.EncodeToString(hash.Sum(nil)); got != w.Digest {
+		return fmt.Errorf("cannot download %s: %s gives %s (%d bytes), and pack %s wants %s; nothing was stored. Where the file there is another one now, bring the right one and use joist mirror add",
+			w.Name, w.URL, got, size, w.Pack, w.Digest)
 	}
 	return nil
 }
