@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"syscall"
 
 	"joist/services/api"
 	v1 "joist/services/api/v1"
@@ -40,9 +41,17 @@ func (a *apiArtifacts) Put(ctx context.Context, digest string, r io.Reader) (*v1
 		return nil, api.Fail(v1.Refused, err, "")
 	}
 	if err != nil {
-		return nil, err
+		return nil, roomless(err)
 	}
 	return &v1.Artifact{Digest: string(stored.Digest), Size: stored.Size}, nil
+}
+
+// roomless says what to do where the engine's disk has no room for a file that was sent.
+func roomless(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return api.Fail(v1.Unavailable, fmt.Errorf("the engine's disk is full: %w", err), "free space there (joist mirror gc --dry-run shows what nothing names), then do the same again; the mirror is as it was")
+	}
+	return err
 }
 
 func (a *apiArtifacts) Open(_ context.Context, digest string) (io.ReadSeekCloser, int64, error) {

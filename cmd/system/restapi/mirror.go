@@ -108,7 +108,7 @@ func (m apiMirror) Add(ctx context.Context, a v1.MirrorAdd) error {
 		}
 		entries = append(entries, mirror.Entry{Kind: e.Kind, Name: e.Name, Version: e.Version, Arch: e.Arch, Digest: d, Size: e.Size, Licence: e.Licence, URL: e.URL})
 	}
-	err := m.Mirror.Add(ctx, entries, a.Replace)
+	err := roomless(m.Mirror.Add(ctx, entries, a.Replace))
 	var conflict *mirror.ConflictError
 	if errors.As(err, &conflict) {
 		return api.Fail(v1.Conflict, err, "add --replace if the new file is to take its place; clusters keep the old one until they are applied again")
