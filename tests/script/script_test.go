@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,14 +72,17 @@ func TestBroken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir, want, cluster := t.TempDir(), "", false
+			dir, want := t.TempDir(), ""
+			cluster := slices.ContainsFunc(a.Files, func(f txtar.File) bool { return f.Name == "cluster.hcl" })
 			for _, f := range a.Files {
-				if f.Name == "want" {
+				switch {
+				case f.Name == "want":
 					want = string(f.Data)
-					continue
+				case cluster && f.Name != "cluster.hcl": // the cluster's pack p
+					write(t, filepath.Join(dir, "p", f.Name), f.Data)
+				default:
+					write(t, filepath.Join(dir, f.Name), f.Data)
 				}
-				cluster = cluster || f.Name == "cluster.hcl"
-				write(t, filepath.Join(dir, f.Name), f.Data)
 			}
 			args := []string{"pack", "check", "."}
 			fails := strings.HasPrefix(want, "error: ") || strings.Contains(want, "\nerror: ")
