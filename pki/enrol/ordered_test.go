@@ -124,7 +124,7 @@ func TestOrderIsRepeated(t *testing.T) {
 			s.fold(Order(s.m, Wanted{Why: "reboot", Request: "demo/t[n1]#12", At: s.now})...)
 			s.now = s.now.Add(time.Second)
 			s.fold(Order(s.m, Wanted{Why: "reboot", Request: "demo/t[n1]#12", At: s.now})...) // before anything booted: from now on
-			if s.m.Ordered.At != s.now {
+			if !s.m.Ordered.At.Equal(s.now) {
 				t.Errorf("ordered at %s, want %s", s.m.Ordered.At, s.now)
 			}
 			s.now = s.now.Add(time.Second)
