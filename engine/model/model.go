@@ -82,6 +82,8 @@ type Argument struct {
 	Name   string
 	Expr   Expr
 	Refs   []Ref        // Expr.Refs(), kept
+	Parts  []Expr       // sub-expressions that mention nothing of the target and look at many instances; none if Shared
+	Own    []Ref        // with Parts: of Refs, those that are not in Parts alone
 	Digest value.Digest // of the compiled expression
 	Shared bool         // mentions nothing of its target (no node, no task of the same node, no host): evaluated once per task
 }
@@ -107,6 +109,12 @@ type Expr interface {
 // Scope gives an expression the values it refers to.
 type Scope interface {
 	Lookup(Ref) value.Value
+}
+
+// Once is a Scope that evaluates what mentions nothing of the target once for all instances of a task.
+type Once interface {
+	// Once gives the value of an expression that is one of an Argument's Parts.
+	Once(Expr) (value.Value, error)
 }
 
 // RefKind says what a Ref refers to.

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan/naming"
+	"joist/engine/plan/once"
 	"joist/engine/plan/presence"
 	"joist/engine/value"
 )
@@ -30,7 +30,8 @@ type Planner struct {
 	wanted   []bool // by node index: the goal has it
 	known    map[model.Ref]value.Value
 	fixed    map[string]value.Digest // digests of the top workflow's inputs
-	above    map[string][]string     // by task, the single tasks with `on` that it depends on
+	parts    map[model.Expr]*once.Value
+	above    map[string][]string // by task, the single tasks with `on` that it depends on
 	pools    map[string]*executors
 	fresh    []history.Target // became ready since last asked
 	done     []history.Target // came to be as the goal wants it since last asked
@@ -67,7 +68,7 @@ type column struct {
 	wakes                  []edge // what waits for it: to is the dependant
 	looks                  []string
 	agg                    aggregate
-	shared                 []sharedArgument
+	shared                 []once.Value
 	out                    value.Type
 	values                 map[int]parsed // outputs in use, by node index
 	gather                 gathered
@@ -127,26 +128,11 @@ type gathered struct {
 	filled     bool // v is there, and wholly known
 }
 
-type sharedArgument struct {
-	stamp  uint64 // sum of the generations of what it refers to, plus one
-	ref    value.Digest
-	of     value.Digest // ref that v was evaluated for
-	v      value.Value
-	known  bool
-	digest value.Digest
-	err    error
-	fresh  bool
-	small  json.RawMessage // the journal's form, once it was asked for
-
-	compared   json.RawMessage // likewise for comparison, which stores nothing
-	comparedOf value.Digest
-}
-
 // New plans the newest goal of a state from scratch. models gives the checked model of any goal that a live row names.
 func New(state *history.State, models func(goal int) *model.Model) *Planner {
 	p := &Planner{
 		state: state, models: models, model: &model.Model{}, now: state.Now,
-		byName: map[string]*column{}, roles: map[string]*role{}, known: map[model.Ref]value.Value{}, fixed: map[string]value.Digest{},
+		byName: map[string]*column{}, roles: map[string]*role{}, known: map[model.Ref]value.Value{}, fixed: map[string]value.Digest{}, parts: map[model.Expr]*once.Value{},
 		above: map[string][]string{}, pools: map[string]*executors{}, halted: map[string]bool{}, counts: counts{waits: map[history.CauseKind]int{}},
 	}
 	p.remove.init()
@@ -213,7 +199,7 @@ func (p *Planner) assign() map[string]bool {
 func (p *Planner) build() {
 	for i := range p.model.Tasks {
 		t := &p.model.Tasks[i]
-		c := &column{task: t, out: t.Step.OutputType(), values: map[int]parsed{}, shared: make([]sharedArgument, len(t.With)), looks: rolesOf(t)}
+		c := &column{task: t, out: t.Step.OutputType(), values: map[int]parsed{}, shared: make([]once.Value, len(t.With)), looks: rolesOf(t)}
 		c.aim(p.targetsOf(t), p.counts.waits)
 		p.counts.open += len(c.cells)
 		p.tasks = append(p.tasks, c)

@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/plan/once"
 	"joist/engine/plan/sight"
 	"joist/engine/value"
 )
@@ -185,13 +186,21 @@ func (p *Planner) reference(c *column, node int) value.Digest {
 			h.Digest(p.sharedRef(c, i))
 			continue
 		}
-		p.hashRefs(h, a, node)
+		if len(a.Parts) == 0 {
+			p.hashRefs(h, a.Refs, node)
+			continue
+		}
+		p.hashRefs(h, a.Own, node)
+		for _, e := range a.Parts {
+			_, ref := p.part(e)
+			h.Digest(ref)
+		}
 	}
 	return h.Sum()
 }
 
-func (p *Planner) hashRefs(h value.Hasher, a *model.Argument, node int) {
-	for _, r := range a.Refs {
+func (p *Planner) hashRefs(h value.Hasher, refs []model.Ref, node int) {
+	for _, r := range refs {
 		switch r.Kind {
 		case model.RefTask:
 			up := p.byName[r.Name]
@@ -231,12 +240,15 @@ func (p *Planner) inputDigest(name string) value.Digest {
 	return d
 }
 
-// sharedRef is the reference digest of an argument that is the same for every instance of its task, kept until
-// something that it refers to changes.
+// sharedRef is the reference digest of an argument that is the same for every instance of its task.
 func (p *Planner) sharedRef(c *column, i int) value.Digest {
-	s := &c.shared[i]
+	return p.refresh(&c.shared[i], c.task.With[i].Refs)
+}
+
+// refresh gives the digest of what a kept value refers to.
+func (p *Planner) refresh(o *once.Value, refs []model.Ref) value.Digest {
 	stamp := uint64(1)
-	for _, r := range c.task.With[i].Refs {
+	for _, r := range refs {
 		switch r.Kind {
 		case model.RefTask, model.RefAll:
 			stamp += p.byName[r.Name].agg.generation
@@ -246,18 +258,41 @@ func (p *Planner) sharedRef(c *column, i int) value.Digest {
 			}
 		}
 	}
-	if s.stamp != stamp {
+	return o.Ref(stamp, func() value.Digest {
 		h := value.NewHasher()
-		p.hashRefs(h, &c.task.With[i], -1)
-		s.stamp, s.ref = stamp, h.Sum()
+		p.hashRefs(h, refs, -1)
+		return h.Sum()
+	})
+}
+
+// part is what is kept of a sub-expression, brought up to date.
+func (p *Planner) part(e model.Expr) (o *once.Value, ref value.Digest) {
+	if o = p.parts[e]; o == nil {
+		o = &once.Value{}
+		p.parts[e] = o
 	}
-	return s.ref
+	return o, p.refresh(o, e.Refs())
+}
+
+// Once implements model.Once.
+func (s scope) Once(e model.Expr) (value.Value, error) {
+	kept, _ := s.p.part(e)
+	v, _, err := kept.Get(func() (value.Value, error) { return e.Eval(scope{s.p, -1, ""}) })
+	return v, err
 }
 
 type inputs struct {
 	known bool
 	open  string // an input that is not known
 	input value.Digest
+}
+
+// inputsOf is inputs for a reference digest: where the last decision had the same, it had the same inputs.
+func (p *Planner) inputsOf(c *column, node int, ref value.Digest) (inputs, error) {
+	if k := c.at(node); k >= 0 && c.cells[k].ref == ref {
+		return inputs{known: true, input: c.cells[k].input}, nil
+	}
+	return p.inputs(c, node)
 }
 
 // inputs evaluates an instance's inputs as far as their digest needs.
@@ -273,67 +308,38 @@ func (p *Planner) inputs(c *column, node int) (inputs, error) {
 			}
 			continue
 		}
-		v, err := p.argument(c, i, node)
+		_, digest, err := p.argument(c, i, node)
 		if err != nil {
 			return inputs{}, err
 		}
-		if !v.known {
+		if digest == (value.Digest{}) {
 			return inputs{open: a.Name}, nil
 		}
-		h.Digest(v.digest)
+		h.Digest(digest)
 	}
 	return inputs{known: true, input: h.Sum()}, nil
 }
 
-// argument is the value of one input of an instance.
-type argument struct {
-	v      value.Value
-	known  bool
-	digest value.Digest // zero unless known
-}
-
-// argument evaluates one input of an instance and checks it against the declared type. What is the same for every
-// instance is evaluated and looked through once: a gather over n nodes that n nodes read stays linear.
-func (p *Planner) argument(c *column, i, node int) (argument, error) {
+// argument evaluates one input of an instance and checks it against the declared type. Its digest is zero unless it is known.
+func (p *Planner) argument(c *column, i, node int) (v value.Value, digest value.Digest, err error) {
 	a := &c.task.With[i]
-	if !a.Shared {
-		v, err := p.evaluate(c, a, scope{p, node, ""})
-		if err != nil || !v.Known() {
-			return argument{v: v}, err
-		}
-		return argument{v, true, v.Digest()}, nil
+	if a.Shared {
+		p.sharedRef(c, i)
+		return c.shared[i].Get(func() (value.Value, error) { return p.evaluate(c, a, scope{p, -1, ""}) })
 	}
-	s := &c.shared[i]
-	if ref := p.sharedRef(c, i); !s.fresh || s.of != ref {
-		s.of, s.fresh, s.digest, s.known, s.small = ref, true, value.Digest{}, false, nil
-		s.v, s.err = p.evaluate(c, a, scope{p, -1, ""})
-		if s.err == nil && s.v.Known() {
-			s.v, s.known, s.digest = s.v.Encoded(), true, s.v.Digest()
-		}
+	if v, err = p.evaluate(c, a, scope{p, node, ""}); err == nil && v.Known() {
+		digest = v.Digest()
 	}
-	return argument{s.v, s.known, s.digest}, s.err
+	return v, digest, err
 }
 
 // Kept gives the form in which the journal keeps an input of an instance, given its value. The data of a large one comes
 // with it when it was not asked for before.
 func (p *Planner) Kept(t history.Target, i int, v value.Value) (small json.RawMessage, large []byte, err error) {
-	c := p.byName[t.Task]
-	shared := c.task.With[i].Shared
-	if shared && c.shared[i].small != nil {
-		return c.shared[i].small, nil, nil
+	if c := p.byName[t.Task]; c.task.With[i].Shared {
+		return c.shared[i].Kept(v)
 	}
-	data, err := v.MarshalJSON()
-	if err != nil {
-		return nil, nil, err
-	}
-	small = history.Small(data)
-	if len(small) != len(data) {
-		large = data
-	}
-	if shared {
-		c.shared[i].small = small
-	}
-	return small, large, nil
+	return once.Form(v)
 }
 
 func (p *Planner) evaluate(c *column, a *model.Argument, s scope) (value.Value, error) {
@@ -366,9 +372,7 @@ func (p *Planner) Inputs(t history.Target, host string) (map[string]value.Value,
 		if a.Outside() {
 			v, err = p.evaluate(c, a, scope{p, node, host})
 		} else {
-			var known argument
-			known, err = p.argument(c, i, node)
-			v = known.v
+			v, _, err = p.argument(c, i, node)
 		}
 		if err != nil {
 			return nil, err
@@ -403,11 +407,11 @@ func (p *Planner) changedInput(c *column, row *history.Row, node int) string {
 		if a.Outside() {
 			continue
 		}
-		v, err := p.argument(c, i, node)
+		v, _, err := p.argument(c, i, node)
 		if err != nil {
 			continue
 		}
-		data, err := p.smallOf(c, i, v.v)
+		data, err := p.smallOf(c, i, v)
 		if err == nil && string(data) != string(was[a.Name]) {
 			return a.Name
 		}
@@ -417,17 +421,9 @@ func (p *Planner) changedInput(c *column, row *history.Row, node int) string {
 
 // smallOf gives the journal's form of an input, for comparison only.
 func (p *Planner) smallOf(c *column, i int, v value.Value) (json.RawMessage, error) {
-	s := &c.shared[i]
-	if s.fresh && s.compared != nil && s.comparedOf == s.of {
-		return s.compared, nil
-	}
-	data, err := v.MarshalJSON()
-	if err != nil {
-		return nil, err
-	}
-	data = history.Small(data)
 	if c.task.With[i].Shared {
-		s.compared, s.comparedOf = data, s.of
+		return c.shared[i].Small(v)
 	}
-	return data, nil
+	small, _, err := once.Form(v)
+	return small, err
 }

@@ -231,6 +231,7 @@ func (p *Planner) Retarget() bool {
 // swap takes a model that is alike in place of the one planned with: its steps are what is run from now on.
 func (p *Planner) swap(m *model.Model) {
 	p.model = m
+	clear(p.parts)
 	for i, c := range p.tasks {
 		c.task = &m.Tasks[i]
 	}

@@ -168,24 +168,35 @@ var light = map[string]bool{
 	"reverse": true, "merge": true, "concat": true, "zipmap": true, "coalesce": true,
 }
 
-// limit gives an expression that means the same, and charges for what it goes through and makes. loop says whether it
-// stands in a loop.
-func limit(e hclsyntax.Expression, loop bool) hclsyntax.Expression {
-	in := func(e hclsyntax.Expression) hclsyntax.Expression { return limit(e, loop) }
+// within says where an expression stands.
+type within struct {
+	loop  bool
+	taker *Expr // takes parts of it; nil in loops, and where it depends on values whether an expression counts
+}
+
+// limit gives an expression that means the same, and charges for what it goes through and makes.
+func limit(e hclsyntax.Expression, w within) hclsyntax.Expression {
+	if w.taker != nil {
+		if p, ok := w.taker.takes(e); ok {
+			return p
+		}
+	}
+	in := func(e hclsyntax.Expression) hclsyntax.Expression { return limit(e, w) }
+	loop := w.loop
 	switch e := e.(type) {
 	case *hclsyntax.ForExpr:
 		c := *e
-		c.CollExpr, c.ValExpr = counted{in(e.CollExpr), itsElements}, limit(e.ValExpr, true)
+		c.CollExpr, c.ValExpr = counted{in(e.CollExpr), itsElements}, limit(e.ValExpr, within{loop: true})
 		if e.KeyExpr != nil {
-			c.KeyExpr = counted{limit(e.KeyExpr, true), itsText}
+			c.KeyExpr = counted{limit(e.KeyExpr, within{loop: true}), itsText}
 		}
 		if e.CondExpr != nil {
-			c.CondExpr = limit(e.CondExpr, true)
+			c.CondExpr = limit(e.CondExpr, within{loop: true})
 		}
 		return &c
 	case *hclsyntax.SplatExpr:
 		c := *e
-		c.Source, c.Each = counted{in(e.Source), itsElements}, limit(e.Each, true)
+		c.Source, c.Each = counted{in(e.Source), itsElements}, limit(e.Each, within{loop: true})
 		return &c
 	case *hclsyntax.FunctionCallExpr:
 		c, how := *e, itsWhole
@@ -216,7 +227,7 @@ func limit(e hclsyntax.Expression, loop bool) hclsyntax.Expression {
 		return counted{limitObject(e, in), anObject}
 	case *hclsyntax.ConditionalExpr:
 		c := *e
-		c.Condition, c.TrueResult, c.FalseResult = in(e.Condition), in(e.TrueResult), in(e.FalseResult)
+		c.Condition, c.TrueResult, c.FalseResult = in(e.Condition), limit(e.TrueResult, within{loop: loop}), limit(e.FalseResult, within{loop: loop})
 		if loop { // one of the two may be copied to have the type of the other
 			return counted{&c, itsWhole}
 		}

@@ -34,9 +34,14 @@ type Resolve func(t hcl.Traversal) (src Source, used int)
 // Expr is a compiled expression. It is immutable and implements model.Expr.
 type Expr struct {
 	syntax   hclsyntax.Expression
+	whole    hcl.Range            // of what it was compiled from
 	limited  hclsyntax.Expression // the same, charging for what it goes through
 	names    names[Source]
+	here     names[Source] // those that stand outside of what was taken
 	refs     []model.Ref
+	own      []model.Ref // those of refs that are not only in parts
+	parts    []*Expr     // sub-expressions that mention nothing of the target, and look at many instances
+	taken    []*Expr     // of parts, those that stand in this expression, not in what its names stand for
 	digest   value.Digest
 	personal bool
 	direct   hcl.Traversal // what is left of the only traversal after its source; nil unless the whole expression is one
@@ -45,7 +50,7 @@ type Expr struct {
 
 // Compile compiles an expression that was checked.
 func Compile(syntax hclsyntax.Expression, resolve Resolve) *Expr {
-	e := &Expr{syntax: unwrap(syntax)}
+	e := &Expr{syntax: unwrap(syntax), whole: syntax.Range()}
 	for _, t := range hclsyntax.Variables(syntax) {
 		if _, _, ok := e.names.find(t); ok {
 			continue
@@ -58,7 +63,7 @@ func Compile(syntax hclsyntax.Expression, resolve Resolve) *Expr {
 	h := value.NewHasher()
 	(&digester{h: h, names: &e.names}).expression(e.syntax)
 	e.digest = h.Sum()
-	e.limited = limit(e.syntax, false)
+	e.take()
 	if t, ok := e.syntax.(*hclsyntax.ScopeTraversalExpr); ok {
 		if src, used, ok := e.names.find(t.Traversal); ok {
 			e.source, e.direct = src, t.Traversal[used:]
@@ -88,7 +93,11 @@ func unwrap(e hclsyntax.Expression) hclsyntax.Expression {
 
 // Argument gives the expression the form that the engine takes.
 func (e *Expr) Argument(name string) model.Argument {
-	return model.Argument{Name: name, Expr: e, Refs: e.refs, Digest: e.digest, Shared: !e.personal}
+	a := model.Argument{Name: name, Expr: e, Refs: e.refs, Digest: e.digest, Shared: !e.personal}
+	for _, part := range e.parts {
+		a.Parts, a.Own = append(a.Parts, part), e.own
+	}
+	return a
 }
 
 // Refs implements model.Expr.
@@ -116,12 +125,15 @@ func (e *Expr) eval(s model.Scope) (cty.Value, error) {
 		return v, placed(diags)
 	}
 	ctx := &hcl.EvalContext{Functions: table}
-	if len(e.names.entries) > 0 {
-		vars, err := e.names.variables(func(src Source) (cty.Value, error) { return src.Eval(s) })
+	if len(e.here.entries) > 0 {
+		vars, err := e.here.variables(func(src Source) (cty.Value, error) { return src.Eval(s) })
 		if err != nil {
 			return cty.NilVal, err
 		}
 		ctx.Variables = vars
+	}
+	if err := e.evalParts(ctx, s); err != nil {
+		return cty.NilVal, err
 	}
 	v, diags := bounded(e.limited, ctx, maxElements)
 	return v, placed(diags)

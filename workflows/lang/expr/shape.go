@@ -115,7 +115,7 @@ func unknown(t value.Type) cty.Value {
 
 // value evaluates an expression with what is known so far.
 func (c *checker) value(e hclsyntax.Expression) (cty.Value, hcl.Diagnostics) {
-	return bounded(limit(e, false), c.ctx, maxChecked)
+	return bounded(limit(e, within{}), c.ctx, maxChecked)
 }
 
 // evaluate lets HCL look at the expression with typed unknowns: operators, functions, and conditions.

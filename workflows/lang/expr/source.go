@@ -201,6 +201,9 @@ type elsewhere struct {
 	gathered map[string]cty.Value
 }
 
+// Once implements model.Once: what mentions nothing of the target is the same elsewhere.
+func (e *elsewhere) Once(of model.Expr) (value.Value, error) { return onceIn(e.Scope, of) }
+
 // Lookup implements model.Scope.
 func (e *elsewhere) Lookup(r model.Ref) value.Value {
 	switch {
@@ -269,6 +272,9 @@ type onHost struct {
 	model.Scope
 	each func(task string) bool
 }
+
+// Once implements model.Once.
+func (o onHost) Once(of model.Expr) (value.Value, error) { return onceIn(o.Scope, of) }
 
 // Lookup implements model.Scope.
 func (o onHost) Lookup(r model.Ref) value.Value {
