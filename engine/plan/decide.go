@@ -340,7 +340,7 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 	if d.valid && row.Ref == ref {
 		return Cell{view: view{standing: settled, out: row.Output}}
 	}
-	in, err := p.inputs(c, node)
+	in, err := p.inputsOf(c, node, ref)
 	if err != nil {
 		return Cell{Verdict: Blocked, Cause: Cause{Kind: history.Undecidable, Text: err.Error()}, view: view{standing: blocked}, failed: true}
 	}
