@@ -32,6 +32,7 @@ import (
 	"joist/services/boot"
 	"joist/services/boot/artifacts"
 	"joist/services/certs"
+	"joist/services/certs/lists"
 	"joist/services/clusters"
 	"joist/services/names"
 	"joist/services/power"
@@ -300,7 +301,7 @@ func (s *System) openBoot(ctx context.Context) error {
 	s.Boot, err = boot.New(boot.Config{
 		Inventory: bootInventory{s}, Issuer: bootIssuer{s}, Sets: bootSets{s}, Observer: bootObserver{s}, Artifacts: s.Artifacts,
 		URLs: []string{"https://" + netip.AddrPortFrom(s.cfg.Address, agentPort).String()}, CA: s.authority.Pin(),
-		HTTP: netip.AddrPortFrom(s.cfg.Address, httpPort), Log: s.cfg.Log, Now: s.now,
+		HTTP: netip.AddrPortFrom(s.cfg.Address, httpPort), Revoked: lists.Handler(s.Certs, s.cfg.Log), Log: s.cfg.Log, Now: s.now,
 	})
 	if err != nil {
 		return err

@@ -101,7 +101,7 @@ type Ledger interface {
 	Issued(ctx context.Context, issuer, owner string, at time.Time) ([]Issued, error)
 	// Revoke makes revocations durable; a serial that is revoked already stays as it is.
 	Revoke(ctx context.Context, revoked []Revoked) error
-	// Revoked lists the revocations of an issuer.
+	// Revoked lists the revocations of an issuer, in the order in which they came. The list is not to be changed.
 	Revoked(ctx context.Context, issuer string) ([]Revoked, error)
 	// NextCRL draws the issuer's next CRL number, 1 or more, durably.
 	NextCRL(ctx context.Context, issuer string) (int64, error)
@@ -167,6 +167,30 @@ func (a *Authority) Named(ctx context.Context, cluster, name string) (*Issuer, e
 	return a.issuer(ctx, "cluster-"+cluster+"."+name) // no cluster has a dot in its name
 }
 
+// Known gives an authority of a cluster, under the names of Named, if it was made before: asking makes none. Its error is
+// fs.ErrNotExist if there is none, or its keys were destroyed.
+func (a *Authority) Known(ctx context.Context, cluster, name string) (*Issuer, error) {
+	whole := "cluster-" + cluster
+	valid := !strings.Contains(cluster, ".") // or it would be another cluster's named authority
+	if name != "" {
+		whole, valid = whole+"."+name, valid && namedAuthority.MatchString(name)
+	}
+	if !valid || !issuerName.MatchString(whole) {
+		return nil, fmt.Errorf("there is no certificate authority %.120q: %w", whole, fs.ErrNotExist)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.issuers[whole]; !ok {
+		if _, err := a.cfg.Vault.Load(ctx, whole); err != nil {
+			return nil, fmt.Errorf("cannot load the certificate authority %s: %w", whole, err)
+		}
+	}
+	return a.hold(ctx, whole)
+}
+
+// RootCRL gives the root's revocation list, see Issuer.CRL. Whoever checks each certificate of a chain needs it too.
+func (a *Authority) RootCRL(ctx context.Context) ([]byte, error) { return a.root.CRL(ctx) }
+
 // Forget destroys the keys of a cluster's authorities, all of them: nothing can be certified by them any more. What the ledger
 // says of their certificates stays. It may be called again.
 func (a *Authority) Forget(ctx context.Context, cluster string) error {
@@ -209,6 +233,11 @@ func (a *Authority) issuer(ctx context.Context, name string) (*Issuer, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.hold(ctx, name)
+}
+
+// hold gives a CA that is in memory, or loads or makes it. The caller holds mu.
+func (a *Authority) hold(ctx context.Context, name string) (*Issuer, error) {
 	if i, ok := a.issuers[name]; ok {
 		return i, nil
 	}

@@ -21,7 +21,7 @@ import (
 	"joist/pki/profiles"
 )
 
-// CRLValidity is how long a revocation list may be used; a new one is made when half of it has passed.
+// CRLValidity is how long a revocation list may be used from the time it is made; a new one is made when half of it has passed.
 const CRLValidity = 24 * time.Hour
 
 // Request asks for a certificate. Names and use come from it alone; of the CSR only the key counts.
@@ -283,7 +283,8 @@ func (i *Issuer) RevokeOwner(ctx context.Context, owner string) (int, error) {
 
 // CRL gives the issuer's revocation list in DER (RFC 5280 § 5), with a number that grows with each list made. A list
 // is made anew after a revocation and when half of its validity has passed. Certificates leave it a day after they
-// expired, so each is on at least one list past its end (§ 3.3).
+// expired, so each is on at least one list past its end (§ 3.3). It begins Backdate before now, as certificates do: under a
+// list that has not begun yet no certificate is good at all.
 func (i *Issuer) CRL(ctx context.Context) ([]byte, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -299,7 +300,7 @@ func (i *Issuer) CRL(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot number a revocation list of %s: %w", i.name, err)
 	}
-	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now, NextUpdate: now.Add(CRLValidity)}
+	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Add(-Backdate), NextUpdate: now.Add(CRLValidity)}
 	for _, r := range revoked {
 		serial, ok := new(big.Int).SetString(r.Serial, 16)
 		if !ok {

@@ -94,6 +94,7 @@ type Config struct {
 	TFTP    netip.AddrPort    // where to listen for TFTP; default 0.0.0.0:69, the only port firmware asks
 	Loaders map[string]string // TFTP name → file; default: Debian's iPXE for decide.LoaderBIOS and decide.LoaderUEFI
 	Policy  decide.Policy
+	Revoked http.Handler // answers GET and HEAD of /crl and of what is below it; default: there is nothing
 
 	MaxConnections int              // of HTTP at one time; default 1,024
 	Now            func() time.Time // default time.Now

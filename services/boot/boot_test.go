@@ -444,3 +444,30 @@ func FuzzParseQuery(f *testing.F) {
 		}
 	})
 }
+
+// TestRevoked: the handler of revocation lists has its paths whole, and no other; without one there is nothing.
+func TestRevoked(t *testing.T) {
+	_, cfg := config(t)
+	paths := []string{"/crl", "/crl/demo", "/crl/demo/etcd", "/crl/a%2fb"}
+	_, web := serve(t, cfg)
+	for _, p := range paths {
+		if res, _ := do(t, "GET", web.URL+p); res.StatusCode != http.StatusNotFound {
+			t.Errorf("%s without a handler: %s", p, res.Status)
+		}
+	}
+	cfg.Revoked = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader("at "+r.URL.EscapedPath()))
+	})
+	_, web = serve(t, cfg)
+	for _, p := range paths {
+		if res, body := do(t, "GET", web.URL+p); res.StatusCode != http.StatusOK || body != "at "+p {
+			t.Errorf("%s: %s %q", p, res.Status, body)
+		}
+	}
+	if res, body := do(t, "HEAD", web.URL+"/crl/demo"); res.StatusCode != http.StatusOK || res.ContentLength != 12 || body != "" {
+		t.Errorf("HEAD: %s, length %d, %q", res.Status, res.ContentLength, body)
+	}
+	if res, _ := do(t, "GET", web.URL+"/crls"); res.StatusCode != http.StatusNotFound {
+		t.Errorf("another path: %s", res.Status)
+	}
+}

@@ -23,12 +23,16 @@ import (
 // ArtifactPath is the path of an artifact on the boot server.
 func ArtifactPath(d artifacts.Digest) string { return "/artifact/" + string(d) }
 
-// Handler returns the HTTP side: /artifact/{digest} and /boot/ipxe. It answers plain HTTP/1.1 with explicit lengths and
+// Handler returns the HTTP side: /artifact/{digest}, /boot/ipxe, and Config.Revoked's /crl. It answers plain HTTP/1.1 with explicit lengths and
 // never redirects, for firmware follows no redirect; mux would redirect unclean paths by default.
 func (s *Server) Handler() http.Handler {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	r.HandleFunc("/artifact/{digest}", s.serveArtifact).Methods(http.MethodGet, http.MethodHead)
 	r.HandleFunc("/boot/ipxe", s.serveScript).Methods(http.MethodGet)
+	if s.cfg.Revoked != nil {
+		r.Handle("/crl", s.cfg.Revoked)
+		r.PathPrefix("/crl/").Handler(s.cfg.Revoked)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		p := &paced{ResponseWriter: w, control: http.NewResponseController(w)}
 		p.extend(0)

@@ -391,9 +391,13 @@ func (s *Service) Operator(ctx context.Context, cluster string, who Person) (aut
 	})
 }
 
-// CRL gives a cluster's revocation list, in DER.
-func (s *Service) CRL(ctx context.Context, cluster string) ([]byte, error) {
-	issuer, err := s.cfg.Authority.Cluster(ctx, cluster)
+// CRL gives the revocation list of a cluster's authority, in DER: of its intermediate if no authority is named, and of the
+// site's root if no cluster is. Asking makes no authority: the error is fs.ErrNotExist where there is none.
+func (s *Service) CRL(ctx context.Context, cluster, name string) ([]byte, error) {
+	if cluster == "" && name == "" {
+		return s.cfg.Authority.RootCRL(ctx)
+	}
+	issuer, err := s.cfg.Authority.Known(ctx, cluster, name)
 	if err != nil {
 		return nil, err
 	}

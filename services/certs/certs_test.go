@@ -173,7 +173,7 @@ func TestSign(t *testing.T) {
 
 func (f *fixture) revoked(t *testing.T) map[string]bool {
 	t.Helper()
-	der, err := f.CRL(t.Context(), "demo")
+	der, err := f.CRL(t.Context(), "demo", "")
 	if err != nil {
 		t.Fatal(err)
 	}
