@@ -71,7 +71,7 @@ func (s *System) parts(version string) restapi.Parts {
 	p := restapi.Parts{
 		Info:     api.Info{Version: version, Data: s.cfg.Data, Address: s.cfg.Address.String(), Lab: s.cfg.Machines != nil, Started: s.now()},
 		Clusters: s.Clusters, Site: s.Site, Store: s.db.Journals(),
-		Power: s.Power.Machine, Wipe: s.WipeMachine, Phase: s.bootStatus, Served: s.served, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: restapi.NewArtifacts(s.Artifacts, s.sets),
+		Power: s.Power.Machine, Wipe: s.WipeMachine, Phase: s.bootStatus, Served: s.served, Operator: s.Certs.Operator, Digests: s.digests, Artifacts: restapi.NewArtifacts(s.Artifacts, s.files, s.sets),
 		Online: func(machine string) (string, bool) {
 			_, online := s.live.get(machine)
 			seen, _ := s.seen(machine)

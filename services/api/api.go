@@ -97,6 +97,9 @@ type Journals interface {
 type Artifacts interface {
 	// Put stores what r yields, durably, if its digest is the given one ("sha256-" and 64 digits).
 	Put(ctx context.Context, digest string, r io.Reader) (*v1.Artifact, error)
+	// Whole gives the size in bytes of an artifact that is there and is what its digest says. One that is missing or damaged
+	// is not found: it may be put again.
+	Whole(ctx context.Context, digest string) (int64, error)
 	// Open gives a stored artifact for reading, and its size in bytes.
 	Open(ctx context.Context, digest string) (io.ReadSeekCloser, int64, error)
 	// Register makes a boot set known whose files were put before.

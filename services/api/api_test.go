@@ -202,6 +202,7 @@ type closing struct{ *strings.Reader }
 
 func (closing) Close() error { return nil }
 
+func (f fakeArtifacts) Whole(context.Context, string) (int64, error) { return int64(len(f.put)), nil }
 func (f fakeArtifacts) Open(context.Context, string) (io.ReadSeekCloser, int64, error) {
 	return closing{strings.NewReader(string(f.put))}, int64(len(f.put)), nil
 }

@@ -466,7 +466,27 @@ func (s *Server) putArtifact(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) headArtifact(w http.ResponseWriter, r *http.Request) error {
-	return s.getArtifact(w, r)
+	store, err := s.artifacts()
+	if err != nil {
+		return err
+	}
+	digest, err := artifact(r)
+	if err != nil {
+		return err
+	}
+	size, err := store.Whole(r.Context(), digest)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	describe(w, digest)
+	return nil
+}
+
+// describe writes what is the same of an artifact's headers, whether or not its content follows.
+func describe(w http.ResponseWriter, digest string) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+digest+`"`)
 }
 
 func (s *Server) getArtifact(w http.ResponseWriter, r *http.Request) error {
@@ -483,8 +503,7 @@ func (s *Server) getArtifact(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer f.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("ETag", `"`+digest+`"`)
+	describe(w, digest)
 	http.ServeContent(w, r, "", time.Time{}, f)
 	return nil
 }

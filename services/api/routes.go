@@ -61,7 +61,7 @@ func (s *Server) routes() []route {
 		r("POST", "/v1/machines/{machine}/wipe", "erase the data disks of a machine that no cluster has", s.wipe),
 		r("GET", "/v1/machines/{machine}/console", "the console as text (?tail=bytes&follow=1)", s.console),
 		r("PUT", "/v1/artifacts/{digest}", "store a file by its digest", s.putArtifact),
-		r("HEAD", "/v1/artifacts/{digest}", "whether a file is there", s.headArtifact),
+		r("HEAD", "/v1/artifacts/{digest}", "whether a file is there, and whole", s.headArtifact),
 		r("GET", "/v1/artifacts/{digest}", "a stored file, whole or in ranges", s.getArtifact),
 		r("GET", "/v1/mirror", "what clusters can use, by name", s.mirrorList),
 		large(r("POST", "/v1/mirror", "enter files that were stored before", s.mirrorAdd)),

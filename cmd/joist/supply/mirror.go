@@ -249,7 +249,7 @@ func (p *Program) mirrorPullCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "pull FILE", Short: "Download what a cluster file's packs name with a URL and a checksum",
 		Long: `pull reads a cluster file and its packs on this machine, downloads each artifact that has a URL and a checksum and that the engine
-does not have, verifies it, and gives it to the engine: all of them, or none if one fails. Until then they lie in a folder below
+does not have, or has damaged, verifies it, and gives it to the engine: all of them, or none if one fails. Until then they lie in a folder below
 TMPDIR. What has no URL has to be brought with joist mirror add.`,
 		Example: "  joist mirror pull demo.hcl", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -278,8 +278,11 @@ func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
 	var list []upload
 	var open []string
 	for i, w := range wanted {
+		there, err := p.has(ctx, have, w)
 		switch {
-		case has(have, w):
+		case err != nil:
+			return err
+		case there:
 		case w.URL == "" || w.Digest == "":
 			open = append(open, fmt.Sprintf("%s %s %s (%s)", w.Kind, w.Name, w.Version, w.Arch))
 		default:
@@ -305,15 +308,16 @@ func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
 	return nil
 }
 
-// has reports whether the engine has what is wanted.
-func has(list []v1.MirrorEntry, w Wanted) bool {
+// has reports whether the engine has what is wanted: an entry in its list, and its file, whole.
+func (p *Program) has(ctx context.Context, list []v1.MirrorEntry, w Wanted) (bool, error) {
 	for _, e := range list {
 		same := e.Kind == w.Kind && e.Name == w.Name && e.Version == w.Version && e.Arch == w.Arch
 		if w.Digest == "" && same || w.Digest != "" && e.Digest == w.Digest {
-			return true
+			file, err := p.Client().HasArtifact(ctx, e.Digest)
+			return file != nil, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 // download fetches what is wanted into a file, and wants it to be what the pack says.
@@ -379,7 +383,7 @@ func (p *Program) verifyMirror(ctx context.Context) error {
 		return err
 	}
 	if bad > 0 {
-		return fmt.Errorf("%d of %d files are missing or damaged; joist mirror add brings them back", bad, len(list))
+		return fmt.Errorf("%d of %d files are missing or damaged; joist mirror add brings them back, and joist mirror pull what packs name with a URL", bad, len(list))
 	}
 	return nil
 }

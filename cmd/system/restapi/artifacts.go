@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"joist/engine/value"
 	"joist/services/api"
 	v1 "joist/services/api/v1"
 	"joist/services/boot/artifacts"
@@ -26,12 +27,19 @@ type BootSets interface {
 // apiArtifacts implements api.Artifacts.
 type apiArtifacts struct {
 	store *artifacts.Store
+	check Checker
 	sets  BootSets
 }
 
+// Checker reads a stored file and fails if it is not what its digest says. Unless again is set it may answer from memory, as
+// long as nobody touched the file. A mirror.Files is one.
+type Checker interface {
+	Verify(ctx context.Context, d value.Digest, again bool) error
+}
+
 // NewArtifacts makes the API's end of uploads.
-func NewArtifacts(store *artifacts.Store, sets BootSets) api.Artifacts {
-	return &apiArtifacts{store, sets}
+func NewArtifacts(store *artifacts.Store, check Checker, sets BootSets) api.Artifacts {
+	return &apiArtifacts{store, check, sets}
 }
 
 func (a *apiArtifacts) Put(ctx context.Context, digest string, r io.Reader) (*v1.Artifact, error) {
@@ -52,6 +60,30 @@ func roomless(err error) error {
 		return api.Fail(v1.Unavailable, fmt.Errorf("the engine's disk is full: %w", err), "free space there (joist mirror gc --dry-run shows what nothing names), then do the same again; the mirror is as it was")
 	}
 	return err
+}
+
+// Whole implements api.Artifacts. It reads a file whose digest nobody has verified since the engine started or since the
+// verification that found it damaged: whoever asks is about to send it, or to use it, which reads it as well.
+func (a *apiArtifacts) Whole(ctx context.Context, digest string) (int64, error) {
+	f, size, err := a.Open(ctx, digest)
+	if err != nil {
+		return 0, err
+	}
+	if err := f.Close(); err != nil {
+		return 0, err
+	}
+	d, err := digestValue(digest)
+	if err != nil {
+		return 0, api.Fail(v1.Malformed, err, "")
+	}
+	err = a.check.Verify(ctx, d, false)
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err != nil {
+		return 0, api.Fail(v1.NotFound, fmt.Errorf("artifact %s is damaged: %w", digest, err), "upload it again")
+	}
+	return size, nil
 }
 
 func (a *apiArtifacts) Open(_ context.Context, digest string) (io.ReadSeekCloser, int64, error) {

@@ -390,24 +390,32 @@ func (c *Client) Console(ctx context.Context, name string, w io.Writer, tail int
 	return ctx.Err()
 }
 
-// PutArtifact stores a file of a given size under its digest. A file that is there already is not sent.
-func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, size int64) (*v1.Artifact, error) {
-	path := "/v1/artifacts/" + url.PathEscape(digest)
-	resp, err := c.send(ctx, call{method: "HEAD", path: path})
-	if err == nil {
-		_ = resp.Body.Close()
-		return &v1.Artifact{Digest: digest, Size: resp.ContentLength}, nil
-	}
+func artifact(digest string) string { return "/v1/artifacts/" + url.PathEscape(digest) }
+
+// HasArtifact gives what is stored under a digest, nil if it is not there or not whole.
+func (c *Client) HasArtifact(ctx context.Context, digest string) (*v1.Artifact, error) {
+	resp, err := c.send(ctx, call{method: "HEAD", path: artifact(digest)})
 	var p *v1.Problem
-	if !errors.As(err, &p) || p.Status != http.StatusNotFound {
-		return nil, err
+	switch {
+	case err == nil:
+		return &v1.Artifact{Digest: digest, Size: resp.ContentLength}, resp.Body.Close()
+	case errors.As(err, &p) && p.Status == http.StatusNotFound:
+		return nil, nil
 	}
-	return ask[v1.Artifact](ctx, c, call{method: "PUT", path: path, body: r, size: size}, nil)
+	return nil, err
+}
+
+// PutArtifact stores a file of a given size under its digest. A file that is there already, and whole, is not sent.
+func (c *Client) PutArtifact(ctx context.Context, digest string, r io.Reader, size int64) (*v1.Artifact, error) {
+	if a, err := c.HasArtifact(ctx, digest); a != nil || err != nil {
+		return a, err
+	}
+	return ask[v1.Artifact](ctx, c, call{method: "PUT", path: artifact(digest), body: r, size: size}, nil)
 }
 
 // Artifact copies a stored file to w.
 func (c *Client) Artifact(ctx context.Context, digest string, w io.Writer) error {
-	resp, err := c.send(ctx, call{method: "GET", path: "/v1/artifacts/" + url.PathEscape(digest)})
+	resp, err := c.send(ctx, call{method: "GET", path: artifact(digest)})
 	if err != nil {
 		return err
 	}

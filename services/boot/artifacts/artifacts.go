@@ -95,7 +95,8 @@ func (s *Store) Add(ctx context.Context, path string) (Artifact, error) {
 }
 
 // Write stores what r yields, durably before it returns. If want is not empty and differs from the digest of what came,
-// nothing is stored and the error is a *MismatchError. Content that is there already is kept as it is.
+// nothing is stored and the error is a *MismatchError. What was stored under the same digest,
+// perhaps damaged meanwhile, gives way to it.
 func (s *Store) Write(ctx context.Context, r io.Reader, want Digest) (a Artifact, err error) {
 	tmp, err := os.CreateTemp(s.dir, incoming)
 	if err != nil {

@@ -3,6 +3,7 @@ package serve_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -129,6 +130,66 @@ func TestMirror(t *testing.T) {
 	writeFile(t, tool, first)
 	e.want(0, "", add...)
 	e.want(0, "", "apply", file)
+}
+
+// spoilt are ways in which a disk loses what it was given.
+func spoilt(t *testing.T, stored string) map[string]func() {
+	return map[string]func(){
+		"gone":      func() { must(t, os.Remove(stored)) },
+		"truncated": func() { must(t, os.Truncate(stored, 1000)) },
+		"damaged": func() { // a byte is another one, and nothing about the file says so
+			info, err := os.Stat(stored)
+			must(t, err)
+			f, err := os.OpenFile(stored, os.O_WRONLY, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte{'x'}, 1)
+			must(t, errors.Join(err, f.Close(), os.Chtimes(stored, info.ModTime(), info.ModTime())))
+		},
+	}
+}
+
+// TestMirrorIsMended: what verify finds missing or damaged comes back by the commands that verify names, also after a restart
+// of the engine.
+func TestMirrorIsMended(t *testing.T) {
+	dir, data := t.TempDir(), filepath.Join(t.TempDir(), "data")
+	e := start(t, data)
+	o := newOrigin(t)
+	tool, more := bytes.Repeat([]byte("a tool "), 100_000), bytes.Repeat([]byte("one more "), 100_000)
+	file, local := filepath.Join(dir, "demo.hcl"), filepath.Join(dir, "tool")
+	writeFile(t, file, clusterFile(""))
+	writeFile(t, filepath.Join(dir, "p/pack.hcl"), pulledPack(o.URL, tool, more))
+	writeFile(t, filepath.Join(dir, "p/files/use.sh"), []byte("#!/bin/sh\n"))
+	writeFile(t, local, tool)
+	o.set("/tool", gives(tool))
+	o.set("/utility", gives(more))
+	e.want(0, "is in the mirror", "mirror", "pull", file)
+	stored := filepath.Join(data, "artifacts", "sha256-"+sum(tool))
+	for name, spoil := range spoilt(t, stored) {
+		for by, args := range map[string][]string{
+			"pull": {"mirror", "pull", file},
+			"add":  {"mirror", "add", local, "--kind", "program", "--name", "tool", "--version", "1.2.3", "--licence", "MIT"},
+		} {
+			for _, again := range []bool{false, true} {
+				t.Logf("%s, %s, restarted %t", name, by, again)
+				spoil()
+				e.want(1, "1 of 2 files are missing or damaged; joist mirror add brings them back, and joist mirror pull what packs name with a URL", "mirror", "verify")
+				if again {
+					e.stop()
+					e = start(t, data)
+				}
+				before := o.requests()
+				out := e.want(0, "program tool 1.2.3 (amd64) is in the mirror", args...)
+				if asked := o.requests() - before; by == "pull" && asked != 1 || strings.Contains(out, "utility") {
+					t.Errorf("what is whole was brought, too: %d requests\n%s", asked, out)
+				}
+				if got, err := os.ReadFile(stored); err != nil || !bytes.Equal(got, tool) {
+					t.Errorf("stored: %d bytes, %v", len(got), err)
+				}
+				e.want(0, "2 files are what their digests say", "mirror", "verify")
+				e.want(0, "", "plan", file)
+			}
+		}
+	}
 }
 
 // ranges asks for a file as machines and caches do.
