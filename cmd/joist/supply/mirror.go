@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,7 +27,7 @@ type Wanted struct {
 	Pack           string // that names it
 }
 
-// Program is what the commands need of the program that they are part of. All of it is required but Wanted and Build.
+// Program is what the commands need of the program that they are part of. All of it is required but Wanted, Download and Build.
 type Program struct {
 	Out, Err io.Writer
 	Now      func() time.Time
@@ -47,6 +46,8 @@ type Program struct {
 	Clusters cobra.CompletionFunc
 	// Wanted lists what artifacts the packs of a cluster file name; nil where packs cannot be read.
 	Wanted func(file string) ([]Wanted, error)
+	// Download is what pull downloads through; nil for http.DefaultTransport.
+	Download http.RoundTripper
 	// Build builds a boot set and gives its folder; nil where none can be built.
 	Build func(ctx context.Context, o BuildOptions, progress func(stage, detail string)) (folder string, err error)
 }
@@ -318,45 +319,6 @@ func (p *Program) has(ctx context.Context, list []v1.MirrorEntry, w Wanted) (boo
 		}
 	}
 	return false, nil
-}
-
-// download fetches what is wanted into a file, and wants it to be what the pack says.
-func (p *Program) download(ctx context.Context, w Wanted, path string) error {
-	if !p.Quiet() {
-		fmt.Fprintf(p.Err, "%s downloading %s\n", p.Now().Format("15:04:05"), w.URL)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL, nil)
-	if err != nil {
-		return fmt.Errorf("cannot download %s: %w", w.Name, err)
-	}
-	req.Header.Set("Accept-Encoding", "identity") // the checksum is of the file as it lies there
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("cannot download %s: %w; where there is no network, bring the file and use joist mirror add", w.Name, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("cannot download %s: %s says %s; correct the url in pack %s, or bring the file and use joist mirror add", w.Name, w.URL, resp.Status, w.Pack)
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("cannot download %s: %w", w.Name, err)
-	}
-	hash := sha256.New()
-	size, err := io.Copy(io.MultiWriter(f, hash), resp.Body)
-	err = errors.Join(err, f.Close())
-	var file *fs.PathError
-	switch {
-	case errors.As(err, &file):
-		return fmt.Errorf("cannot download %s: %w; free space there, or name another folder with TMPDIR", w.Name, err)
-	case err != nil:
-		return fmt.Errorf("cannot download %s: %s broke off after %d bytes: %w; nothing was stored, run the command again", w.Name, w.URL, size, err)
-	}
-	if got := "sha256-" + hex.EncodeToString(hash.Sum(nil)); got != w.Digest {
-		return fmt.Errorf("cannot download %s: %s gives %s (%d bytes), and pack %s wants %s; nothing was stored. Where the file there is another one now, bring the right one and use joist mirror add",
-			w.Name, w.URL, got, size, w.Pack, w.Digest)
-	}
-	return nil
 }
 
 func (p *Program) verifyMirror(ctx context.Context) error {
