@@ -224,7 +224,7 @@ func TestFreeze(t *testing.T) {
 	ctx := t.Context()
 	one, pack, file := s.put("one"), s.put("a pack"), s.put("a package")
 	set := Set{Cluster: "demo", Workflow: "p.cluster", Artifacts: []SetFile{{"p", entry("etcd", "3.6.5", one, 3)}},
-		Packs: []SetPack{{"p", "1.0.0", pack, 6}}, Files: []FolderFile{{"pool/a.deb", file, 9}},
+		Packs: []SetPack{{"p", "1.0.0", pack, 6}}, Files: []FolderFile{{"pool/a.deb", file, 9}, {"pool/pack.tar", pack, 6}},
 		BootSet: &SetBoot{Digest: "d", Manifest: json.RawMessage(`{}`), Files: []FolderFile{{"kernel", s.put("kernel"), 6}}}}
 	ref, err := s.Mirror.Freeze(ctx, "winter", set)
 	if err != nil {
@@ -238,7 +238,7 @@ func TestFreeze(t *testing.T) {
 		t.Errorf("%v, %v", again, err) // the same is no change
 	}
 	ready, got, err := s.Ready(ctx, "winter")
-	if err != nil || got != ref || len(ready.Parts()) != 4 || ready.Pins()["p.etcd"] != (model.Pin{Digest: one, Size: 3}) {
+	if err != nil || got != ref || len(ready.Parts()) != 5 || ready.Pins()["p.etcd"] != (model.Pin{Digest: one, Size: 3}) {
 		t.Fatalf("%+v, %v, %v", ready, got, err)
 	}
 	other := set

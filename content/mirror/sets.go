@@ -64,7 +64,7 @@ type Ref struct {
 	Made    time.Time    `json:"made"`
 }
 
-// Parts lists every file of the set, each digest once.
+// Parts lists every file of the set with its place. Files in several places may have one digest.
 func (s *Set) Parts() []FolderFile {
 	var all []FolderFile
 	for _, a := range s.Artifacts {
@@ -81,10 +81,10 @@ func (s *Set) Parts() []FolderFile {
 	for _, f := range s.Files {
 		all = append(all, FolderFile{path.Join("files", f.Path), f.Digest, f.Size})
 	}
-	seen := map[value.Digest]bool{}
+	seen := map[FolderFile]bool{} // packs may share an artifact
 	return slices.DeleteFunc(all, func(f FolderFile) bool {
-		was := seen[f.Digest]
-		seen[f.Digest] = true
+		was := seen[f]
+		seen[f] = true
 		return was
 	})
 }

@@ -93,6 +93,7 @@ func TestMirror(t *testing.T) {
 	}
 	packages := filepath.Join(dir, "packages")
 	writeFile(t, filepath.Join(packages, "pool/a.deb"), []byte("a package"))
+	writeFile(t, filepath.Join(packages, "pool/b.deb"), []byte("a package")) // the same content in another place
 	e.want(0, "frozen set winter", "mirror", "freeze", "winter", "--cluster", "demo", "--folder", packages)
 	e.want(0, "", "mirror", "freeze", "winter", "--cluster", "demo", "--folder", packages) // the same again
 	e.want(1, "a set of that name is frozen already", "mirror", "freeze", "winter", "--cluster", "demo")
@@ -113,7 +114,7 @@ func TestMirror(t *testing.T) {
 	e.want(0, "files are what their digests say", "mirror", "verify")
 	out := filepath.Join(dir, "out")
 	e.want(0, "", "mirror", "export", "winter", out)
-	for name, want := range map[string][]byte{"artifacts/program-tool-1.2.3-amd64": first, "files/pool/a.deb": []byte("a package")} {
+	for name, want := range map[string][]byte{"artifacts/program-tool-1.2.3-amd64": first, "files/pool/a.deb": []byte("a package"), "files/pool/b.deb": []byte("a package")} {
 		if got, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
