@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,9 +19,10 @@ func (p *Program) freezeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "freeze NAME", Short: "Freeze everything that a cluster is made of, under a name",
 		Long: `freeze records one immutable set of everything that a cluster's goal uses: artifacts, packs, and the boot set of its machines, each by
-digest. With --folder it takes the files of a folder, too, such as a snapshot of packages. A cluster file with frozen = "NAME" is made
+digest. With --folder it takes the files of a folder, too, such as the packages that a boot set was built from; links and empty
+files are refused. A cluster file with frozen = "NAME" is made
 of exactly these, whatever else there is by then.`,
-		Example: "  joist mirror freeze winter --cluster demo\n  joist mirror freeze winter --cluster demo --folder boot/.cache",
+		Example: "  joist mirror freeze winter --cluster demo\n  joist mirror freeze winter --cluster demo --folder boot/.cache/packages",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := p.Pick(cmd.Context(), cluster)
@@ -51,26 +53,69 @@ of exactly these, whatever else there is by then.`,
 	return c
 }
 
-// putFolder uploads every file of a folder.
+// putFolder uploads every file of a folder. A set keeps files by place and content alone, so a folder with anything else in it
+// is refused before something is sent: what was made of it without the rest would be another thing.
 func (p *Program) putFolder(ctx context.Context, folder string) ([]v1.FrozenFile, error) {
-	var list []v1.FrozenFile
-	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+	root, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return nil, fmt.Errorf("cannot freeze the folder %s: %w", folder, err)
+	}
+	paths, err := plainFiles(root)
+	if err != nil {
+		return nil, fmt.Errorf("cannot freeze the folder %s: %w", folder, err)
+	}
+	list := make([]v1.FrozenFile, 0, len(paths))
+	for _, path := range paths {
+		e, err := p.put(ctx, upload{v1.MirrorEntry{Name: path}, filepath.Join(root, filepath.FromSlash(path))})
+		if err != nil {
+			return nil, fmt.Errorf("cannot freeze the folder %s: %w", folder, err)
+		}
+		list = append(list, v1.FrozenFile{Path: path, Digest: e.Digest, Size: e.Size})
+	}
+	return list, nil
+}
+
+// plainFiles lists the files below a folder by their slash-separated paths in it. Anything but folders and files with content is
+// an error.
+func plainFiles(root string) ([]string, error) {
+	var list, others []string
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return err
 		}
-		if info, err := d.Info(); err != nil || info.Size() == 0 {
-			return err // an empty file is nothing to keep
-		}
-		e, err := p.put(ctx, upload{v1.MirrorEntry{Name: path}, path})
+		relative, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
-		relative, err := filepath.Rel(folder, path)
-		list = append(list, v1.FrozenFile{Path: filepath.ToSlash(relative), Digest: e.Digest, Size: e.Size})
-		return err
+		relative = filepath.ToSlash(relative)
+		info, err := d.Info()
+		switch {
+		case err != nil:
+			return err
+		case d.Type()&fs.ModeSymlink != 0:
+			others = append(others, relative+" is a symbolic link")
+		case !d.Type().IsRegular():
+			others = append(others, relative+" is no regular file")
+		case info.Size() == 0:
+			others = append(others, relative+" is empty")
+		case !fs.ValidPath(relative):
+			others = append(others, fmt.Sprintf("the name %q is not UTF-8", relative))
+		default:
+			list = append(list, relative)
+		}
+		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot freeze the folder %s: %w", folder, err)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(others) > 0:
+		more := ""
+		if n := len(others) - 1; n > 0 {
+			more = fmt.Sprintf(", and %d more", n)
+		}
+		return nil, fmt.Errorf("a frozen set keeps files with content alone, and %s%s; name a folder of plain files: of a boot set's cache, its packages", others[0], more)
+	case len(list) == 0:
+		return nil, errors.New("there are no files in it")
 	}
 	return list, nil
 }
