@@ -90,13 +90,20 @@ func (r *Roots) find(t history.Target) Root {
 	return r.follow(t, cell.Wait)
 }
 
-// failed is the root of what is blocked: the plan has followed failures down to the first already.
+// failed is the root of what is blocked: the plan has followed failures down to the first already, or to a task that failed on
+// some nodes, where something looks at all of them.
 func (r *Roots) failed(t history.Target, cause plan.Cause) Root {
 	of := cause.Of
 	if of == (history.Target{}) || cause.Kind == history.Undecidable {
 		of = t
 	}
-	if up := r.p.Cell(of); up != nil && of != t && up.Failed() {
+	up := r.p.Cell(of)
+	if up == nil && of.Node == "" && of != t && r.p.Task(of.Task) != nil {
+		if root := r.together(of.Task); root.By == ByFailure {
+			return root
+		}
+	}
+	if up != nil && of != t && up.Failed() {
 		cause = up.Cause
 	}
 	return Root{By: ByFailure, Of: of, Cause: cause}

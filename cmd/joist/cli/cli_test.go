@@ -201,6 +201,20 @@ func TestRoots(t *testing.T) {
 	e.want(cli.OK, []string{"converged"}, "watch")
 }
 
+// TestRootsOfPeople: what waits for a person's approval, and for a node to prove more than that, are said in words of their own, also of
+// what is far behind them.
+func TestRootsOfPeople(t *testing.T) {
+	e := newEngine(t)
+	file := e.file("cluster demo\nnodes n1 n2\ntask disk each\ntask ok approve after.disk\ntask late each after.ok\ntask last each : task.late\n")
+	e.want(cli.Stopped, nil, "apply", file)
+	e.want(cli.OK, []string{"waiting for approval: ok: waiting for approval (are the disks the right ones?)", "5 instances: ok, late[n1], late[n2], last[n1], last[n2]"}, "status", "demo")
+	e.want(cli.OK, []string{"ok is approved"}, "approve", "demo/ok", "--reason", "looked at")
+	e.want(cli.OK, []string{"converged"}, "watch", "demo")
+	e.want(cli.OK, nil, "destroy", "demo", "--yes")
+	e.want(cli.OK, nil, "apply", "--no-wait", e.file("cluster proud\nnodes n3\ntrust vouched\ntask disk each\ntask late each : task.disk\n"))
+	e.want(cli.OK, []string{`blocked by trust: trust, after node n3 (its trust is "approved", the packs need "vouched"`, "2 instances: disk[n3], late[n3]"}, "status", "proud")
+}
+
 // TestUndecidable: what was never tried has no error; why it is not tried is said all the same.
 func TestUndecidable(t *testing.T) {
 	e := newEngine(t)

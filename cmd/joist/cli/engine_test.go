@@ -90,6 +90,8 @@ func (compiler) Compile(_ context.Context, s clusters.Source) (*clusters.Compile
 				return nil, err
 			}
 			out.Choose["m"] = clusters.Selection{Count: n, Match: func(string, json.RawMessage) (bool, error) { return true, nil }}
+		case "trust":
+			m.Trust = words[1]
 		case "policy": // refuses every wipe
 			m.Policies = append(m.Policies, model.Policy{Name: words[1], Refuse: model.Wiping, Bounded: true, Override: true})
 		case "rollout":
@@ -126,6 +128,11 @@ func task(words []string) model.Task {
 			t.Each = []string{"m"}
 		case w == "service":
 			s.Scope, s.Remove, s.Apply = model.Service, nil, model.Action{Call: "x.put", Timeout: time.Minute, Attempts: 1}
+		case w == "approve":
+			s.Scope, s.Remove, s.Outputs = model.Cluster, nil, nil
+			s.Apply = model.Action{Approve: &model.Argument{Name: "approve", Expr: question{}, Shared: true}}
+		case kind == "after":
+			t.After = append(t.After, model.After{Task: name, All: true, Share: model.Every})
 		case w == "verify":
 			s.Verify = &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1}
 		case w == "unwanted":
@@ -150,6 +157,13 @@ type never struct{}
 
 func (never) Refs() []model.Ref                     { return nil }
 func (never) Eval(model.Scope) (value.Value, error) { return value.Truth(false), nil }
+
+// question is what a person is asked.
+type question struct{ refs }
+
+func (question) Eval(model.Scope) (value.Value, error) {
+	return value.Text("are the disks the right ones?"), nil
+}
 
 // engine is a whole engine with simulated nodes, served on a socket.
 type engine struct {
