@@ -27,6 +27,9 @@ func TestEngine(t *testing.T) {
 		var out bytes.Buffer
 		s := &suite{out: &printer{kept: &out}, dir: t.TempDir(), results: t.TempDir(), ends: time.Now().Add(time.Minute)}
 		a := arguments{Dir: filepath.Join(s.dir, "data"), Nodes: 3, Gather: gathers}
+		if err := first(t.Context(), s, 3, ""); err != nil {
+			t.Fatal(err)
+		}
 		if err := converged(t.Context(), s, a, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +52,7 @@ func TestEngine(t *testing.T) {
 			}
 			figures[l["name"].(string)] = l["value"].(float64)
 		}
-		for _, name := range []string{"journalled_completions", "resume_after_kill", "plan_unchanged", "plan_unchanged_peak_memory", "replan_node_joined", "replan_input_changed"} {
+		for _, name := range []string{"journalled_completions", "resume_after_kill", "plan_first", "plan_first_peak_memory", "plan_unchanged", "plan_unchanged_peak_memory", "replan_node_joined", "replan_node_joined_with_compile", "replan_input_changed"} {
 			if figures[name] <= 0 {
 				t.Errorf("%s is %v", name, figures[name])
 			}

@@ -12,6 +12,9 @@ import (
 // kill -9, planned from a fresh process, and planned again after a change.
 func engine(ctx context.Context, s *suite, nodes int) error {
 	size := fmt.Sprintf("_%dx%d", nodes, tasksPerNode)
+	if err := first(ctx, s, nodes, size); err != nil {
+		return err
+	}
 	a := arguments{Dir: filepath.Join(s.dir, "engine"+size), Nodes: nodes}
 	if nodes >= 10_000 {
 		a.Profile = filepath.Join(s.results, "converge"+size)
@@ -24,6 +27,27 @@ func engine(ctx context.Context, s *suite, nodes int) error {
 		return err
 	}
 	return planned(ctx, s, a, size)
+}
+
+// first measures the plan of a goal where nothing has happened yet.
+func first(ctx context.Context, s *suite, nodes int, size string) error {
+	var wall, cpu, peak []float64
+	for i := range 5 {
+		var got planning
+		a := arguments{Dir: filepath.Join(s.dir, fmt.Sprintf("first%s_%d", size, i)), Nodes: nodes, First: true}
+		w, c, err := perform(ctx, "plan", a, &got)
+		if err != nil {
+			return err
+		}
+		if want := nodes * tasksPerNode; got.Counts["run"] != want {
+			return fmt.Errorf("nothing is there, and the plan says %v", got.Counts)
+		}
+		wall, cpu, peak = append(wall, w.Seconds()), append(cpu, c.Seconds()), append(peak, got.Peak)
+	}
+	s.out.value("plan_first"+size, median(wall), "s")
+	s.out.value("plan_first_cpu"+size, median(cpu), "s")
+	s.out.value("plan_first_peak_memory"+size, median(peak), "MiB")
+	return nil
 }
 
 // gather measures planning where one task of every node looks at all nodes.
@@ -116,6 +140,7 @@ func planned(ctx context.Context, s *suite, a arguments, size string) error {
 		return errors.New("nothing was planned again")
 	}
 	s.out.value("replan_node_joined"+size, 1000*median(again.Joined), "ms")
+	s.out.value("replan_node_joined_with_compile"+size, 1000*median(again.Edited), "ms")
 	s.out.value("replan_node_joined_same_model"+size, 1000*median(again.Grown), "ms")
 	s.out.value("replan_input_changed"+size, 1000*median(again.Changed), "ms")
 	return nil

@@ -210,7 +210,8 @@ type planning struct {
 // planParts in the order in which they happen.
 var planParts = [...]string{"compile", "open", "load", "restore", "fold", "plan"}
 
-// planOnce reads a cluster and plans it, from the sources of its packs and its data folder.
+// planOnce reads a cluster and plans it, from the sources of its packs and its data folder; with First it plans the goal that would be
+// the first there.
 func planOnce(ctx context.Context, a arguments) error {
 	got := planning{Parts: map[string]float64{}}
 	last := time.Now()
@@ -219,7 +220,8 @@ func planOnce(ctx context.Context, a arguments) error {
 		got.Parts[part] += now.Sub(last).Seconds()
 		last = now
 	}
-	m, err := workload{nodes: a.Nodes, gather: a.Gather, knob: "one"}.compile()
+	w := workload{nodes: a.Nodes, gather: a.Gather, knob: "one"}
+	m, err := w.compile()
 	if err != nil {
 		return err
 	}
@@ -227,6 +229,9 @@ func planOnce(ctx context.Context, a arguments) error {
 	state, db, err := load(ctx, a, lap)
 	if err != nil {
 		return err
+	}
+	if a.First {
+		state.Fold(1, time.Now(), w.goal(m))
 	}
 	got.Counts = count(plan.New(state, modelsOf(state, libraryOf(m))))
 	lap("plan")
@@ -281,7 +286,7 @@ func modelsOf(state *history.State, l library) func(int) *model.Model {
 }
 
 // replanning is what replan found out, in seconds.
-type replanning struct{ Joined, Grown, Changed []float64 }
+type replanning struct{ Joined, Edited, Grown, Changed []float64 }
 
 // shelf implements run.Library.
 type shelf struct{ library }
@@ -293,7 +298,7 @@ func (shelf) Blob(value.Digest) []byte { return nil }
 
 // replan changes the goal of a converged cluster: by a node that joins through an edited cluster file, by one that joins
 // while the model stays the same (Grown), and by an input that the last task of every node has. The models are compiled
-// before.
+// before, but for Edited, which is Joined with the time that it takes to compile the edited cluster file.
 func replan(ctx context.Context, a arguments) error {
 	w := workload{nodes: a.Nodes, gather: a.Gather, knob: "one"}
 	more, other := w, w
@@ -325,6 +330,11 @@ func replan(ctx context.Context, a arguments) error {
 		if counts := count(machine.Plan()); counts["unchanged"] < a.Nodes*(tasksPerNode-2) || counts["run"]+counts["run if changed"] < tasksPerNode {
 			return fmt.Errorf("with one node more, the plan says %v", counts)
 		}
+		edited, err := edit(ctx, a, more, models[0])
+		if err != nil {
+			return err
+		}
+		got.Edited = append(got.Edited, edited)
 		if state, db, err = load(ctx, a, func(string) {}); err != nil {
 			return err
 		}
@@ -343,6 +353,27 @@ func replan(ctx context.Context, a arguments) error {
 		got.Changed = append(got.Changed, runs)
 	}
 	return say(got)
+}
+
+// edit gives the seconds from an edited cluster file to the decisions that follow from it.
+func edit(ctx context.Context, a arguments, more workload, before *model.Model) (float64, error) {
+	state, db, err := load(ctx, a, func(string) {})
+	if err != nil {
+		return 0, err
+	}
+	if err := db.Close(); err != nil {
+		return 0, err
+	}
+	all := libraryOf(before)
+	machine := run.New(state, shelf{all})
+	begun := time.Now()
+	m, err := more.compile()
+	if err != nil {
+		return 0, err
+	}
+	all[m.Digest.String()] = m
+	machine.Advance(state.Now.Add(time.Second), more.goal(m))
+	return time.Since(begun).Seconds(), nil
 }
 
 // changed plans a goal with another input from scratch.

@@ -54,6 +54,7 @@ type arguments struct {
 	Nodes    int    // of each cluster
 	Clusters int    // for a crowd
 	Gather   bool
+	First    bool   // the cluster has no journal yet: its goal is planned as the first
 	Scripts  bool   // nodes run their steps' scripts in sandboxes, in place of answering at once
 	Profile  string // prefix of profiles to write; empty for none
 	Address  string // to listen on, or the interface
