@@ -85,8 +85,9 @@ soak: ## many more simulated clusters: SEEDS of them, from FIRST on
 
 # Making an interesting input shorter may take a minute for each, in which nothing new is tried: it gets 200 tries.
 FUZZTIME ?= 10s
-fuzz: ## every fuzz test for FUZZTIME
-	@set -e; git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u | while read -r dir; do \
+FUZZ ?= .
+fuzz: ## every fuzz test for FUZZTIME, or those in folders below FUZZ
+	@set -e; git grep -l --untracked '^func Fuzz' -- $(patsubst %,'%/*_test.go',$(FUZZ)) | xargs -n 1 dirname | sort -u | while read -r dir; do \
 	  go test -list '^Fuzz' "./$$dir" | grep '^Fuzz' | while read -r name; do \
 	    echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 200x "./$$dir"; \
 	  done; \
