@@ -28,7 +28,7 @@ import (
 )
 
 var (
-	record = flag.String("record", "", "record a simulation of content/examples/etcd.hcl under this name, such as v1/etcd")
+	record = flag.String("record", "", "record a cluster under this name, such as v1/etcd: a simulation of content/examples/etcd.hcl, or the one of scripts that has the last part of the name")
 	update = flag.Bool("update", false, "write the golden files anew; only for a change that is meant")
 )
 
@@ -143,7 +143,7 @@ func compare(t *testing.T, name string, got outcome) {
 		t.Fatal(err)
 	}
 	text = append(text, '\n')
-	if *update || *record != "" {
+	if *update || name == filepath.Join("testdata", *record+".golden") {
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -220,8 +220,45 @@ func digest(t *testing.T, s *history.State) string {
 	return value.Sum(data).String()
 }
 
-// recordTape adds a journal of this version to the corpus: a cluster of etcd that is founded while things go wrong.
+// recordTape adds a journal of this version to the corpus: of a script, or else a cluster of etcd that is founded while things go wrong.
+// To add one: write a script, and go test ./tests/replay -run TestCorpus -record v1/NAME, which writes both files of the tape. What has
+// been recorded is never recorded again: later versions have to replay it.
 func recordTape(t *testing.T, name string) {
+	t.Helper()
+	var (
+		p       tape
+		records []journal.Record
+	)
+	if script := scripts()[filepath.Base(name)]; script != nil {
+		p, records = act(t, script)
+	} else {
+		p, records = founding(t)
+	}
+	for _, r := range records {
+		p.Records = append(p.Records, entry{r.Time, r.Kind, r.Version, r.Data})
+	}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if err := json.NewEncoder(z).Encode(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name+".json.gz")
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Fatalf("%s is there already", path)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// founding is a cluster of etcd that is founded while things go wrong.
+func founding(t *testing.T) (tape, []journal.Record) {
 	t.Helper()
 	data, err := os.ReadFile("../../content/examples/etcd.hcl")
 	if err != nil {
@@ -243,26 +280,11 @@ func recordTape(t *testing.T, name string) {
 	}
 	p := tape{Packs: packs, Goals: map[string]string{}}
 	for _, r := range records {
-		p.Records = append(p.Records, entry{r.Time, r.Kind, r.Version, r.Data})
 		if e, err := history.Decode(r); err == nil {
 			if g, ok := e.(history.Goal); ok {
 				p.Goals[g.Model.String()] = string(data)
 			}
 		}
 	}
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	if err := json.NewEncoder(z).Encode(p); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join("testdata", name+".json.gz")
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return p, records
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Only simulated.
+exit 0
