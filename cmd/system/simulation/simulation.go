@@ -263,6 +263,7 @@ type PackUnderTest struct {
 	Files  map[string][]byte // of its folder
 	Beside string            // folder where packs that it requires may lie; empty for none but those that ship
 	Only   string            // tests with this in their names; empty for all
+	Now    func() time.Time  // clock by which it is told how long each took; nil for time.Now
 }
 
 // TestPack runs the tests of a pack. An error is one of reading, or ctx's.
@@ -280,8 +281,11 @@ func TestPack(ctx context.Context, of PackUnderTest) ([]packtest.Result, lang.Di
 	if diags = append(append(diags, more...), lang.Check(packs)...); diags.HasErrors() {
 		return nil, diags, nil
 	}
+	if of.Now == nil {
+		of.Now = time.Now
+	}
 	results, found, err := packtest.Run(ctx, packtest.Config{
-		Pack: pack, Packs: packs, Files: of.Files, Catalogue: system.Catalogue(), Only: of.Only, Now: time.Now,
+		Pack: pack, Packs: packs, Files: of.Files, Catalogue: system.Catalogue(), Only: of.Only, Now: of.Now,
 		Outside: func(seed uint64, odds simulate.Chances, answer func(simulate.Ask) (json.RawMessage, error)) packtest.Outside {
 			w := newWorld(seed, chancesOf(odds), answer)
 			return packtest.Outside{World: w, Machines: w}
