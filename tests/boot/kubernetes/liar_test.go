@@ -162,16 +162,6 @@ func (l *own) liar() {
 	}
 	l.Unchanged("demo")
 
-	// A result of before, when there is a newer one.
-	old := l.spooled("n3", "kube.bridge")
-	l.Must("force", old.Instance, "--reason", "a test asks")
-	l.Pursue("converged", "watch", "demo")
-	if said := l.lie(dir, lies{Post: []wire.Result{old}}); !slices.Equal(said.Posted, []int{http.StatusConflict}) {
-		l.Errorf("an old result was answered %v", said.Posted)
-	}
-	l.journalled(old)
-	l.Unchanged("demo")
-
 	// It asks for the serving certificate of n2: with n2's request in place of its own.
 	var theirs struct {
 		Outputs map[string]json.RawMessage
