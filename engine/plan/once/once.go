@@ -18,7 +18,6 @@ type Value struct {
 	fresh bool         // what follows was worked out
 
 	v      value.Value
-	known  bool
 	digest value.Digest
 	err    error
 	small  json.RawMessage // the journal's form; nil until it was asked for
@@ -39,7 +38,7 @@ func (o *Value) Get(eval func() (value.Value, error)) (v value.Value, digest val
 	if !o.fresh || o.of != o.ref {
 		*o = Value{stamp: o.stamp, ref: o.ref, of: o.ref, fresh: true}
 		o.v, o.err = eval()
-		if o.known = o.err == nil && o.v.Known(); o.known {
+		if o.err == nil && o.v.Known() {
 			o.v, o.digest = o.v.Encoded(), o.v.Digest()
 		}
 	}

@@ -63,9 +63,6 @@ func (e *Expr) take() {
 
 // takes makes a part of a sub-expression, if it is one. It is not asked about what stands in loops, or may not be evaluated.
 func (e *Expr) takes(sub hclsyntax.Expression) (hclsyntax.Expression, bool) {
-	if _, object := sub.(*hclsyntax.ObjectConsKeyExpr); object {
-		return nil, false
-	}
 	many := false
 	for _, t := range hclsyntax.Variables(sub) {
 		src, _, ok := e.names.find(t)
