@@ -385,7 +385,7 @@ func (s *State) foldStarted(e Started) {
 		r.Step, r.Ref, r.Input, r.Inputs = e.Step, e.Ref, e.Input, e.Inputs
 	}
 	r.Phase, r.Started, r.Begun, r.Cause, r.Removes = Dirty, s.Seq, s.Now, e.Cause, e.Danger
-	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
+	r.Flight = &Flight{Action: e.Action, Attempt: e.Attempt, Waits: r.Failure.waitsOf(e.Action, e.Attempt), Agent: e.Agent, Place: e.Place, Deadline: e.Deadline, Input: e.Input}
 	s.count(e.Counted(), e.Policies)
 	if e.Place != "" && e.Node != "" {
 		s.budget(e.Place).Places[e.Node] = true
@@ -433,9 +433,9 @@ func (s *State) foldFailed(e Failed) {
 	place := ""
 	f := &Failure{Action: e.Action, Attempt: e.Attempt, Error: e.Error, Final: e.Final, Step: r.Step, Input: r.Input, At: s.Now}
 	if r.Flight != nil {
-		place = r.Flight.Place
+		place, f.Waits = r.Flight.Place, r.Flight.Waits
 	}
-	f.Later, f.Waits = e.Later, r.Failure.WaitsOf(e.Action, e.Attempt)
+	f.Later = e.Later
 	if e.Later != "" {
 		f.Waits++
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // snapshotVersion is the form of snapshots. Another form is not read: the journal is folded instead.
-const snapshotVersion = 4
+const snapshotVersion = 5
 
 // form is what a snapshot begins with: the state but for its quiet rows, which follow (rows.go).
 type form struct {

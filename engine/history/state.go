@@ -175,6 +175,7 @@ func (a *Approval) Of(digest, input value.Digest) bool {
 type Flight struct {
 	Action   step.Action
 	Attempt  int
+	Waits    int    `json:",omitempty"` // attempts before it that came to no end yet: a goal forgets the failure that says so
 	Agent    string // node whose agent performs it; empty for a service
 	Aborted  bool   // a person cancelled it: however it ends, that is no failure
 	Place    string
@@ -206,8 +207,8 @@ type Failure struct {
 	Place   string // rollout in which it counts; empty for none
 }
 
-// WaitsOf counts the attempts before one that came to no end yet and so use up none; a nil Failure has none.
-func (f *Failure) WaitsOf(action step.Action, attempt int) int {
+// waitsOf counts the attempts before one that came to no end yet and so use up none; a nil Failure has none.
+func (f *Failure) waitsOf(action step.Action, attempt int) int {
 	if f == nil || f.Action != action || attempt != f.Attempt+1 {
 		return 0
 	}

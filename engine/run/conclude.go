@@ -94,13 +94,12 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 	if f.Action == step.Remove {
 		action = removeAction(task.Step)
 	}
-	waits := row.Failure.WaitsOf(f.Action, f.Attempt)
 	if r.Later != nil {
-		return postponed(now, t, f, *r.Later, waits)
+		return postponed(now, t, f, *r.Later)
 	}
-	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt-waits >= action.Attempts}
+	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt-f.Waits >= action.Attempts}
 	if !failed.Final {
-		retry := now.Add(backoff(action.Backoff, f.Attempt-waits))
+		retry := now.Add(backoff(action.Backoff, f.Attempt-f.Waits))
 		failed.Retry = &retry
 	}
 	return failed
@@ -112,11 +111,11 @@ const (
 	longestWait = time.Minute
 )
 
-// postponed ends an attempt that came to no end yet, the first after waits of them.
-func postponed(now time.Time, t history.Target, f *history.Flight, l step.Later, waits int) history.Event {
+// postponed ends an attempt that came to no end yet, the first after f.Waits of them.
+func postponed(now time.Time, t history.Target, f *history.Flight, l step.Later) history.Event {
 	after := min(max(l.After, step.LeastAfter), step.MostAfter)
 	if l.Kind != step.RetryAfter {
-		after = min(backoff(firstWait, waits+1), longestWait)
+		after = min(backoff(firstWait, f.Waits+1), longestWait)
 	}
 	retry := now.Add(after)
 	return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: l.Reason, Later: l.Kind, Retry: &retry}

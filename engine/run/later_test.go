@@ -6,6 +6,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/step"
 )
 
 // TestLater: an attempt that came to no end yet uses up none of the step's attempts, opens no breaker, and is repeated when
@@ -113,4 +114,22 @@ func TestSkip(t *testing.T) {
 	w.do(history.Forced{Target: history.Target{Task: "a", Node: "n1"}, By: "ada"})
 	w.expect("a[n1]", "b[n1]", "d")
 	w.outcome("converged")
+}
+
+// TestLaterAndGoal: a goal that comes while an attempt is in flight forgets failures, and not that attempts before it came to no end.
+func TestLaterAndGoal(t *testing.T) {
+	s, of := history.New(), history.Target{Task: "a"}
+	retry := time.Unix(2_000_000_001, 0)
+	for i, e := range []history.Event{
+		history.Goal{Changed: true},
+		history.Started{Target: of, Action: step.Apply, Attempt: 1},
+		history.Failed{Target: of, Action: step.Apply, Attempt: 1, Later: step.WaitingFor, Error: "a disk", Retry: &retry},
+		history.Started{Target: of, Action: step.Apply, Attempt: 2},
+		history.Goal{},
+	} {
+		s.Fold(uint64(i+1), time.Unix(2_000_000_000, 0), e)
+	}
+	if f := s.Row(of).Flight; f == nil || f.Waits != 1 {
+		t.Errorf("in flight: %+v", f)
+	}
 }

@@ -226,6 +226,11 @@ func (w *World) report(id uint64, a Ask, inputs json.RawMessage, fail bool) run.
 		r.Error = "simulated failure"
 		return r
 	}
+	if w.chance(w.Faults.Later) {
+		r.Later = w.later()
+		r.Error = r.Later.Error()
+		return r
+	}
 	if w.cfg.Answer != nil {
 		var err error
 		if r.Outputs, err = w.cfg.Answer(a); err != nil {
@@ -245,6 +250,14 @@ func (w *World) report(id uint64, a Ask, inputs json.RawMessage, fail bool) run.
 		r.ValidUntil = w.now.Add(d)
 	}
 	return r
+}
+
+// later is the answer of an action that came to no end yet: it knows when to try again, or waits for something outside.
+func (w *World) later() *step.Later {
+	if w.chance(0.5) {
+		return &step.Later{Kind: step.WaitingFor, Reason: "something simulated"}
+	}
+	return &step.Later{Kind: step.RetryAfter, After: w.delay(step.LeastAfter, 2*time.Minute).Truncate(time.Second), Reason: "simulated"}
 }
 
 // visible gives what is kept of an action's inputs: all that the steps of this package look at, and nothing where others

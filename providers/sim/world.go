@@ -51,6 +51,7 @@ type Faults struct {
 	Vanish    float64 // a request is lost for good
 	Duplicate float64 // a request or a result arrives twice
 	Slow      float64 // an action takes ten times as long
+	Later     float64 // an action comes to no end yet: it asks to be tried again later, or waits for something outside
 }
 
 // Notice is something the engine hears of: an event, or what became of an attempt.

@@ -236,7 +236,7 @@ func describe(e history.Event) string {
 	case history.Succeeded:
 		return fmt.Sprintf("done %s %s silent=%v %s rests=%v", e.Action, e.Target, e.Silent != nil, e.Outputs, e.RestsOn)
 	case history.Failed:
-		return fmt.Sprintf("failed %s %s attempt=%d final=%v excused=%v %s", e.Action, e.Target, e.Attempt, e.Final, e.Excused, e.Error)
+		return fmt.Sprintf("failed %s %s attempt=%d final=%v excused=%v %s %s", e.Action, e.Target, e.Attempt, e.Final, e.Excused, e.Later, e.Error)
 	case history.NodeSeen:
 		return fmt.Sprintf("seen %s %s %s online=%v %s %s", e.Node, e.Incarnation, e.Boot, e.Online, e.Level, e.Facts)
 	case history.Goal:
@@ -779,7 +779,10 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	l.begin(2 + int(seed%4))
 	faults := sim.Faults{}
 	if rough {
-		faults = sim.Faults{Fail: 0.1, Lie: 0.02, Lose: 0.05, Vanish: 0.01, Duplicate: 0.1, Slow: 0.1}
+		faults = sim.Faults{Fail: 0.1, Lie: 0.02, Lose: 0.05, Vanish: 0.01, Duplicate: 0.1, Slow: 0.1, Later: 0.05}
+	}
+	if sh.later {
+		faults.Later = 0.35
 	}
 	if sh.mute {
 		faults.Vanish = 0.15

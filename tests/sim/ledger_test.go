@@ -71,6 +71,7 @@ type lrow struct {
 	hopeless                 bool         // its last attempt failed for good
 	removes                  model.Danger // that its removal began as
 	driftedAt                uint64
+	tries                    tries
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
@@ -170,6 +171,7 @@ func (l *ledger) take(e history.Event) error {
 		return l.takeRebooting(e)
 	case history.Failed:
 		r := l.row(e.Target)
+		err := l.mayFail(e)
 		r.reboot = nil
 		delete(l.blame, e.Target)
 		l.ended[e.Target] = l.seq
@@ -180,6 +182,7 @@ func (l *ledger) take(e history.Event) error {
 		}
 		r.flight = nil
 		r.broke = e.Final && !e.Excused && e.Action == step.Apply
+		return err
 	case history.NodeAside:
 		return l.takeAside(e)
 	case history.NodeReturned:
@@ -212,7 +215,7 @@ func (l *ledger) take(e history.Event) error {
 			}
 		}
 	case history.Forced:
-		l.row(e.Target).forced = true
+		l.row(e.Target).forced, l.row(e.Target).tries.until = true, time.Time{}
 		delete(l.given, e.Target)
 	case history.Approved:
 		l.given[e.Target] = e
@@ -254,7 +257,7 @@ func (l *ledger) takeGoal(e history.Goal) {
 		}
 	}
 	for _, r := range l.rows {
-		r.broke = false
+		r.broke, r.tries.until = false, time.Time{}
 	}
 	for _, names := range e.Roles {
 		for _, name := range names {
@@ -304,6 +307,9 @@ func (l *ledger) takeStarted(e history.Started) error {
 	}
 	delete(l.blame, e.Target)
 	err := l.restless(e)
+	if err == nil {
+		err = l.tooSoon(e)
+	}
 	if err != nil {
 		return err
 	}
@@ -359,7 +365,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		err = l.rebooted(e.Target)
 	}
 	r.reboot = nil
-	r.flight, r.hopeless = nil, false
+	r.flight, r.hopeless, r.tries = nil, false, tries{}
 	l.ended[e.Target] = l.seq
 	if e.Action == step.Remove {
 		delete(l.rows, e.Target)

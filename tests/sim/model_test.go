@@ -68,6 +68,7 @@ type shape struct {
 	tolerate float64 // probability that a role tolerates failures
 	policies bool    // of the cluster
 	mute     bool    // many requests vanish
+	later    bool    // many actions come to no end at first
 	clocks   bool    // somebody sets the engine's clock
 	drift    bool    // effects vanish, and verifies look for that
 }
