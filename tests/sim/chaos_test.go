@@ -82,6 +82,7 @@ type lab struct {
 	drift   model.Drift // of every goal
 	side    *rand.Rand  // what drift follows from, so that it changes nothing else
 	police  *rand.Rand  // what policies follow from, likewise
+	word    *rand.Rand  // what is skipped follows from, likewise; nil if nothing is
 	set     *rand.Rand  // what the engine's clock is set to follows from, likewise; nil if nobody sets it
 	skew    time.Duration
 	latest  time.Time // time of the last event
@@ -554,6 +555,7 @@ func (l *lab) chaos(acts int, faults sim.Faults) {
 		l.pump(n, func() bool { return false })
 		l.act()
 		l.lose()
+		l.skip()
 		l.setClock()
 	}
 }
@@ -771,6 +773,12 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	}
 	if seed%3 == 1 {
 		sh.drift = true
+	}
+	if sh.skips == 0 && seed%3 == 2 {
+		sh.skips = 0.3
+	}
+	if l.gen.shape.skips = sh.skips; sh.skips > 0 {
+		l.word = rand.New(rand.NewPCG(seed, 17))
 	}
 	if seed%7 == 3 || sh.clocks {
 		l.set = rand.New(rand.NewPCG(seed, 13))

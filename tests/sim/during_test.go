@@ -136,7 +136,7 @@ func (l *ledger) standing(e history.Started) error {
 func (l *ledger) about(t target) bool {
 	task := l.model().Task(t.Task)
 	exists, known := l.exists(t)
-	if task == nil || !known || !exists || l.current(t) || l.replaced(t) || l.without[t.Node] != nil {
+	if task == nil || !known || !exists || l.current(t) || l.replaced(t) || l.skipped(t) || l.without[t.Node] != nil {
 		return false
 	}
 	if r := l.rows[t]; r != nil && r.flight != nil {

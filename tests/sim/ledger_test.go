@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"joist/engine/history"
@@ -72,6 +73,8 @@ type lrow struct {
 	removes                  model.Danger // that its removal began as
 	driftedAt                uint64
 	tries                    tries
+	skip                     *skip       // a person wants the goal without it
+	fell                     step.Action // what its last attempt was that failed
 }
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
@@ -182,6 +185,9 @@ func (l *ledger) take(e history.Event) error {
 		}
 		r.flight = nil
 		r.broke = e.Final && !e.Excused && e.Action == step.Apply
+		if r.fell = e.Action; e.Excused {
+			r.fell = ""
+		}
 		return err
 	case history.NodeAside:
 		return l.takeAside(e)
@@ -215,8 +221,12 @@ func (l *ledger) take(e history.Event) error {
 			}
 		}
 	case history.Forced:
-		l.row(e.Target).forced, l.row(e.Target).tries.until = true, time.Time{}
+		r := l.row(e.Target)
+		r.forced, r.tries.until, r.skip, r.fell = true, time.Time{}, nil, ""
 		delete(l.given, e.Target)
+	case history.Skipped:
+		r := l.row(e.Target)
+		r.skip = &skip{removal: r.fell == step.Remove}
 	case history.Approved:
 		l.given[e.Target] = e
 	case history.Drifted:
@@ -257,7 +267,10 @@ func (l *ledger) takeGoal(e history.Goal) {
 		}
 	}
 	for _, r := range l.rows {
-		r.broke, r.tries.until = false, time.Time{}
+		r.broke, r.tries.until, r.fell = false, time.Time{}, ""
+		if e.Changed {
+			r.skip = nil
+		}
 	}
 	for _, names := range e.Roles {
 		for _, name := range names {
@@ -365,7 +378,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		err = l.rebooted(e.Target)
 	}
 	r.reboot = nil
-	r.flight, r.hopeless, r.tries = nil, false, tries{}
+	r.flight, r.hopeless, r.tries, r.fell = nil, false, tries{}, ""
 	l.ended[e.Target] = l.seq
 	if e.Action == step.Remove {
 		delete(l.rows, e.Target)
@@ -420,6 +433,11 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 	err := l.mayRemove(e.Target, e.Why)
 	l.ended[e.Target] = l.seq
 	if r := l.rows[e.Target]; r != nil {
+		if strings.HasPrefix(e.Why, "skipped by ") {
+			if l.gone[e.Target] = true; err == nil && (r.skip == nil || !r.skip.removal) {
+				err = fmt.Errorf("skip: the removal of %s is taken for done, and nobody said so", e.Target)
+			}
+		}
 		if m := l.models[l.goals[r.goal].Model]; m != nil && (m.Task(e.Task).Step.Scope == model.Cluster || m.Task(e.Task).Step.Reboots) {
 			l.gone[e.Target] = true
 		}
@@ -454,7 +472,7 @@ func (l *ledger) takeRested(e history.Rested) error {
 // open names something that is not as the goal wants it, if there is anything.
 func (l *ledger) open() string {
 	for _, t := range l.instances() {
-		if l.leftOut(t) || l.guards(t) {
+		if l.leftOut(t) || l.guards(t) || l.skipped(t) {
 			continue
 		}
 		if exists, known := l.exists(t); !known || exists && !l.current(t) {
@@ -578,7 +596,7 @@ func (l *ledger) current(t target) bool {
 
 func (l *ledger) computeCurrent(t target) bool {
 	r, task := l.rows[t], l.model().Task(t.Task)
-	if task == nil || r == nil || !r.there || r.dirty || r.flight != nil || r.forced || !l.wanted(t) || !l.lives(task, t) || l.replaced(t) {
+	if task == nil || r == nil || l.skipped(t) || !r.there || r.dirty || r.flight != nil || r.forced || !l.wanted(t) || !l.lives(task, t) || l.replaced(t) {
 		return false
 	}
 	if task.Step.Once {
@@ -602,6 +620,12 @@ func (l *ledger) waitsFor(task *model.Task, t target, order bool) string {
 			if l.without[up.Node] != nil && l.without[t.Node] == nil { // who reads it goes on with what it yielded, if anything
 				if l.left(up) {
 					n++
+				}
+				continue
+			}
+			if l.skipped(up) {
+				if !e.All && !e.Order { // nobody reads what it would have yielded
+					return up.String()
 				}
 				continue
 			}
@@ -662,6 +686,8 @@ func (l *ledger) mayApply(e history.Started) error {
 		return fmt.Errorf("aside: %s started on %s, and one of its nodes is set aside", e.Target, e.Agent)
 	case !known || !exists:
 		return fmt.Errorf("law 2: %s started although the goal has none", e.Target)
+	case l.skipped(e.Target):
+		return fmt.Errorf("skip: %s started although a person skipped it", e.Target)
 	case l.current(e.Target):
 		return fmt.Errorf("law 5: %s started although it is in place", e.Target)
 	case l.replaced(e.Target):
@@ -878,7 +904,7 @@ func (l *ledger) groupDone(rollout, node string) bool {
 					return false
 				}
 			} else if l.wanted(t) && l.without[node] == nil {
-				if !l.current(t) {
+				if !l.current(t) && !l.skipped(t) {
 					return false
 				}
 			} else if r := l.rows[t]; r != nil && r.there && r.flight != nil {
@@ -916,6 +942,9 @@ func (s lscope) Lookup(r model.Ref) value.Value {
 			t.Node = s.node
 		}
 		v, _ := s.outputs(task, t).Attr(r.Attr)
+		if l.skipped(t) {
+			return value.Unknown(task.Step.OutputType())
+		}
 		if s.outputs(task, t).Null() {
 			return value.NullOf(value.Type{})
 		}
@@ -955,6 +984,8 @@ func (s lscope) nodeValue(name string) value.Value {
 func (s lscope) outputs(task *model.Task, t target) value.Value {
 	switch exists, known := s.l.exists(t); {
 	case known && !exists:
+		return value.NullOf(value.Type{})
+	case s.l.skipped(t):
 		return value.NullOf(value.Type{})
 	case s.l.without[t.Node] != nil && s.l.without[s.node] == nil:
 		if !s.l.left(t) {
@@ -1011,6 +1042,9 @@ func (l *ledger) waysFor(t target) []target {
 			continue
 		}
 		if task == nil {
+			continue
+		}
+		if l.skipped(of) {
 			continue
 		}
 		exists, known := l.exists(of)

@@ -69,6 +69,7 @@ type shape struct {
 	policies bool    // of the cluster
 	mute     bool    // many requests vanish
 	later    bool    // many actions come to no end at first
+	skips    float64 // probability that a person skips something, after every act
 	clocks   bool    // somebody sets the engine's clock
 	drift    bool    // effects vanish, and verifies look for that
 }
