@@ -114,7 +114,7 @@ func newLab(seed uint64, sh shape) *lab {
 		}
 	}
 	disks := seed%3 == 0 || sh.reboots > 0
-	l.world = sim.New(sim.Config{Seed: seed, Start: time.Unix(1_700_000_000, 0).UTC(), Validity: validity, Disk: func(string) bool { return disks }})
+	l.world = sim.New(sim.Config{Seed: seed, Start: time.Unix(1_700_000_000, 0).UTC(), Validity: validity, Disk: func(string) bool { return disks }, Scout: sh.scout > 0})
 	l.ledger = newLedger(l.models)
 	l.machine = run.New(history.New(), l)
 	return l
@@ -182,6 +182,8 @@ func (l *lab) commit(out run.Outcome) {
 		case run.Wipe, run.WipeAll, run.Release:
 			l.ledger.now = out.Now
 			l.fail(l.ledger.mayWipe(e))
+		case run.HandOver:
+			l.fail(l.ledger.mayHandOver(e))
 		case run.Keep:
 			l.blobs[e.Digest] = e.Data
 		case run.Dispatch:
@@ -595,6 +597,7 @@ func (l *lab) calm() {
 	for range 1 + len(l.world.Nodes()) {
 		said := len(l.journal)
 		l.goal(true)
+		l.throughScout()
 		l.turn()
 		if l.quiet(); !l.missed(said) {
 			break
@@ -726,6 +729,12 @@ func (l *lab) real() error {
 		if exists, _ := l.ledger.exists(t); !exists || task.Step.Pure() || l.ledger.guards(t) {
 			continue
 		}
+		if task.Step.Scout {
+			if l.world.Node(t.Node).Firmware[t] == nil {
+				return fmt.Errorf("real: %s says it is in place, but nothing was done to %s", t, t.Node)
+			}
+			continue
+		}
 		where := map[model.StepScope]string{model.Node: t.Node, model.Service: "tables", model.Cluster: "fabric"}[task.Step.Scope]
 		want[where][t] = true
 	}
@@ -765,6 +774,10 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 	if seed%4 == 1 { // waves, watches and failure domains
 		sh.budgets = true
 	}
+	if seed%10 == 4 {
+		sh.scout = 0.3
+	}
+	sh.valid = sh.valid && sh.scout == 0 // what expires there is renewed at the next boot only
 	l := newLab(seed, sh)
 	l.fault = f
 	rough := seed%4 != 0

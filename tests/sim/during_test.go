@@ -17,7 +17,7 @@ func (g *generator) add(before []draft) []draft {
 	}
 	plain := slices.DeleteFunc(slices.Clone(before), func(d draft) bool { return len(d.during) > 0 }) // nothing else refers to a guard
 	d := g.draft(plain)
-	if d.pure() || !g.chance(g.shape.during) {
+	if d.pure() || d.scout || !g.chance(g.shape.during) {
 		return append(before, d)
 	}
 	all := slices.Clone(before)
@@ -151,7 +151,7 @@ func (l *ledger) about(t target) bool {
 func (l *ledger) leftover() string {
 	for _, t := range l.targets() {
 		r := l.rows[t]
-		if !r.there || r.hopeless || !l.guards(t) {
+		if !r.there || r.hopeless || !l.guards(t) || r.dirty && l.awaitsScout() { // what it is to be repeated with may wait for a boot
 			continue
 		}
 		if m := l.models[l.goals[r.goal].Model]; m.Task(t.Task).Step.Scope == model.Service {

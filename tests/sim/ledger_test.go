@@ -48,6 +48,7 @@ type ledger struct {
 
 type lnode struct {
 	inc, boot, address, level string
+	scout                     string // boot in whose discovery image it waits
 	facts                     json.RawMessage
 	factsAt                   uint64
 	ended, online, released   bool
@@ -140,6 +141,9 @@ func (l *ledger) take(e history.Event) error {
 	case history.NodeEnded:
 		delete(l.policing.unwiped, e.Node)
 		if n := l.node(e.Node); n.inc == e.Incarnation {
+			if e.Incarnation != "" && !n.ended { // what waits in scout without one goes on
+				n.scout = ""
+			}
 			n.ended, n.online, n.wiped = true, false, e.Wiped
 			l.ends[history.Rest{Node: e.Node, Incarnation: e.Incarnation}] = true
 		}
@@ -151,6 +155,7 @@ func (l *ledger) take(e history.Event) error {
 		delete(l.policing.unwiped, e.Node)
 		n := l.node(e.Node)
 		n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
+		n.scout = ""
 		for _, r := range l.rows {
 			for rest := range r.rests {
 				if rest.Node == e.Node {
@@ -307,7 +312,7 @@ func (l *ledger) takeSeen(e history.NodeSeen) {
 	if e.Level != "" {
 		n.level = e.Level
 	}
-	n.online = e.Online && !n.ended
+	n.online, n.scout = e.Online && !n.ended, e.Scout
 }
 
 func (l *ledger) takeStarted(e history.Started) error {
@@ -549,6 +554,9 @@ func (l *ledger) wanted(t target) bool {
 
 func (l *ledger) lives(task *model.Task, t target) bool {
 	r := l.rows[t]
+	if task.Step.Scout { // as long as the cluster has the machine
+		return !l.node(t.Node).released
+	}
 	if t.Node != "" {
 		n := l.node(t.Node)
 		return n.alive() && r.inc == n.inc && (task.Step.Scope != model.Node || r.boot == n.boot || task.Step.Reboots)
@@ -573,7 +581,7 @@ func (l *ledger) replaced(t target) bool {
 	if was := l.models[l.goals[r.goal].Model]; was != nil && was.Task(t.Task) != nil && !task.Step.Is(was.Task(t.Task).Step.Name) {
 		return true
 	}
-	if task.Step.Pure() {
+	if task.Step.Pure() || task.Step.Scout {
 		return false
 	}
 	if t.Node != "" {
@@ -701,6 +709,9 @@ func (l *ledger) mayApply(e history.Started) error {
 	}
 	if want, _ := l.inputs(task, e.Node); want != string(e.Inputs) {
 		return fmt.Errorf("law 2: %s started with %s, want %s", e.Target, e.Inputs, want)
+	}
+	if task.Step.Scout || e.Scout {
+		return l.inScout(task, e)
 	}
 	for _, name := range []string{e.Node, e.Agent} {
 		if n := l.nodes[name]; name != "" && (!n.alive() || !model.Suffices(n.level, l.model().Trust) || name == e.Agent && !n.online) {

@@ -69,6 +69,7 @@ type shape struct {
 	policies bool    // of the cluster
 	mute     bool    // many requests vanish
 	later    bool    // many actions come to no end at first
+	scout    float64 // probability that a step on a node runs in the discovery image; every machine boots through it then
 	skips    float64 // probability that a person skips something, after every act
 	clocks   bool    // somebody sets the engine's clock
 	drift    bool    // effects vanish, and verifies look for that
@@ -106,6 +107,7 @@ type draft struct {
 	was      []string // names that the step had
 	attempts int
 	reboots  bool
+	scout    bool
 	valid    time.Duration // of an approval
 	args     []model.Expr
 	hosts    []model.Ref
@@ -159,6 +161,10 @@ func (g *generator) draft(before []draft) draft {
 	}
 	d.once = g.chance(0.15) && d.kind != "approval"
 	d.reboots = d.kind == "node" && g.shape.reboots > 0 && g.chance(g.shape.reboots)
+	if d.kind == "node" && g.shape.scout > 0 && g.chance(g.shape.scout) {
+		g.scouting(&d, before)
+		return d
+	}
 	for range g.rng.IntN(3) {
 		d.args = append(d.args, g.expr(&d, before))
 	}
@@ -172,7 +178,7 @@ func (g *generator) draft(before []draft) draft {
 	}
 	if d.kind == "script" && g.chance(0.5) {
 		for _, up := range before {
-			if (up.kind == "node" || up.kind == "service") && len(up.each) == 1 && up.each[0] == d.on && !d.once && up.when == nil {
+			if (up.kind == "node" || up.kind == "service") && len(up.each) == 1 && up.each[0] == d.on && !d.once && up.when == nil && !up.scout {
 				d.hosts = append(d.hosts, model.Ref{Kind: model.RefHost, Name: up.name, Attr: "out"})
 				break
 			}
@@ -198,7 +204,7 @@ func (g *generator) makeWay(d *draft, before []draft) {
 	}
 	for i := range before {
 		up := &before[i]
-		if !up.pure() && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
+		if !up.pure() && !up.scout && (len(d.each) == 0 && len(up.each) == 0 || meets(d, up)) && g.chance(g.shape.except) {
 			d.except = append(d.except, up.name)
 			if neverOut(append(slices.Clone(before), *d)) {
 				d.except = d.except[:len(d.except)-1]
@@ -278,7 +284,7 @@ func (g *generator) members(s *sketch, role string, not map[string]bool) []strin
 	var names []string
 	for i := range s.tasks {
 		d := &s.tasks[i]
-		if len(d.during) > 0 {
+		if len(d.during) > 0 || d.scout {
 			continue
 		}
 		forced := slices.ContainsFunc(d.except, func(name string) bool { return slices.Contains(names, name) })
@@ -446,6 +452,9 @@ func (d *draft) build() model.Task {
 		if len(d.args) > 0 {
 			st.Verify = &model.Action{Script: &model.Script{}, Timeout: 20 * time.Second, Attempts: 1}
 		}
+		if d.scout {
+			st.Scout, st.Remove, st.Verify, st.Irreversible = true, nil, nil, "it stays on the machine"
+		}
 	case "service":
 		st.Scope, st.Apply.Script, st.Apply.Call = model.Service, nil, "sim."+d.first()
 		if len(d.args) > 0 {
@@ -538,6 +547,8 @@ func (s *sketch) String() string {
 	for i := range s.tasks {
 		if d := &s.tasks[i]; d.reboots {
 			fmt.Fprintf(&b, "  %s reboots its node\n", d.name)
+		} else if d.scout {
+			fmt.Fprintf(&b, "  %s runs in scout\n", d.name)
 		}
 	}
 	for _, r := range s.rollouts {
