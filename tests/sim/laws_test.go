@@ -98,11 +98,16 @@ func lawProperties() []property {
 				return &m
 			}},
 		}},
-		{law: "law 7: Symmetry", does: `a service keeps an entry when its owner's node leaves`, seeds: 100, try: symmetry, faults: map[string]fault{
-			"law 7": {meddle: func(l *lab) {
-				if l.world.Node("n8") != nil && l.steps%20 == 0 {
-					l.world.Tables()[target{Task: fmt.Sprintf("stray%d", l.steps)}] = json.RawMessage(`{}`)
+		{law: "law 7: Symmetry", does: `the core forgets to have services remove what they did`, seeds: 100, try: symmetry, faults: map[string]fault{
+			"law 7": {skew: func(m model.Model) *model.Model { // whatever a service did is taken for what cannot be taken back
+				m.Tasks = slices.Clone(m.Tasks)
+				for i := range m.Tasks {
+					if s := *m.Tasks[i].Step; s.Scope == model.Service {
+						s.Irreversible = "forgotten"
+						m.Tasks[i].Step = &s
+					}
 				}
+				return &m
 			}},
 		}},
 		{law: "law 8: Budget", does: `the core takes limits for nine nodes and no canaries`, seeds: 100, try: chaos, faults: map[string]fault{
