@@ -250,7 +250,7 @@ func (m *Machine) concludeLook(now time.Time, t history.Target, r Report) (histo
 	switch {
 	case r.Excused || r.Refused || r.Later != nil:
 		found = upkeep.Look{State: upkeep.LookSilent, Observed: cut(r.Error, mostObserved)}
-	case row == nil || row.Started != asked.row:
+	case row == nil || row.Started != asked.row || row.Phase != history.InPlace: // discharged meanwhile, without a start
 		found = upkeep.Look{State: upkeep.LookLeftOut, Observed: upkeep.Changed}
 	case r.Error != "":
 		found.State = upkeep.LookDrifted
