@@ -625,15 +625,15 @@ func (l *ledger) waitsFor(task *model.Task, t target, order bool) string {
 		}
 		n, open := 0, []string{}
 		for _, up := range l.reach(l.model(), e, t.Node) {
-			if l.without[up.Node] != nil && l.without[t.Node] == nil { // who reads it goes on with what it yielded, if anything
-				if l.left(up) {
-					n++
-				}
-				continue
-			}
 			if l.skipped(up) {
 				if !e.All && !e.Order { // nobody reads what it would have yielded
 					return up.String()
+				}
+				continue
+			}
+			if l.without[up.Node] != nil && l.without[t.Node] == nil { // who reads it goes on with what it yielded, if anything
+				if l.left(up) {
+					n++
 				}
 				continue
 			}

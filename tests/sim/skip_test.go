@@ -15,7 +15,7 @@ type skip struct{ removal bool }
 // flight ends first; and a node that has not come up is waited for.
 func (l *ledger) skipped(t target) bool {
 	r := l.rows[t]
-	if r == nil || r.skip == nil || r.skip.removal || r.flight != nil || l.guards(t) || !l.wanted(t) || l.without[t.Node] != nil || t.Node != "" && !l.node(t.Node).alive() && !l.scouts(t) {
+	if r == nil || r.skip == nil || r.skip.removal || r.flight != nil || l.guards(t) || !l.wanted(t) || t.Node != "" && !l.node(t.Node).alive() && !l.scouts(t) {
 		return false
 	}
 	task := l.model().Task(t.Task)
