@@ -165,6 +165,33 @@ func one(tasks ...string) func(*model.Model) {
 	}
 }
 
+// TestWhyByWayOfAPlace: what waited for its turn in a rollout was brought about by who had the place before, and not only by what it
+// reads; without a rollout it was not.
+func TestWhyByWayOfAPlace(t *testing.T) {
+	says := func(with func(*model.Model)) string {
+		b := newBed(t)
+		b.goal("n1 n2 n3", with, "disk each", "store each task.disk")
+		var seen []history.Event
+		for _, n := range []string{"n1", "n2", "n3"} {
+			seen = append(seen, history.NodeSeen{Node: n, Incarnation: n, Boot: n, Address: "10.0.0.1", Level: model.Vouched, Online: true})
+		}
+		b.do(seen...)
+		chain, _ := outlook.Why(b.m.Plan(), target("store[n3]"), nil)
+		list := make([]string, 0, len(chain))
+		for _, l := range chain[1 : len(chain)-1] {
+			list = append(list, l.Of.String()+" "+l.Says[strings.LastIndex(l.Says, ",")+1:])
+		}
+		return strings.Join(list, "; ")
+	}
+	const place = " in the place of rollout r that "
+	if got, want := says(one("store")), "store[n3] "+place+"n2 gave back; store[n2] "+place+"n1 gave back; store[n1]"; !strings.HasPrefix(got, want) {
+		t.Errorf("it says\n%s\nwant\n%s…", got, want)
+	}
+	if got := says(nil); strings.Contains(got, "place") || !strings.HasPrefix(got, "store[n3]") || !strings.Contains(got, "; disk[n3]") {
+		t.Errorf("without a rollout it says\n%s", got)
+	}
+}
+
 func trust(level string) func(*model.Model) {
 	return func(m *model.Model) { m.Trust = level }
 }

@@ -2,6 +2,7 @@ package outlook
 
 import (
 	"fmt"
+	"slices"
 
 	"joist/engine/history"
 	"joist/engine/plan"
@@ -14,8 +15,8 @@ type Link struct {
 	Seq  uint64         `json:"seq,omitempty"` // event of the journal that it rests on
 }
 
-// Why explains an instance: what is decided about it now, why it last ran, and what brought that about, link by link
-// down to a fact that nobody decided: a goal that a person set, or a node that came up. An attempt that only repeats one that
+// Why explains an instance: what is decided about it now, why it last ran, and what brought that about, or what it waited for
+// after that until it had a place in its rollout, link by link down to a fact that nobody decided: a goal that a person set, or a node that came up. An attempt that only repeats one that
 // failed was brought about by what the first one was: firsts has that, as far as it is known. Retried names the targets of
 // links for which it is wanted.
 func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Cause) (chain []Link, retried []history.Target) {
@@ -41,6 +42,10 @@ func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Ca
 				says += ", and at first because " + p.CalledCause(first).Because()
 			}
 		}
+		if before, rollout := lent(p, t, row, cause.Of); rollout != "" {
+			says += fmt.Sprintf(", in the place of rollout %s that %s gave back", rollout, before.Node)
+			cause.Of = before
+		}
 		chain = append(chain, Link{Of: t, Seq: row.Started, Says: says})
 		if cause.Of.Task == "" || cause.Of == t {
 			return append(chain, fact(s, t, row)), retried
@@ -48,6 +53,34 @@ func Why(p *plan.Planner, t history.Target, firsts map[history.Target]history.Ca
 		t = cause.Of
 	}
 	return append(chain, fact(s, t, s.Row(t))), retried
+}
+
+// lent finds who had the place of a rollout in which an instance started, if it waited for one after what brought it about: of the
+// rollout's instances on other nodes the one that was in place last before it started. It gives the rollout as people call it.
+func lent(p *plan.Planner, t history.Target, row *history.Row, by history.Target) (holder history.Target, rollout string) {
+	s := p.State()
+	latest := fact(s, t, row).Seq
+	if of := s.Row(by); by.Task != "" && of != nil {
+		latest = of.Ended
+	}
+	for i := range p.Model().Rollouts {
+		r := &p.Model().Rollouts[i]
+		if t.Node == "" || !slices.Contains(r.Tasks, t.Task) {
+			continue
+		}
+		for _, task := range r.Tasks {
+			rows := s.Columns[task]
+			if rows == nil {
+				continue
+			}
+			for k, other := range rows.Rows {
+				if k > 0 && other != nil && s.Nodes[k-1].Name != t.Node && other.Phase == history.InPlace && other.Ended > latest && other.Ended < row.Started {
+					latest, holder, rollout = other.Ended, history.Target{Task: task, Node: s.Nodes[k-1].Name}, r.CalledNow()
+				}
+			}
+		}
+	}
+	return holder, rollout
 }
 
 // removal says why an instance is to be removed, and what it waits for.
