@@ -383,7 +383,7 @@ func (p *Planner) decideInputs(c *column, row *history.Row, node int, d decision
 
 // hindrance is what keeps an instance with known inputs from starting.
 func (p *Planner) hindrance(c *column, row *history.Row, node int, input value.Digest) Cause {
-	if of, about := p.comingOut(c, node); about {
+	if of, about := p.comingOut(c, node, true); about {
 		return Cause{Kind: history.Upstream, Of: of}
 	}
 	for _, e := range c.waits {

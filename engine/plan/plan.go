@@ -50,6 +50,7 @@ type Cell struct {
 	near   bool         // nothing keeps it from starting but what has to come in first
 	fit    bool         // a guard that stands as it would be applied now
 	aside  bool         // to be removed only to make way, and applied again
+	stirs  bool         // in place still, and about to come out, or to wait for something that it reads and that is about to
 }
 
 // standing is what dependants see of an instance.

@@ -90,7 +90,7 @@ type edge struct {
 type aggregate struct {
 	pending, blocked int
 	total, absent    int
-	aside            int    // in place still, and about to come out
+	stirs            int    // in place still, and not for long
 	generation       uint64 // grows when a settled output changes
 }
 

@@ -141,22 +141,31 @@ func (p *Planner) aside(r *removal) bool {
 	return way
 }
 
-// comingOut finds something that an instance depends on and that is about to make way: whoever is in place stays so, and
-// nobody starts with it.
-func (p *Planner) comingOut(c *column, node int) (history.Target, bool) {
+// comingOut finds something that an instance depends on and that is not in place for long: it is about to make way, or reads
+// what is. Whoever is in place stays so, and nobody starts with it.
+func (p *Planner) comingOut(c *column, node int, order bool) (history.Target, bool) {
 	if len(p.presence.Makes) == 0 {
 		return history.Target{}, false
 	}
 	for _, e := range c.waits {
 		switch k := e.to.at(e.to.nodeFor(node)); {
-		case e.host:
-		case e.all && e.to.agg.aside > 0:
+		case e.host || e.order && !order:
+		case e.all && e.to.agg.stirs > 0:
 			return history.Target{Task: e.to.task.Name}, true
-		case !e.all && k >= 0 && e.to.cells[k].aside:
+		case !e.all && k >= 0 && e.to.cells[k].stirs:
 			return p.target(e.to.task.Name, e.to.targets[k]), true
 		}
 	}
 	return history.Target{}, false
+}
+
+// stirred reports whether an instance that is in place is about to wait for what it reads.
+func (p *Planner) stirred(c *column, node int, cell *Cell) bool {
+	if cell.view.standing != settled || c.task.Step.Once {
+		return false
+	}
+	_, about := p.comingOut(c, node, false)
+	return about
 }
 
 // nodeFor is the node index of the instance that one for a node depends on.

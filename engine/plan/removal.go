@@ -103,7 +103,7 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	var m uses.Mark
 	if gone || live && !cell.Settled() && cell.Verdict != Aside { // nobody waits for a node that is set aside
 		aside := cell != nil && cell.aside
-		leaving := gone && !aside || p.ending(task, node, row)
+		leaving := gone && !aside || p.ending(task, node, row, cell)
 		m = uses.Mark{Leaving: leaving, Unsettled: !leaving, Started: p.state.Goals[row.Goal].Model}
 		m.Held = leaving && gone && p.remove.book.Mark(t).Held
 		if row.Phase == history.Dirty {
@@ -137,9 +137,9 @@ func (p *Planner) account(task string, node int, cell *Cell) {
 	}
 }
 
-// ending reports whether something in flight will have to be replaced once it has landed.
-func (p *Planner) ending(task string, node int, row *history.Row) bool {
-	if row.Flight == nil {
+// ending reports whether something will have to be replaced once it has landed, or once what it is in place for has.
+func (p *Planner) ending(task string, node int, row *history.Row, cell *Cell) bool {
+	if row.Flight == nil && cell.Wait.Kind != history.Running {
 		return false
 	}
 	t := p.byName[task].task

@@ -106,6 +106,7 @@ func (p *Planner) updateColumn(c *column) {
 	for _, k := range c.takeStale() {
 		old := c.cells[k]
 		now := p.decide(c, c.targets[k])
+		now.stirs = now.aside || p.stirred(c, c.targets[k], &now)
 		c.cells[k] = now
 		p.counts.add(&old, -1)
 		p.counts.add(&now, +1)
@@ -113,7 +114,7 @@ func (p *Planner) updateColumn(c *column) {
 			p.fresh = append(p.fresh, p.target(c.task.Name, c.targets[k]))
 		}
 		p.account(c.task.Name, c.targets[k], &now)
-		c.agg.aside += count(now.aside) - count(old.aside)
+		c.agg.stirs += count(now.stirs) - count(old.stirs)
 		if old.way != now.way {
 			p.wakeMakers(p.target(c.task.Name, c.targets[k]), c.targets[k])
 		}
@@ -129,7 +130,7 @@ func (p *Planner) updateColumn(c *column) {
 				p.done = append(p.done, p.target(c.task.Name, c.targets[k]))
 			}
 		}
-		if old.aside != now.aside || old.view != now.view || now.view.standing == blocked && old.Cause != now.Cause {
+		if old.stirs != now.stirs || old.view != now.view || now.view.standing == blocked && old.Cause != now.Cause {
 			p.wakeSame(c, c.targets[k])
 		}
 	}
@@ -180,7 +181,7 @@ func (a aggregate) standing(share model.Share) standing {
 func (p *Planner) wakeAll(c *column, before aggregate) {
 	for _, e := range c.wakes {
 		now := c.agg.standing(e.share)
-		if e.all && (before.standing(e.share) != now || now == settled && e.share == model.Every || (before.aside > 0) != (c.agg.aside > 0)) {
+		if e.all && (before.standing(e.share) != now || now == settled && e.share == model.Every || (before.stirs > 0) != (c.agg.stirs > 0)) {
 			e.to.taint()
 		}
 	}
@@ -253,7 +254,7 @@ func (p *Planner) reaim(c *column) {
 		if c.at(node) < 0 {
 			p.counts.add(&c.cells[k], -1)
 			c.count(c.cells[k].view, -1)
-			c.agg.aside -= count(c.cells[k].aside)
+			c.agg.stirs -= count(c.cells[k].stirs)
 			continue
 		}
 		if kept != k {

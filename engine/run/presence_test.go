@@ -37,6 +37,24 @@ func TestMakesWay(t *testing.T) {
 	w.outcome("converged")
 }
 
+// TestNothingStartsByWayOfWhatComesOut: what reads something that is about to make way is in place until that is out, and nothing
+// starts with it meanwhile.
+func TestNothingStartsByWayOfWhatComesOut(t *testing.T) {
+	build := func(x string, more ...string) *model.Model {
+		m := mod(append([]string{"server each=m: input.x", "backend each=m service: task.server except=server", "named each=m service: task.backend"}, more...)...)
+		m.Inputs["x"] = value.Text(x)
+		return m
+	}
+	w := newWorld(t)
+	w.answer = func(string) (string, string) { return "same", "" }
+	w.goal(build("1"), "n1")
+	w.up("a", "n1")
+	w.expect("server[n1]", "backend[n1]", "named[n1]")
+	w.goal(build("2", "late each=m: after=named"), "n1")
+	w.expect("remove backend[n1]", "server[n1]", "backend[n1]", "late[n1]")
+	w.outcome("converged")
+}
+
 func TestStaysOutAfterAFailure(t *testing.T) {
 	w := newWorld(t)
 	w.goal(balanced("1"), "n1", "n2")

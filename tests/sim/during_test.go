@@ -10,6 +10,16 @@ import (
 	"joist/engine/step"
 )
 
+// served gives what an instance is in place for.
+func (l *ledger) served(t target) (list []target) {
+	if task := l.model().Task(t.Task); task != nil {
+		for _, name := range task.During {
+			list = append(list, target{Task: name, Node: t.Node})
+		}
+	}
+	return list
+}
+
 // add drafts a task, and sometimes one that is in place only while it runs.
 func (g *generator) add(before []draft) []draft {
 	if g.shape.during == 0 {
@@ -126,7 +136,7 @@ func (l *ledger) standing(e history.Started) error {
 			return fmt.Errorf("during (fresh): %s started with %s of event %d, and ended at %d before", e.Target, t, r.id, l.ended[e.Target])
 		}
 	}
-	if len(task.During) > 0 && !slices.ContainsFunc(task.During, func(name string) bool { return l.about(target{Task: name, Node: e.Node}) }) {
+	if len(task.During) > 0 && !slices.ContainsFunc(l.served(e.Target), l.about) {
 		return fmt.Errorf("during: %s started although nothing is about to start that it is in place for", e.Target)
 	}
 	return nil
@@ -146,12 +156,13 @@ func (l *ledger) about(t target) bool {
 	return complete && l.waitsFor(task, t, true) == "" && !slices.ContainsFunc(l.disturbs(t), func(y target) bool { return l.rows[y].there })
 }
 
-// leftover names something that is in place at rest only for what runs, unless its apply or its remove failed for good. What
-// stands on nodes may be out of reach.
+// leftover names something that is in place at rest only for what runs, unless its apply or its remove failed for good, or what
+// is to start with it waits only for a boot, or for a place in a rollout that came after it. What stands on nodes may be out of
+// reach.
 func (l *ledger) leftover() string {
 	for _, t := range l.targets() {
 		r := l.rows[t]
-		if !r.there || r.hopeless || !l.guards(t) || r.dirty && l.awaitsScout() { // what it is to be repeated with may wait for a boot
+		if !r.there || r.hopeless || !l.guards(t) || slices.ContainsFunc(l.served(t), l.about) {
 			continue
 		}
 		if m := l.models[l.goals[r.goal].Model]; m.Task(t.Task).Step.Scope == model.Service {

@@ -148,29 +148,7 @@ func (l *ledger) take(e history.Event) error {
 			l.ends[history.Rest{Node: e.Node, Incarnation: e.Incarnation}] = true
 		}
 	case history.NodeReleased:
-		if l.wants(e.Node) {
-			return nil
-		}
-		delete(l.without, e.Node)
-		delete(l.policing.unwiped, e.Node)
-		n := l.node(e.Node)
-		n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
-		n.scout = ""
-		for _, r := range l.rows {
-			for rest := range r.rests {
-				if rest.Node == e.Node {
-					delete(r.rests, rest)
-				}
-			}
-		}
-		for _, p := range l.places {
-			delete(p, e.Node)
-		}
-		for t, r := range l.rows {
-			if r.there && t.Node == e.Node || r.flight != nil && r.flight.Agent == e.Node {
-				return fmt.Errorf("law 11: node %s was released while %s was there", e.Node, t)
-			}
-		}
+		return l.takeReleased(e)
 	case history.Started:
 		return l.takeStarted(e)
 	case history.Succeeded:
@@ -250,6 +228,34 @@ func (l *ledger) take(e history.Event) error {
 		l.halted, l.policing.reached = true, false
 	case history.Rested:
 		return l.takeRested(e)
+	}
+	return nil
+}
+
+// takeReleased is that a node that is given back takes everything of it along.
+func (l *ledger) takeReleased(e history.NodeReleased) error {
+	if l.wants(e.Node) {
+		return nil
+	}
+	delete(l.without, e.Node)
+	delete(l.policing.unwiped, e.Node)
+	n := l.node(e.Node)
+	n.released, n.online, n.inc, n.boot, n.ended = true, false, "", "", false
+	n.scout = ""
+	for _, r := range l.rows {
+		for rest := range r.rests {
+			if rest.Node == e.Node {
+				delete(r.rests, rest)
+			}
+		}
+	}
+	for _, p := range l.places {
+		delete(p, e.Node)
+	}
+	for t, r := range l.rows {
+		if r.there && t.Node == e.Node || r.flight != nil && r.flight.Agent == e.Node {
+			return fmt.Errorf("law 11: node %s was released while %s was there", e.Node, t)
+		}
 	}
 	return nil
 }

@@ -41,11 +41,6 @@ func (l *ledger) scouts(t target) bool {
 	return task != nil && task.Step.Scout
 }
 
-// awaitsScout reports whether anything that is done in the discovery image is not in place.
-func (l *ledger) awaitsScout() bool {
-	return slices.ContainsFunc(l.instances(), func(t target) bool { return l.scouts(t) && !l.current(t) })
-}
-
 // inScout is that what runs in the discovery image starts there, on the boot that is in it, of a machine that is trusted; and
 // that nothing else does.
 func (l *ledger) inScout(task *model.Task, e history.Started) error {
