@@ -177,8 +177,8 @@ func (l *ledger) take(e history.Event) error {
 	case history.NodeReturned:
 		delete(l.without, e.Node)
 		for t, r := range l.rows {
-			if t.Node == e.Node {
-				r.broke = false
+			if t.Node == e.Node { // a person wants it tried anew
+				r.broke, r.tries.until = false, time.Time{}
 				delete(l.blame, t)
 			}
 		}
