@@ -115,7 +115,13 @@ func (c Cause) Because() string {
 	case Unguarded:
 		text, of = of+" has to come in first", ""
 	case NotUp:
-		text = "the node has not come up yet"
+		text, of = node(of)+" has not come up yet", ""
+	case Distrust:
+		text, of = node(of)+" is not trusted enough", ""
+	case Offline:
+		text, of = node(of)+" does not answer", ""
+	case Wiping:
+		text, of = node(of)+" is being wiped", ""
 	case InScout:
 		return "waits for the node to be in scout: " + of + " has to boot once more"
 	case LaterWait:
@@ -153,6 +159,14 @@ func (c Cause) Because() string {
 		text += " (" + c.Text + ")"
 	}
 	return text
+}
+
+// node is who a cause is about, where that is a node.
+func node(of string) string {
+	if of == "" {
+		return "its node"
+	}
+	return of
 }
 
 // OutOfScout is what a step that runs in the discovery image waits for on a node that is not there.

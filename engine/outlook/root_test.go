@@ -275,7 +275,7 @@ func TestWords(t *testing.T) {
 			b.goal("n1 n2", nil, chain...)
 			b.up(model.Vouched, "n1 n2")
 		}},
-		"transition: a node that comes up": {by: outlook.ByTransition, at: "node n2", says: "the node has not come up yet", do: func(b *bed) {
+		"transition: a node that comes up": {by: outlook.ByTransition, at: "node n2", says: "node n2 has not come up yet", do: func(b *bed) {
 			b.goal("n1 n2", nil, chain...)
 			b.up(model.Vouched, "n1")
 		}},

@@ -45,14 +45,15 @@ func TestShipped(t *testing.T) {
 			if text := diags.Text(); text != "" {
 				t.Errorf("%s", text)
 			}
+			total := 0.0
 			for _, r := range results {
 				t.Logf("%s: %v, %d runs in %.0f virtual seconds, %.3f s of a processor", r.Name, r.Passed, r.Runs, r.Virtual, r.Real)
-				if r.Real <= 0 || r.Real > atMost {
+				if total += r.Real; r.Real > atMost {
 					t.Errorf("%s took %.2f s of a processor, and may take %.1f", r.Name, r.Real, atMost)
 				}
 			}
-			if len(results) == 0 {
-				t.Error("no test ran")
+			if total <= 0 { // a short one alone may fall between two ticks of the clock
+				t.Errorf("%d tests ran, in no time", len(results))
 			}
 			t.Logf("%d tests in %v", len(results), time.Since(begun))
 		})

@@ -212,7 +212,7 @@ func TestRootsOfPeople(t *testing.T) {
 	e.want(cli.OK, []string{"converged"}, "watch", "demo")
 	e.want(cli.OK, nil, "destroy", "demo", "--yes")
 	e.want(cli.OK, nil, "apply", "--no-wait", e.file("cluster proud\nnodes n3\ntrust vouched\ntask disk each\ntask late each : task.disk\n"))
-	e.want(cli.OK, []string{`blocked by trust: trust, after node n3 (its trust is "approved", the packs need "vouched"`, "2 instances: disk[n3], late[n3]"}, "status", "proud")
+	e.want(cli.OK, []string{`blocked by trust: node n3 is not trusted enough (its trust is "approved", the packs need "vouched"`, "2 instances: disk[n3], late[n3]"}, "status", "proud")
 }
 
 // TestUndecidable: what was never tried has no error; why it is not tried is said all the same.
