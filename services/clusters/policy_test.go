@@ -3,6 +3,7 @@ package clusters
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,6 +85,15 @@ func TestPolicies(t *testing.T) {
 				p, err := look()
 				if err != nil || len(p.Refused) == 1 != (test.want != "") {
 					t.Fatalf("the plan: %v, refused %+v", err, p.Refused)
+				}
+				var wiped []string // named whether a policy is about them or not
+				for _, n := range p.Nodes {
+					if n.Wiped {
+						wiped = append(wiped, n.Name)
+					}
+				}
+				if left := strings.Fields("n1 n2 n3")[len(strings.Fields(test.next)):]; !slices.Equal(wiped, left) {
+					t.Errorf("the plan wipes %v, want %v", wiped, left)
 				}
 				err = act()
 				var refused *policy.RefusedError

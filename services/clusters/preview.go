@@ -39,7 +39,7 @@ type NodeChange struct {
 	Name   string
 	Roles  []string // in the goal
 	Change string   // joins, stays, leaves
-	Wiped  bool     // its durable state is destroyed
+	Wiped  bool     // its durable state is destroyed, with the cluster, as it leaves, or because somebody ordered it
 }
 
 // What becomes of a node.
@@ -197,12 +197,13 @@ func planned(cluster, warnings string, v view) *Plan {
 	}
 	for _, n := range v.state.Nodes {
 		had := len(n.Played) > 0 && !n.Released
-		change := NodeChange{Name: n.Name, Roles: plays[n.Name], Change: Stays}
+		_, ordered := v.state.Wiping[n.Name]
+		change := NodeChange{Name: n.Name, Roles: plays[n.Name], Change: Stays, Wiped: ordered}
 		switch wanted := v.plan.Wants(n.Name); {
 		case !wanted && !had:
 			continue
 		case !wanted:
-			change.Change, change.Wiped = Leaves, goal.Destroy && n.Alive()
+			change.Change, change.Wiped = Leaves, n.Holds()
 		case !n.Alive() || !hasAny(v, n.Name):
 			change.Change = Joins
 		}

@@ -72,7 +72,9 @@ func TestPlanFormat(t *testing.T) {
 	check("plan-first", e.file(demo))
 	e.want(cli.OK, nil, "apply", e.file(demo))
 	check("plan-unchanged")
-	check("plan-mixed", e.file(strings.ReplaceAll(demo, "n1 n2", "n1 n3")+"task late each : task.member\n"))
+	mixed := e.file(strings.ReplaceAll(demo, "n1 n2", "n1 n3") + "task late each : task.member\n")
+	check("plan-mixed", mixed)
+	e.want(cli.OK, []string{"wipe: node n2\n", "n2    -      leaves, wipe"}, "plan", mixed)
 	check("plan-destroy", "--cluster", "demo", "--destroy")
 	e.want(cli.OK, []string{"wipe: node n1, node n2", "removal: member[n1]", "n2    -      leaves, wipe"}, "plan", "--destroy")
 }
