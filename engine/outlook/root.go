@@ -51,6 +51,7 @@ type Roots struct {
 	p     *plan.Planner
 	found map[history.Target]Root
 	tasks map[string]Root
+	kept  map[string]history.Target // by task of a rollout, what keeps its places
 }
 
 // RootsOf looks at a machine, which must not change meanwhile.
@@ -119,7 +120,7 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 		if wait.Kind == history.PolicyHeld {
 			return Root{By: ByPolicy, Of: t, Cause: wait}
 		}
-		return r.held(wait)
+		return r.held(t, wait)
 	case history.FailedCause, history.Undecidable, history.SkippedBy:
 		return r.failed(t, wait)
 	case history.Distrust:
@@ -149,12 +150,43 @@ func (r *Roots) follow(t history.Target, wait plan.Cause) Root {
 	return Root{By: ByTransition, Of: t, Cause: wait}
 }
 
-// held is for what a rollout keeps: if who holds its places failed, that failure is the root.
-func (r *Roots) held(wait plan.Cause) Root {
+// held is for what a rollout keeps: if failures keep all its places, as nobody gives one back then, the first of them is the root.
+func (r *Roots) held(t history.Target, wait plan.Cause) Root {
 	if wait.Kind != history.NoPlace {
 		return Root{By: ByCancel, Cause: wait}
 	}
+	if r.kept == nil {
+		r.keepers()
+	}
+	if of := r.kept[t.Task]; of.Task != "" && wait.Of.Task == "" {
+		wait.Of, wait.Text = of, wait.Text+", and kept by failures"
+	}
 	return Root{By: ByBudget, Of: wait.Of, Cause: wait}
+}
+
+// keepers finds the rollouts of which every place is held by a node where something failed for good, and the first such failure.
+func (r *Roots) keepers() {
+	r.kept = map[string]history.Target{}
+	for _, g := range r.m.Rollouts() {
+		var first history.Target
+		for i, node := range g.Places {
+			at := slices.IndexFunc(g.Tasks, func(task string) bool {
+				t := history.Target{Task: task, Node: node}
+				cell, removal := r.p.Cell(t), r.p.Removal(t)
+				return removal != nil && removal.Failed || cell != nil && cell.Failed()
+			})
+			if at < 0 {
+				first = history.Target{}
+				break
+			}
+			if i == 0 {
+				first = history.Target{Task: g.Tasks[at], Node: node}
+			}
+		}
+		for _, task := range g.Tasks {
+			r.kept[task] = first
+		}
+	}
 }
 
 // below is the root of what is waited for, which may be all instances of a task.

@@ -192,6 +192,12 @@ func TestWhyByWayOfAPlace(t *testing.T) {
 	}
 }
 
+// patient is a rollout of disks that goes on after a failure, if it has a place left.
+func patient(m *model.Model) {
+	one("disk")(m)
+	m.Rollouts[0].StopAfter = model.Count{N: 2}
+}
+
 func trust(level string) func(*model.Model) {
 	return func(m *model.Model) { m.Trust = level }
 }
@@ -264,6 +270,19 @@ func TestWords(t *testing.T) {
 			b.fail["disk[n1]"] = "no such disk"
 			b.goal("n1 n2", one("disk"), chain...)
 			b.up(model.Vouched, "n1 n2")
+		}},
+		"budget, kept by a failure": {of: "disk[n2]", by: outlook.ByBudget, at: "disk[n1]", says: "the places of rollout r are taken by n1, and kept by failures of disk[n1]", do: func(b *bed) {
+			b.fail["disk[n1]"] = "no such disk"
+			b.goal("n1 n2", patient, chain...)
+			b.up(model.Vouched, "n1 n2")
+		}},
+		"budget, not kept by a failure alone": {of: "disk[n3]", by: outlook.ByBudget, at: "node n1", says: "taken by n1, n2", do: func(b *bed) {
+			b.fail["disk[n1]"], b.hold["disk[n2]"] = "no such disk", true
+			b.goal("n1 n2 n3", func(m *model.Model) {
+				patient(m)
+				m.Rollouts[0].MaxInFlight = model.Count{N: 2}
+			}, chain...)
+			b.up(model.Vouched, "n1 n2 n3")
 		}},
 		"cancel": {by: outlook.ByCancel, says: "by test: wrong rack", do: func(b *bed) {
 			b.goal("n1 n2", nil, chain...)
