@@ -143,9 +143,12 @@ func task(words []string) model.Task {
 			a := argument("u")
 			a.Expr = undecidable{}
 			t.With, s.Inputs = append(t.With, a), append(s.Inputs, model.Field{Name: "u"})
-		case kind == "task":
-			in := fmt.Sprintf("i%d", len(t.With))
-			t.With = append(t.With, argument(in, model.Ref{Kind: model.RefTask, Name: name, Attr: "out"}))
+		case kind == "task", kind == "all":
+			in, ref := fmt.Sprintf("i%d", len(t.With)), model.Ref{Kind: model.RefTask, Name: name, Attr: "out"}
+			if kind == "all" {
+				ref = model.Ref{Kind: model.RefAll, Name: name}
+			}
+			t.With = append(t.With, argument(in, ref))
 			s.Inputs = append(s.Inputs, model.Field{Name: in})
 		}
 	}

@@ -99,6 +99,40 @@ func documented(t *testing.T, doc string, v any) {
 	}
 }
 
+// TestPlanUnknown: what is not known yet is shown with what it is known after, and how many of those are to go; what hangs on it is
+// counted between bounds, and decided in the same run.
+func TestPlanUnknown(t *testing.T) {
+	e := newEngine(t)
+	file := e.file("cluster demo\nnodes n1 n2 n3\ntask member each\ntask late each : task.member\ntask hosts each : all.member\n")
+	plan := func(least, most int, instance, after string, count int, args ...string) {
+		t.Helper()
+		var p v1.Plan
+		must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, append([]string{"plan", "-o", "json"}, args...)...)), &p))
+		if p.Runs != (v1.Bounds{Least: least, Most: most}) {
+			t.Errorf("it runs %+v, want %d to %d", p.Runs, least, most)
+		}
+		for _, it := range p.Items {
+			if it.Instance == instance && (len(it.Known) != 1 || it.Known[0] != (v1.Pending{Input: "i0", After: after, Count: count})) {
+				t.Errorf("%s: %+v", instance, it.Known)
+			}
+		}
+	}
+	plan(9, 9, "hosts[n2]", "member", 3, file)
+	e.want(cli.OK, []string{"i0 known after member[n2]", "i0 known after all of member (3 to go)", "9 run"}, "plan", file)
+	e.want(cli.OK, nil, "apply", file)
+	e.set(func() { e.hold["member[n2]"] = true })
+	e.want(cli.OK, nil, "force", "demo/member[n2]")
+	plan(1, 5, "late[n2]", "member[n2]", 1)
+	plan(1, 5, "hosts[n3]", "member", 1)
+	e.want(cli.OK, []string{"run if changed", "i0 known after member[n2]", "between 1 and 5 instances will run"}, "plan")
+	e.want(cli.OK, nil, "cancel", "demo")
+	e.set(func() { clear(e.hold) })
+	e.want(cli.OK, []string{"converged"}, "retry", "demo")
+	if e.did("member[n2]") != 2 || e.did("late[n2]") != 1 || e.did("hosts[n1]") != 1 {
+		t.Errorf("%d, %d, %d runs", e.did("member[n2]"), e.did("late[n2]"), e.did("hosts[n1]"))
+	}
+}
+
 // TestPlanFile: a kept plan is run exactly, or refused with what has changed.
 func TestPlanFile(t *testing.T) {
 	e := newEngine(t)
