@@ -80,8 +80,9 @@ fmt: build ## the canonical form of Go and HCL
 	bin/joist fmt content
 
 SEEDS ?= 100000
-soak: ## many more simulated clusters: SEEDS of them, from FIRST on
-	go test -timeout 24h ./tests/sim -run 'TestChaos$$' -sim.seeds $(SEEDS) -sim.first $(or $(FIRST),1)
+NODES ?= 12
+soak: ## many more simulated clusters, and larger ones: SEEDS of them, from FIRST on, of up to NODES nodes
+	go test -timeout 24h ./tests/sim -run 'TestChaos$$' -sim.seeds $(SEEDS) -sim.first $(or $(FIRST),1) -sim.nodes $(NODES)
 
 # Making an interesting input shorter may take a minute for each, in which nothing new is tried: it gets 200 tries.
 FUZZTIME ?= 10s

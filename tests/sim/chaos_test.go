@@ -32,6 +32,7 @@ import (
 var (
 	seedsFlag = flag.Int("sim.seeds", 0, "number of seeds for each property; 0 for its default, or JOIST_SIM_SEEDS")
 	firstFlag = flag.Uint64("sim.first", 1, "first seed")
+	nodesFlag = flag.Uint64("sim.nodes", 5, "nodes of the largest clusters; the smallest have 2")
 )
 
 func seeds(usual int) int {
@@ -797,7 +798,7 @@ func chaosOf(sh shape, seed uint64, f fault) *lab {
 		l.set = rand.New(rand.NewPCG(seed, 13))
 	}
 	l.drifting(sh)
-	l.begin(2 + int(seed%4))
+	l.begin(2 + int(seed%max(*nodesFlag-1, 1)))
 	faults := sim.Faults{}
 	if rough {
 		faults = sim.Faults{Fail: 0.1, Lie: 0.02, Lose: 0.05, Vanish: 0.01, Duplicate: 0.1, Slow: 0.1, Later: 0.05}
