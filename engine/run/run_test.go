@@ -505,3 +505,33 @@ func TestAfterSome(t *testing.T) {
 		t.Errorf("b is %s: %s", c.Verdict, c.Wait.Because())
 	}
 }
+
+// TestRemovesAsArchived: what was started is removed by the step as it was then, with the inputs and outputs that it had then, whatever
+// the goal has at its address by now.
+func TestRemovesAsArchived(t *testing.T) {
+	build := func(version string) *model.Model {
+		m := mod("a each=m: input.x")
+		m.Inputs["x"], m.Tasks[0].Step.Digest = value.Text(version), value.Sum([]byte(version))
+		m.Tasks[0].Step.Remove.Script = &model.Script{Name: version}
+		return m
+	}
+	w := newWorld(t)
+	w.answer = func(string) (string, string) { return "old", "" }
+	w.goal(build("1"), "n1", "n2")
+	w.up("a", "n1", "n2")
+	w.expect("a[n1]", "a[n2]")
+	w.hold = true
+	w.goal(build("2"), "n1")
+	for _, e := range w.pending {
+		d, ok := e.(Dispatch)
+		if !ok || d.Action != step.Remove {
+			continue
+		}
+		in, err := value.Dict(d.Inputs).MarshalJSON()
+		if d.Node != "n2" || d.Step.Remove.Script.Name != "1" || err != nil || !strings.Contains(string(in), `"v0":"1"`) || string(d.Outputs) != `{"out":"old"}` {
+			t.Errorf("%s is removed by the script of version %s with %s and %s", name(d.Target), d.Step.Remove.Script.Name, in, d.Outputs)
+		}
+		return
+	}
+	t.Fatalf("nothing is removed: %+v", w.pending)
+}

@@ -52,3 +52,22 @@ func TestTolerate(t *testing.T) {
 		t.Errorf("what n3 had yielded is not there: %s", in)
 	}
 }
+
+// TestTolerateLeavesEnough: a role keeps as many nodes as it needs, whatever it tolerates.
+func TestTolerateLeavesEnough(t *testing.T) {
+	w := newWorld(t)
+	w.answer = func(what string) (string, string) {
+		if what == "a[n2]" || what == "a[n3]" {
+			return "", "no disk"
+		}
+		return "", ""
+	}
+	m := mod("a each=m:")
+	m.Roles = []model.Role{{Name: "m", Min: 2, Tolerate: model.Count{N: 2}}}
+	w.goal(m, "n1", "n2", "n3")
+	w.up("a", "n1", "n2", "n3")
+	w.outcome("stopped")
+	if s := w.m.State(); s.Node("n2").Aside == nil || s.Node("n3").Aside != nil {
+		t.Errorf("set aside: n2 %v, n3 %v", s.Node("n2").Aside, s.Node("n3").Aside)
+	}
+}
