@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -145,6 +146,39 @@ func TestWholeLife(t *testing.T) {
 		}
 	}
 	e.want(cli.OK, []string{"cluster/demo:1 ", "rested"}, "events", "--cluster", "demo")
+}
+
+// TestWhoAndWhy: whatever a person says of a cluster stands in its journal with who said it, and why.
+func TestWhoAndWhy(t *testing.T) {
+	e := newEngine(t)
+	me, err := user.Current()
+	must(t, err)
+	e.set(func() { e.fail["member[n2]"] = "no disk" })
+	e.want(cli.Stopped, nil, "apply", e.file("cluster demo\nnodes n1 n2\nrollout member\ntask name each service\ntask ok approve after.name\ntask member each after.ok\n"))
+	e.want(cli.OK, nil, "approve", "demo/ok", "--reason", "why approved")
+	e.want(cli.Stopped, nil, "watch", "demo")
+	e.want(cli.OK, nil, "skip", "demo/member[n2]", "--reason", "why skipped")
+	e.want(cli.OK, nil, "node", "aside", "n2", "--reason", "why node.aside")
+	e.want(cli.OK, nil, "node", "return", "n2", "--reason", "why node.returned")
+	e.want(cli.OK, nil, "force", "demo/name[n1]", "--reason", "why forced")
+	e.want(cli.OK, nil, "breaker", "close", "r", "--reason", "why breaker.closed")
+	e.want(cli.OK, nil, "cancel", "demo", "--reason", "why cancelled")
+	e.set(func() { clear(e.fail) })
+	e.want(cli.OK, nil, "retry", "demo", "--reason", "why goal")
+	said := map[string]bool{}
+	for line := range strings.Lines(e.want(cli.OK, nil, "events", "--cluster", "demo", "-o", "json")) {
+		var v struct {
+			Kind string
+			Data struct{ By, Reason string }
+		}
+		must(t, json.Unmarshal([]byte(line), &v))
+		said[v.Kind] = said[v.Kind] || v.Data.By == me.Username && v.Data.Reason == "why "+v.Kind
+	}
+	for _, kind := range []string{"approved", "skipped", "node.aside", "node.returned", "forced", "breaker.closed", "cancelled", "goal"} {
+		if !said[kind] {
+			t.Errorf("no event of kind %s says that %s said it, and why", kind, me.Username)
+		}
+	}
 }
 
 func TestFailureAndRetry(t *testing.T) {
