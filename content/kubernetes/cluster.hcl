@@ -557,21 +557,29 @@ workflow "cluster" {
     that    = !cidrcontains(input.service_cidr, cidrhost(input.pod_cidr, 0)) && !cidrcontains(input.pod_cidr, cidrhost(input.service_cidr, 0))
     message = "service_cidr (${input.service_cidr}) and pod_cidr (${input.pod_cidr}) overlap: change one of them."
   }
+  check "families" {
+    that    = cidrcontains("0.0.0.0/0", cidrhost(input.service_cidr, 0)) && cidrcontains("0.0.0.0/0", cidrhost(input.pod_cidr, 0))
+    message = "service_cidr (${input.service_cidr}) and pod_cidr (${input.pod_cidr}) have to be networks of IPv4, as the pods' bridge and routes are: choose one such as 10.32.0.0/16."
+  }
   check "services" {
-    that    = cidrprefix(input.service_cidr) >= 12 && cidrprefix(input.service_cidr) <= 24
+    that    = !cidrcontains("0.0.0.0/0", cidrhost(input.service_cidr, 0)) || cidrprefix(input.service_cidr) >= 12 && cidrprefix(input.service_cidr) <= 24
     message = "service_cidr is ${input.service_cidr}: give it a prefix from /12 to /24."
   }
   check "pods" {
-    that    = input.pod_prefix > cidrprefix(input.pod_cidr) && input.pod_prefix - cidrprefix(input.pod_cidr) <= 16 && input.pod_prefix <= 28
+    that    = !cidrcontains("0.0.0.0/0", cidrhost(input.pod_cidr, 0)) || input.pod_prefix == floor(input.pod_prefix) && input.pod_prefix > cidrprefix(input.pod_cidr) && input.pod_prefix - cidrprefix(input.pod_cidr) <= 16 && input.pod_prefix <= 28
     message = "pod_cidr (${input.pod_cidr}) cannot be divided into parts of pod_prefix ${input.pod_prefix}: choose one from /${cidrprefix(input.pod_cidr) + 1} to /28."
   }
   check "parts" {
-    that    = length(role.worker) * cidrsize("10.0.0.0/${input.pod_prefix}") <= cidrsize(input.pod_cidr)
+    that    = length(role.worker) * cidrsize("0.0.0.0/${max(0, min(32, floor(input.pod_prefix)))}") <= cidrsize(input.pod_cidr)
     message = "pod_cidr (${input.pod_cidr}) has too few parts of /${input.pod_prefix} for ${length(role.worker)} workers: make it larger, or the parts smaller."
   }
   check "room" {
-    that    = input.max_pods <= cidrsize("10.0.0.0/${input.pod_prefix}") - 3
-    message = "max_pods (${input.max_pods}) pods do not fit into a part of /${input.pod_prefix}: lower max_pods, or make the parts larger."
+    that    = input.max_pods >= 1 && input.max_pods == floor(input.max_pods) && input.max_pods <= cidrsize("0.0.0.0/${max(0, min(32, floor(input.pod_prefix)))}") - 3
+    message = "max_pods (${input.max_pods}) pods do not fit into a part of /${input.pod_prefix}: choose a whole number from 1 to what a part has, less 3, or make the parts larger."
+  }
+  check "tokens" {
+    that    = input.token_hours >= 1 && input.token_hours == floor(input.token_hours) && input.token_hours <= 8760
+    message = "token_hours is ${input.token_hours}: choose a whole number of hours from 1, the least that an apiserver takes, to 8760, a year."
   }
 
   // token_keys stands in no rollout: where an apiserver runs that it restarts, its backend makes way first, which takes a

@@ -221,11 +221,20 @@ func TestKubernetesRefuses(t *testing.T) {
 		`pod_cidr = "10.32.128.0/17"`: "service_cidr (10.32.0.0/16) and pod_cidr (10.32.128.0/17) overlap: change one of them.",
 		`service_cidr = "10.0.0.0/8"`: "give it a prefix from /12 to /24",
 		`pod_prefix = 16`:             "choose one from /17 to /28",
+		`pod_prefix = 24.5`:           "choose one from /17 to /28",
+		`pod_prefix = 99`:             "choose one from /17 to /28",
 		`max_pods = 300`:              "max_pods (300) pods do not fit into a part of /24",
+		`max_pods = 0`:                "max_pods (0) pods do not fit into a part of /24: choose a whole number from 1",
+		`max_pods = 1.5`:              "max_pods (1.5) pods do not fit into a part of /24",
+		`token_hours = 0`:             "token_hours is 0: choose a whole number of hours from 1",
+		`token_hours = 1.5`:           "token_hours is 1.5",
+		`token_hours = 9000`:          "to 8760, a year",
+		`pod_cidr = "fd00::/64"`:      "service_cidr (10.32.0.0/16) and pod_cidr (fd00::/64) have to be networks of IPv4",
+		`service_cidr = "fd00::/112"`: "service_cidr (fd00::/112) and pod_cidr (10.200.0.0/16) have to be networks of IPv4",
 		`pod_cidr = "10.200.0.0/23"
     pod_prefix = 24`: "has too few parts of /24 for 3 workers",
 	} {
-		if _, ds := compile(t, kubernetes(goal(1, 3), extra), nil); !strings.Contains(ds.Text(), want) {
+		if _, ds := compile(t, kubernetes(goal(1, 3), extra), nil); !strings.Contains(ds.Text(), want) || strings.Contains(ds.Text(), "Invalid function argument") {
 			t.Errorf("%s: want %q\n%s", extra, want, ds.Text())
 		}
 	}
