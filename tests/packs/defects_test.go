@@ -50,7 +50,8 @@ func (anyName) Allowed(context.Context, string, string, []string) error { return
 // The networks and names are other ones than the pack's defaults, so that nothing is right by chance.
 const otherNetworks = `service_cidr = "10.96.0.0/16"
     pod_cidr = "10.64.0.0/16"
-    cluster_domain = "kube.example"`
+    cluster_domain = "kube.example"
+    max_pods = 90`
 
 // render brings a cluster up, one control-plane machine and two workers, with files of packs altered. Only what happens on
 // one worker is looked at.
@@ -176,15 +177,24 @@ func (r *rendered) certificate(node, file string) *x509.Certificate {
 	return c
 }
 
-// service gives the address of the Service for cluster DNS in what kubectl was given.
-func (r *rendered) service() string {
+// object gives the text of an object in what kubectl was given, empty if it was given none of that kind and name.
+func (r *rendered) object(kind, name string) string {
+	named := regexp.MustCompile(`(?m)^kind: ` + kind + `\nmetadata: \{ name: ` + name + `\b`)
 	for _, text := range r.nodes["c1"].files("/log") {
-		if _, after, ok := strings.Cut(text, "name: kube-dns"); ok {
-			_, after, _ = strings.Cut(after, "clusterIP: ")
-			return strings.Fields(after)[0]
+		for object := range strings.SplitSeq(text, "\n---\n") {
+			if named.MatchString(object) {
+				return object
+			}
 		}
 	}
 	return ""
+}
+
+// between gives what stands in a text between two others, at their first places.
+func between(text, begin, end string) string {
+	_, rest, _ := strings.Cut(text, begin)
+	found, _, _ := strings.Cut(rest, end)
+	return found
 }
 
 func (r *rendered) kubelet(node, field string) string {
@@ -249,6 +259,9 @@ func defects() []defect {
 		{"4 the cluster has DNS, and kubelets know where", clusterDNS, "kubelet dns", []plant{
 			{"kubernetes/files/kubelet.sh", "clusterDNS: [\"$dns\"]\n", "", "clusterDNS is"},
 			{"kubernetes/cluster.hcl", "clusterIP: ${cidrhost(input.service_cidr, 10)}", "clusterIP: 10.32.0.10", "Service kube-dns is"},
+			{"kubernetes/cluster.hcl", "kubernetes ${input.cluster_domain} in-addr.arpa", "kubernetes cluster.local in-addr.arpa", "the domain that CoreDNS knows is"},
+			{"kubernetes/cluster.hcl", "selector: { k8s-app: kube-dns }\n          ports", "selector: { k8s-app: core-dns }\n          ports", "what pods of CoreDNS are called is"},
+			{"kubernetes/cluster.hcl", "kind: Deployment\n        metadata: { name: coredns,", "kind: Deployment\n        metadata: { name: dns,", "what pods of CoreDNS are called is"},
 		}},
 		{"5 the apiserver passes requests on to extensions", frontProxy, "apiserver serving_files proxy_client.files", []plant{
 			{"kubernetes/files/apiserver.sh", " --enable-aggregator-routing=true", "", "--enable-aggregator-routing is"},
@@ -262,7 +275,7 @@ func defects() []defect {
 		}},
 		{"8 each worker has its own part of the pods' network, and as many pods as fit", podNetwork, "bridge kubelet runtime", []plant{
 			{"kubernetes/files/bridge.sh", `"subnet": "$network"`, `"subnet": "SUBNET"`, "still says"},
-			{"kubernetes/files/kubelet.sh", "maxPods: $pods", "maxPods: 16", "maxPods of w5 is"},
+			{"kubernetes/files/kubelet.sh", "maxPods: $pods", "maxPods: 110", "maxPods of w5 is"},
 		}},
 		{"9 programs are releases, and come from artifacts that are checked", releases, "apiserver controllers etcd.member programs runtime kubelet proxy", []plant{
 			{"kubernetes/pack.hcl", `version = "2.2.9"`, `version = "2.2.0-beta.0"`, "is no release"},
@@ -271,6 +284,7 @@ func defects() []defect {
 		{"10 what was done is done again without harm, and units survive a boot", repeatable, "host hosts network endpoint runtime bridge kubelet", []plant{
 			{"kubernetes/files/routes.sh", "ip route replace", "ip route add", "the second time"},
 			{"base/files/hosts.sh", "{ others; wanted; }", "{ cat \"$hosts\"; wanted; }", "/etc/hosts"},
+			{"kubernetes/files/bridge.sh", "delete table ip joist-pods\n", "", "masquerades 2 times"},
 			{"kubernetes/files/lib.sh", "ln -sf \"$file\"", ": \"$file\"", "does not start at a boot"},
 			{"kubernetes/files/containerd.sh", `bin_dirs = ["$bundle/cni"]`, `bin_dirs = ["/root/cni-plugins"]`, "finds no plugin"},
 		}},
@@ -278,9 +292,11 @@ func defects() []defect {
 			{"kubernetes/files/apiserver.sh", "secretbox: { keys", "aescbc: { keys", "not encrypted by secretbox"},
 			{"kubernetes/files/apiserver.sh", "  --encryption-provider-config=$cred/encryption.yaml \\\\\n", "", "--encryption-provider-config is"},
 		}},
-		{"12 no API that is alpha is on", stableAPIs, "apiserver controllers", []plant{
+		{"12 no API that is alpha is on", stableAPIs, "apiserver controllers kubelet proxy", []plant{
 			{"kubernetes/files/apiserver.sh", "--allow-privileged=true", "--allow-privileged=true --runtime-config=api/all=true", "--runtime-config of"},
 			{"kubernetes/files/apiserver.sh", "--allow-privileged=true", "--allow-privileged=true --feature-gates=AllAlpha=true", "--feature-gates of"},
+			{"kubernetes/files/kubelet.sh", "failSwapOn: true", "failSwapOn: true\nfeatureGates: { AllAlpha: true }", "/kubelet/config.yaml has"},
+			{"kubernetes/files/proxy.sh", "mode: nftables", "mode: nftables\nfeatureGates: { AllAlpha: true }", "/proxy/config.yaml has"},
 		}},
 	}
 }
@@ -435,10 +451,13 @@ func etcdMembers(r *rendered) error {
 }
 
 func clusterDNS(r *rendered) error {
+	service, servers := r.object("Service", "kube-dns"), r.object("Deployment", "coredns")
 	return first(
 		expect("the kubelet's clusterDNS", r.kubelet("w5", "clusterDNS"), `["10.96.0.10"]`),
 		expect("the kubelet's clusterDomain", r.kubelet("w5", "clusterDomain"), `"kube.example"`),
-		expect("the address of Service kube-dns", r.service(), "10.96.0.10"),
+		expect("the address of Service kube-dns", between(service, "clusterIP: ", "\n"), "10.96.0.10"),
+		expect("the domain that CoreDNS knows", between(r.object("ConfigMap", "coredns"), "    kubernetes ", " "), "kube.example"),
+		expect("what pods of CoreDNS are called", between(between(servers, "template:", "spec:"), "labels: ", " }\n"), between(service, "selector: ", "\n")),
 	)
 }
 
@@ -524,7 +543,7 @@ func podNetwork(r *rendered) error {
 			return fmt.Errorf("the pods of %s have %s of %s", name, part, whole)
 		}
 		seen[part] = true
-		if err := expect("maxPods of "+name, r.kubelet(name, "maxPods"), "110"); err != nil {
+		if err := expect("maxPods of "+name, r.kubelet(name, "maxPods"), "90"); err != nil {
 			return err
 		}
 	}
@@ -591,6 +610,10 @@ func repeatable(r *rendered) error {
 	if folder := regexp.MustCompile(`bin_dirs = \["(.*)"\]`).FindStringSubmatch(w5.read("/etc/containerd/config.toml")); folder == nil || w5.read(folder[1]+"/bridge") == "" {
 		return fmt.Errorf("containerd finds no plugin bridge in %v", folder)
 	}
+	rules, err := w5.command(context.Background(), "/", "nft", "list", "table", "ip", "joist-pods").Output()
+	if n := strings.Count(string(rules), "masquerade"); err != nil || n != 1 {
+		return fmt.Errorf("w5 masquerades %d times what leaves the pods' network: %w", n, err)
+	}
 	for task, input := range map[string]string{"network": "routes", "hosts": "entries"} {
 		o := r.orders[history.Target{Task: task, Node: "w5"}]
 		var all map[string]json.RawMessage
@@ -644,6 +667,11 @@ func stableAPIs(r *rendered) error {
 			if value, ok := flags[flag]; ok && (strings.Contains(value, "api/all") || strings.Contains(value, "alpha") || strings.Contains(value, "AllAlpha")) {
 				return fmt.Errorf("%s of %s is %s", flag, unit, value)
 			}
+		}
+	}
+	for file, text := range r.nodes["w5"].files("/etc/kubernetes") {
+		if strings.Contains(strings.ToLower(strings.ReplaceAll(text, "kubeproxy.config.k8s.io/v1alpha1", "")), "alpha") {
+			return fmt.Errorf("%s has something of alpha:\n%s", file, text)
 		}
 	}
 	return nil
