@@ -14,6 +14,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/value"
 )
 
 // refuse makes an error about a role or an input of the cluster file.
@@ -77,9 +78,19 @@ func (c *Compiled) apart(networks []netip.Prefix) error {
 // setsAside is how the names of calls begin which set something aside that is known inside of the cluster alone.
 const setsAside = "reserve."
 
-// inner gives the inputs of the workflow that are networks which the cluster sets aside for itself.
+// inner gives the networks which the cluster sets aside for itself, each by the input of the workflow that it is, or by the task that
+// has it from elsewhere: from the default of a workflow that this one calls, say.
 func (c *Compiled) inner() map[string]netip.Prefix {
 	found := map[string]netip.Prefix{}
+	note := func(name string, v value.Value) {
+		var text string
+		if data, err := v.MarshalJSON(); err != nil || json.Unmarshal(data, &text) != nil {
+			return
+		}
+		if p, err := netip.ParsePrefix(text); err == nil {
+			found[name] = p.Masked()
+		}
+	}
 	for i := range c.Model.Tasks {
 		t := &c.Model.Tasks[i]
 		if !strings.HasPrefix(t.Step.Apply.Call, setsAside) {
@@ -87,17 +98,15 @@ func (c *Compiled) inner() map[string]netip.Prefix {
 		}
 		for _, a := range t.With {
 			for _, r := range a.Refs {
-				if r.Kind != model.RefInput {
-					continue
+				if r.Kind == model.RefInput {
+					note(r.Name, c.Model.Inputs[r.Name])
 				}
-				var text string
-				data, err := c.Model.Inputs[r.Name].MarshalJSON()
-				if err != nil || json.Unmarshal(data, &text) != nil {
-					continue
-				}
-				if p, err := netip.ParsePrefix(text); err == nil {
-					found[r.Name] = p.Masked()
-				}
+			}
+			if inputOf(t, a.Name) != "" || a.Expr == nil {
+				continue
+			}
+			if v, err := a.Expr.Eval(declared{model.RefInput, c.Model.Inputs}); err == nil && v.Known() {
+				note(a.Name+" of task "+t.CalledNow(), v)
 			}
 		}
 	}

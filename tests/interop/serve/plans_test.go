@@ -23,6 +23,30 @@ func declared(control, worker, with string) []byte {
 `, "builtin", control, worker, with)
 }
 
+// calling is declared with a workflow of one's own around the pack's, which chooses the pods' network.
+func calling(t *testing.T, dir, control, worker string) []byte {
+	t.Helper()
+	writeFile(t, filepath.Join(dir, "own/pack.hcl"), []byte(`pack "own" {
+  version  = "1.0.0"
+  summary  = "Kubernetes, as one site has it."
+  requires = { kubernetes = ">= 0.1.0" }
+}
+
+workflow "cluster" {
+  role "control" { min = 1 }
+  role "worker" { min = 1 }
+  input "domain" { type = fqdn }
+  task "kube" {
+    step  = kubernetes.cluster
+    roles = { control = role.control, worker = role.worker }
+    with  = { domain = input.domain, pod_cidr = "10.99.0.0/16" }
+  }
+}
+`))
+	file := strings.Replace(string(declared(control, worker, "")), "kubernetes.cluster", "own.cluster", 1)
+	return []byte(strings.Replace(file, "  packs = {", "  packs = {\n    own        = { source = \"./own\" }", 1))
+}
+
 // TestPlansRefused: what cannot work is refused when it is planned and when it is applied, with the place in the cluster file
 // and what to change; and nothing is claimed.
 func TestPlansRefused(t *testing.T) {
@@ -82,6 +106,8 @@ func TestPlansRefused(t *testing.T) {
 			[]string{"demo.hcl:9:", "pod_cidr (10.99.0.0/16) overlaps with 10.99.0.0/24, the network of the machines and of the cluster's endpoint", "Choose one that has no address of 10.99.0.0/24."}},
 		"Services on the machines' network": {declared(list(large), list(silent), `, service_cidr = "10.96.0.0/12"`),
 			[]string{"demo.hcl:9:", "service_cidr (10.96.0.0/12) overlaps with 10.99.0.0/24"}},
+		"pods on the machines' network, by a workflow that calls": {calling(t, dir, list(large), list(silent)),
+			[]string{"demo.hcl:1:", "within of task kube.pods (10.99.0.0/16) overlaps with 10.99.0.0/24, the network of the machines", "Choose one that has no address of 10.99.0.0/24."}},
 		"an endpoint that cluster DNS hides": {declared(list(large), list(silent), `, cluster_domain = "demo.lab"`),
 			[]string{"demo.hcl:9:", "domain (demo.lab) lies in cluster_domain (demo.lab)", "Change one of them."}},
 		"a machine that is not there": {declared(list(large), list("nobody"), ""),
