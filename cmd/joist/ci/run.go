@@ -80,7 +80,7 @@ func (p Program) begin(ctx context.Context, s v1.Source, o options, r *Report) e
 	if err != nil {
 		return err
 	}
-	done, err := api.Apply(ctx, v1.Apply{Source: s, TTL: o.ttl.Seconds(), Run: o.run})
+	done, err := api.Apply(ctx, v1.Apply{Source: s, TTL: (o.ttl + reportTime).Seconds(), Run: o.run})
 	if err != nil {
 		if !p.accepted(ctx, r.Cluster, o.run, err) {
 			return err
@@ -108,6 +108,10 @@ func (p Program) begin(ctx context.Context, s v1.Source, o options, r *Report) e
 }
 
 var errExpired = errors.New("its time was over")
+
+// reportTime is how much longer than the run the engine lets the cluster live: the report says of each instance how far it came,
+// which nobody knows any more once the engine has taken it away.
+const reportTime = 5 * time.Second
 
 // notFound reports whether the engine does not know what it was asked for.
 func notFound(err error) bool {

@@ -39,6 +39,9 @@ func engine(t *testing.T, answer int, whose func(run string) string) (socket str
 			if err := json.NewDecoder(r.Body).Decode(&a); err != nil || a.Run == "" {
 				t.Errorf("it applies without saying which run it is: %v", err)
 			}
+			if time.Duration(a.TTL*float64(time.Second)) < time.Minute+3*time.Second { // of a run of a minute
+				t.Errorf("the engine takes the cluster away after %v s, before the run can tell how far it came", a.TTL)
+			}
 			run = a.Run
 			if answer == 0 {
 				panic(http.ErrAbortHandler) // the answer is lost
