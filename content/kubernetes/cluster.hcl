@@ -550,8 +550,8 @@ workflow "cluster" {
     message = "An even number of control-plane members (${length(role.control)}) survives no more failures than one fewer: give control 1, 3, 5 or 7 machines."
   }
   check "names" {
-    that    = trimsuffix(".${input.domain}", ".${input.cluster_domain}") == ".${input.domain}"
-    message = "domain (${input.domain}) lies in cluster_domain (${input.cluster_domain}), for which cluster DNS answers: nobody inside would find api.${input.domain}. Change one of them."
+    that    = trimsuffix(".api.${input.domain}", ".${input.cluster_domain}") == ".api.${input.domain}"
+    message = "domain (${input.domain}), or the API's name in it, lies in cluster_domain (${input.cluster_domain}), for which cluster DNS answers: nobody inside would find api.${input.domain}. Change one of them."
   }
   check "networks" {
     that    = !cidrcontains(input.service_cidr, cidrhost(input.pod_cidr, 0)) && !cidrcontains(input.pod_cidr, cidrhost(input.service_cidr, 0))

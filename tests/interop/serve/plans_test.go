@@ -109,7 +109,7 @@ func TestPlansRefused(t *testing.T) {
 		"pods on the machines' network, by a workflow that calls": {calling(t, dir, list(large), list(silent)),
 			[]string{"demo.hcl:1:", "within of task kube.pods (10.99.0.0/16) overlaps with 10.99.0.0/24, the network of the machines", "Choose one that has no address of 10.99.0.0/24."}},
 		"an endpoint that cluster DNS hides": {declared(list(large), list(silent), `, cluster_domain = "demo.lab"`),
-			[]string{"demo.hcl:9:", "domain (demo.lab) lies in cluster_domain (demo.lab)", "Change one of them."}},
+			[]string{"demo.hcl:9:", "domain (demo.lab), or the API's name in it, lies in cluster_domain (demo.lab)", "Change one of them."}},
 		"a machine that is not there": {declared(list(large), list("nobody"), ""),
 			[]string{"demo.hcl:8:", "cannot give nobody to role worker of cluster demo: there is no machine of that name"}},
 	} {
