@@ -452,8 +452,10 @@ workflow "cluster" {
                 pods insecure
                 fallthrough in-addr.arpa ip6.arpa
               }
+              forward . /etc/resolv.conf
               cache 30
               loadbalance
+              reload
             }
         ---
         apiVersion: v1
@@ -541,6 +543,7 @@ workflow "cluster" {
       etcd_key       = host.etcd_client.key
       etcd_client    = host.etcd_client.folder
       cluster_domain = input.cluster_domain
+      outside        = "api.${input.domain}"
     }
     after = [task.roles, task.dns, all.member, all.controllers]
   }

@@ -213,7 +213,7 @@ step "in_service" {
 
 step "smoke" {
   scope     = "cluster"
-  doc       = "Tries the cluster from end to end in a namespace of its own: pods across nodes, a Service by name and by port, logs, exec, port-forward, a secret in etcd. Again at any time, once smoke = true is applied: joist force CLUSTER/smoke."
+  doc       = "Tries the cluster from end to end in a namespace of its own: pods across nodes, a Service by name and by port, a name outside of the cluster, logs, exec, port-forward, a secret in etcd. Again at any time, once smoke = true is applied: joist force CLUSTER/smoke."
   artifacts = [kubernetes-control]
 
   input "url" { type = url }
@@ -223,6 +223,7 @@ step "smoke" {
   input "etcd_key" { type = path }
   input "etcd_client" { type = path }
   input "cluster_domain" { type = fqdn }
+  input "outside" { type = fqdn }
 
   apply {
     script   = "files/smoke.sh"

@@ -80,6 +80,9 @@ k -n "$ns" exec "$first" -- /echo get "http://hello.$ns.svc.$(jq -r .cluster_dom
 k -n "$ns" exec "$first" -- /echo get "http://hello/" 20s
 say "a Service by its name"
 
+k -n "$ns" exec "$first" -- /echo lookup "$(jq -r .outside "$JOIST_INPUTS")" 60s
+say "a name outside of the cluster"
+
 port=$(k -n "$ns" get service hello -o jsonpath='{.spec.ports[0].nodePort}')
 for node in $(k get nodes -o jsonpath='{.items[*].status.addresses[?(@.type=="InternalIP")].address}'); do
 	curl -sSf --retry 10 --retry-connrefused --retry-delay 1 --max-time 30 "http://$node:$port/"
