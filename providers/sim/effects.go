@@ -36,6 +36,10 @@ func (w *World) Perform(e run.Effect) {
 		w.endAll(e)
 	case run.Release:
 		w.after(w.delay(time.Second, 5*time.Second), func() {
+			w.PowerOff(e.Node)
+			if n := w.nodes[e.Node]; n.disk { // erased
+				n.Incarnation = ""
+			}
 			w.notice(Notice{Event: history.NodeReleased{Node: e.Node}})
 		})
 	}

@@ -65,6 +65,12 @@ test "three members found a cluster together" {
     order   = ["remove backend[n4]", "remove voter[n4]", "remove member[n4]", "remove seat[n4]"]
   }
 
+  change "n4, which was erased, comes back" {
+    nodes   = { member = ["n1", "n2", "n3", "n4"] }
+    runs    = ["*[n4]", "hosts[*]"]
+    removes = []
+  }
+
   change "everything is taken back" {
     destroy = true
     removes = ["name[*]", "cert[*]", "backend[*]", "front"]
