@@ -313,8 +313,8 @@ func (m *Machine) take(now time.Time, e history.Event) {
 		for _, j := range e.Joins {
 			m.plan.Touch(history.Target{Task: j.Task})
 		}
-		if g := m.groups[t.Task]; g != nil && g.Together && g.founder == "" && m.completed(g, t.Node) {
-			g.founder = t.Node
+		if g := m.groups[t.Task]; g != nil {
+			m.found(g, t.Node)
 		}
 	}
 }

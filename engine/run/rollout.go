@@ -85,6 +85,14 @@ func (m *Machine) findFounder(g *group) {
 	}
 }
 
+// found notes that a node has completed the group, if it has: also because what it has not is found not to be wanted there, which a
+// new goal's plan says only once it is made.
+func (m *Machine) found(g *group, node string) {
+	if g.Together && g.founder == "" && m.completed(g, node) {
+		g.founder = node
+	}
+}
+
 // completed reports whether a living node has, or had in its life, everything of the group that it is to have. What makes
 // way for others of the group is often out, and says nothing about that.
 func (m *Machine) completed(g *group, node string) bool {
@@ -368,7 +376,7 @@ func (m *Machine) lend(now time.Time) bool {
 	did := false
 	for _, g := range m.rollouts {
 		spent := m.state.Budgets[g.Name]
-		if spent == nil || len(g.queue) == 0 || !m.open(g) {
+		if spent == nil || !m.open(g) || !m.sought(g) {
 			continue
 		}
 		for _, node := range slices.Sorted(maps.Keys(spent.Places)) {
@@ -379,6 +387,21 @@ func (m *Machine) lend(now time.Time) bool {
 		}
 	}
 	return did
+}
+
+// sought reports whether somebody asks for a place. What is not ready any more stands in its line until its turn comes, and asks
+// for none: a machine that took the journal up does not have it there.
+func (m *Machine) sought(g *group) bool {
+	for _, list := range g.waiting {
+		for _, t := range list {
+			if r := m.plan.Removal(t); r != nil && r.Ready {
+				return true
+			} else if cell := m.plan.Cell(t); r == nil && cell != nil && cell.Ready {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // waits reports whether everything of the group that a node has yet to do waits for other instances.

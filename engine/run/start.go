@@ -20,6 +20,7 @@ func (m *Machine) step(now time.Time) bool {
 	for _, t := range m.plan.Done() {
 		if g := m.groups[t.Task]; g != nil && t.Node != "" {
 			g.touched[t.Node] = true
+			m.found(g, t.Node)
 		}
 		m.restless[t.Node] = true
 	}
