@@ -8,12 +8,13 @@ import (
 	"joist/engine/drive"
 	"joist/engine/history"
 	"joist/engine/journal"
+	"joist/engine/outlook"
 	"joist/engine/step"
 )
 
 // try is the first of several attempts, of which at most the last came to a success.
 type try struct {
-	cause    history.Cause
+	outlook.First
 	at       time.Time
 	attempts int
 	over     bool // the last one succeeded
@@ -22,14 +23,14 @@ type try struct {
 // tries reads from a cluster's journal how the last attempts of each instance began.
 func (a *apiClusters) tries(ctx context.Context, cluster string) (map[history.Target]try, error) {
 	tries := map[history.Target]try{}
-	started := func(e history.Started, at time.Time) {
+	started := func(e history.Started, r journal.Record) {
 		if e.Action != step.Apply {
 			delete(tries, e.Target)
 			return
 		}
 		t, ok := tries[e.Target]
 		if !ok || t.over || e.Cause.Kind != history.Interrupted {
-			t = try{cause: e.Cause, at: at}
+			t = try{First: outlook.First{Cause: e.Cause, Seq: r.Seq}, at: r.Time}
 		}
 		t.attempts++
 		tries[e.Target] = t
@@ -41,10 +42,10 @@ func (a *apiClusters) tries(ctx context.Context, cluster string) (map[history.Ta
 		}
 		switch e := e.(type) {
 		case history.Started:
-			started(e, r.Time)
+			started(e, r)
 		case history.Succeeded:
 			if e.Silent != nil {
-				started(*e.Silent, r.Time)
+				started(*e.Silent, r)
 			}
 			if t, ok := tries[e.Target]; ok {
 				t.over = true
@@ -59,11 +60,11 @@ func (a *apiClusters) tries(ctx context.Context, cluster string) (map[history.Ta
 	return tries, nil
 }
 
-// firstsOf gives what brought the first attempts about.
-func firstsOf(tries map[history.Target]try) map[history.Target]history.Cause {
-	firsts := map[history.Target]history.Cause{}
+// firstsOf gives the first attempts.
+func firstsOf(tries map[history.Target]try) map[history.Target]outlook.First {
+	firsts := map[history.Target]outlook.First{}
 	for t, one := range tries {
-		firsts[t] = one.cause
+		firsts[t] = one.First
 	}
 	return firsts
 }
