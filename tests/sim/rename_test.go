@@ -60,7 +60,7 @@ func (n naming) refs(refs []model.Ref) []model.Ref {
 	var out []model.Ref
 	for _, r := range refs {
 		switch r.Kind {
-		case model.RefTask, model.RefAll, model.RefHost:
+		case model.RefTask, model.RefAll, model.RefHost, model.RefDuring:
 			r.Name = n.tasks(r.Name)
 		case model.RefRole:
 			r.Name = n.roles(r.Name)
@@ -78,6 +78,7 @@ func (s *sketch) by(n naming) *sketch {
 	for i := range out.tasks {
 		d := &out.tasks[i]
 		d.name, d.each, d.except, d.hosts = n.tasks(d.name), mapped(d.each, n.roles), mapped(d.except, n.tasks), n.refs(d.hosts)
+		d.during, d.guards, d.held = mapped(d.during, n.tasks), mapped(d.guards, n.tasks), n.refs(d.held)
 		if d.on != "" {
 			d.on = n.roles(d.on)
 		}
