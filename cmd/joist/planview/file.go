@@ -22,16 +22,19 @@ func Keep(name string, f v1.PlanFile) error {
 	return nil
 }
 
-// Load reads a file that Keep wrote; nil if it is something else, such as a cluster file.
+// Load reads a file that Keep wrote, in whatever form its JSON is; nil if it is something else, such as a cluster file. What cannot
+// be read twice is left alone: it is a cluster file, or nothing.
 func Load(name string) (*v1.PlanFile, error) {
-	f, err := os.Open(name)
-	if err != nil {
+	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
 		return nil, nil // whoever reads cluster files says so
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil
+	}
 	defer f.Close()
-	start := []byte(`{"format":"joist-plan-file/`)
-	head, err := io.ReadAll(io.LimitReader(f, int64(len(start))))
-	if err != nil || !bytes.Equal(head, start) {
+	head, err := io.ReadAll(io.LimitReader(f, 4096))
+	if err != nil || !bytes.HasPrefix(bytes.TrimLeft(head, " \t\r\n"), []byte("{")) { // no cluster file begins so
 		return nil, nil
 	}
 	data, err := io.ReadAll(io.MultiReader(bytes.NewReader(head), f))
@@ -43,7 +46,7 @@ func Load(name string) (*v1.PlanFile, error) {
 		return nil, fmt.Errorf("cannot read the plan %s: it is damaged: %w", name, err)
 	}
 	if p.Format != v1.PlanFileFormat {
-		return nil, fmt.Errorf("cannot apply the plan %s: its format is %s, this program knows %s; plan again", name, p.Format, v1.PlanFileFormat)
+		return nil, fmt.Errorf("cannot apply the plan %s: its format is %.40s, this program knows %s; plan again, and keep the plan with --out", name, p.Format, v1.PlanFileFormat)
 	}
 	return &p, nil
 }
