@@ -380,13 +380,19 @@ func (m *Machine) lend(now time.Time) bool {
 			continue
 		}
 		for _, node := range slices.Sorted(maps.Keys(spent.Places)) {
-			if _, watching := spent.Settling[node]; !watching && m.waits(g, node) {
+			if !m.watched(g, node) && m.waits(g, node) {
 				m.take(now, history.PlaceReturned{Rollout: g.Name, Node: node})
 				did = true
 			}
 		}
 	}
 	return did
+}
+
+// watched reports whether a node keeps its place for its watch alone. What is to be done again, whatever for, is watched anew.
+func (m *Machine) watched(g *group, node string) bool {
+	_, watching := m.state.Budgets[g.Name].Settling[node]
+	return watching && m.groupDone(g, node)
 }
 
 // sought reports whether somebody asks for a place. What is not ready any more stands in its line until its turn comes, and asks

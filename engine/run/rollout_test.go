@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"joist/engine/history"
 	"joist/engine/model"
@@ -87,4 +88,30 @@ func TestFoundedOnce(t *testing.T) {
 	if got := w.placed("r"); !slices.Equal(got, []string{"n1"}) {
 		t.Errorf("these began at once: %v, want n1 alone", got)
 	}
+}
+
+// A watch ends only with the whole group in place. What the group reads being done again, it holds up nobody: the place is lent, and
+// what comes to nothing by itself is said to have stopped.
+func TestWatchOfWhatWaits(t *testing.T) {
+	begin := func(nodes ...string) *world {
+		w := newWorld(t)
+		m := mod("c each=m", "a each=m: task.c")
+		m.Rollouts = []model.Rollout{{Name: "r", Tasks: []string{"a"}, Roles: []string{"m"}, Settle: time.Minute}}
+		w.goal(m, nodes...)
+		w.up("a", nodes...)
+		w.log = nil
+		return w
+	}
+	force := history.Forced{Target: history.Target{Task: "c", Node: "n1"}, By: "test"}
+	w := begin("n1", "n2")
+	w.do(history.NodeSeen{Node: "n1", Incarnation: "n1a", Boot: "n1a", Level: "vouched"})
+	w.expect()
+	w.do(force)
+	w.expect("a[n2]")
+
+	w = begin("n1")
+	w.outcome("")
+	w.answer = func(string) (string, string) { return "", "broken" }
+	w.do(force)
+	w.outcome("stopped")
 }

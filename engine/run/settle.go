@@ -189,12 +189,16 @@ func (m *Machine) rewatch() {
 	}
 }
 
-// settling counts the nodes of the goal's rollouts that are watched.
+// settling counts the nodes of the goal's rollouts whose watch goes on by itself.
 func (m *Machine) settling() int {
 	n := 0
 	for _, g := range m.rollouts {
 		if b := m.state.Budgets[g.Name]; b != nil && m.open(g) {
-			n += len(b.Settling)
+			for node := range b.Settling {
+				if m.groupDone(g, node) {
+					n++
+				}
+			}
 		}
 	}
 	return n
