@@ -233,6 +233,7 @@ type Planned struct {
 	Seq     uint64 // of the journal, for people
 	Model   string // digest of the goal's model
 	Roles   map[string][]string
+	Nodes   map[string]NodeChange // what becomes of a node, by its name
 	Items   []PlannedItem
 }
 
@@ -272,6 +273,16 @@ func (w *Planned) Compare(now *Plan) error {
 	for _, role := range slices.Sorted(maps.Keys(unite(w.Roles, now.Roles))) {
 		if was, is := w.Roles[role], now.Roles[role]; !slices.Equal(was, is) {
 			say("role %s would have %s, not %s", role, nodeList(is), nodeList(was))
+		}
+	}
+	for _, n := range now.Nodes {
+		switch was, known := w.Nodes[n.Name]; {
+		case n.Change == Leaves && was.Change != Leaves:
+			say("node %s would leave", n.Name)
+		case n.Change != Leaves && known && was.Change == Leaves:
+			say("node %s would not leave", n.Name)
+		case n.Wiped && !was.Wiped:
+			say("node %s would be wiped", n.Name)
 		}
 	}
 	had := make(map[string]*PlannedItem, len(w.Items))

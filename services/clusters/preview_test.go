@@ -23,13 +23,18 @@ func TestCompare(t *testing.T) {
 			"s[n3] is run for another reason (it":              func(p *Planned) { p.Items[0].Cause = "forced" },
 			"s[n3] would run with other inputs":                func(p *Planned) { p.Items[0].Input = value.Sum([]byte("x")).String() },
 			"s[n3] is new: run":                                func(p *Planned) { p.Items = p.Items[1:] },
+			"node n2 would leave":                              func(p *Planned) { delete(p.Nodes, "n2") },
+			"node n1 would not leave":                          func(p *Planned) { p.Nodes["n1"] = NodeChange{Change: Leaves} },
 			"s[n9] is gone":                                    func(p *Planned) { p.Items = append(p.Items, PlannedItem{Instance: "s[n9]"}) },
 		} {
 			now, err := w.Preview(t.Context(), Source{FileName: "c.hcl", File: []byte("demo: n1 n3")})
 			if err != nil {
 				t.Fatal(err)
 			}
-			was := Planned{Cluster: now.Cluster, Seq: now.Seq, Model: now.Model.String(), Roles: now.Roles}
+			was := Planned{Cluster: now.Cluster, Seq: now.Seq, Model: now.Model.String(), Roles: now.Roles, Nodes: map[string]NodeChange{}}
+			for _, n := range now.Nodes {
+				was.Nodes[n.Name] = n
+			}
 			for _, it := range now.Items {
 				one := PlannedItem{it.Target.String(), it.Verdict.String(), string(it.Cause.Kind), it.Input.String()}
 				if it.Node == "n3" {

@@ -3,6 +3,7 @@ package planview
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,12 +15,27 @@ import (
 func Keep(name string, f v1.PlanFile) error {
 	data, err := json.Marshal(f)
 	if err == nil {
-		err = os.WriteFile(name, append(data, '\n'), 0o600)
+		err = keep(name, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot keep the plan: %w", err)
 	}
 	return nil
+}
+
+// keep writes a file that nobody else may read, also if it was there and they might.
+func keep(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		if err := f.Chmod(0o600); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 // Load reads a file that Keep wrote, in whatever form its JSON is; nil if it is something else, such as a cluster file. What cannot

@@ -17,8 +17,14 @@ import (
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	kept := filepath.Join(dir, "kept")
+	if err := os.WriteFile(kept, []byte("something that others may read"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if err := planview.Keep(kept, v1.PlanFile{Format: v1.PlanFileFormat, Plan: v1.Plan{Cluster: "demo"}}); err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(kept); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the plan's file has mode %v, %v", info.Mode(), err)
 	}
 	data, err := os.ReadFile(kept)
 	if err != nil {

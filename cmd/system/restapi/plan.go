@@ -98,7 +98,7 @@ func planForm(p *clusters.Plan) *v1.Plan {
 	for i := range p.Items {
 		out.Items[i] = itemForm(&p.Items[i])
 		switch p.Items[i].Verdict {
-		case plan.Unchanged, plan.Kept, plan.Absent, plan.Skipped:
+		case plan.Unchanged, plan.Kept, plan.Absent, plan.Skipped, plan.Aside:
 		default:
 			out.Changes = true
 		}
@@ -133,7 +133,10 @@ func (a *apiChanges) applyPlan(ctx context.Context, in v1.Apply) (*clusters.Acce
 	if in.Plan.Format != v1.PlanFormat {
 		return nil, api.Fail(v1.Malformed, fmt.Errorf("the plan's format is %.40q, this engine knows %q", in.Plan.Format, v1.PlanFormat), "plan again with this release")
 	}
-	want := clusters.Planned{Cluster: in.Plan.Cluster, Seq: in.Plan.Base.Seq, Model: in.Plan.Base.Model, Roles: in.Plan.Base.Roles}
+	want := clusters.Planned{Cluster: in.Plan.Cluster, Seq: in.Plan.Base.Seq, Model: in.Plan.Base.Model, Roles: in.Plan.Base.Roles, Nodes: map[string]clusters.NodeChange{}}
+	for _, n := range in.Plan.Nodes {
+		want.Nodes[n.Node] = clusters.NodeChange{Name: n.Node, Change: n.Change, Wiped: n.Danger == v1.DangerWipe}
+	}
 	for i := range in.Plan.Items {
 		it := &in.Plan.Items[i]
 		one := clusters.PlannedItem{Instance: it.Instance, Verdict: it.Verdict, Input: it.Inputs}
