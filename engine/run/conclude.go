@@ -7,6 +7,7 @@ import (
 
 	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/run/pace"
 	"joist/engine/run/yield"
 	"joist/engine/step"
 	"joist/engine/value"
@@ -95,45 +96,15 @@ func (m *Machine) conclude(now time.Time, t history.Target, r Report) history.Ev
 		action = removeAction(task.Step)
 	}
 	if r.Later != nil {
-		return postponed(now, t, f, *r.Later)
+		return pace.Postponed(now, t, f, *r.Later)
 	}
 	failed := history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: r.Error, Final: f.Attempt-f.Waits >= action.Attempts}
 	if !failed.Final {
-		retry := now.Add(backoff(action.Backoff, f.Attempt-f.Waits))
+		retry := now.Add(pace.Backoff(action.Backoff, f.Attempt-f.Waits))
 		failed.Retry = &retry
 	}
 	return failed
 }
-
-// How soon, and how late at most, an attempt that waits for something outside is repeated.
-const (
-	firstWait   = 5 * time.Second
-	longestWait = time.Minute
-)
-
-// postponed ends an attempt that came to no end yet, the first after f.Waits of them.
-func postponed(now time.Time, t history.Target, f *history.Flight, l step.Later) history.Event {
-	after := min(max(l.After, step.LeastAfter), step.MostAfter)
-	if l.Kind != step.RetryAfter {
-		after = min(backoff(firstWait, f.Waits+1), longestWait)
-	}
-	retry := now.Add(after)
-	return history.Failed{Target: t, Action: f.Action, Attempt: f.Attempt, Error: l.Reason, Later: l.Kind, Retry: &retry}
-}
-
-// longestBackoff bounds the doubling of a step's back-off.
-const longestBackoff = 5 * time.Minute
-
-func backoff(base time.Duration, attempt int) time.Duration {
-	d := base
-	for range attempt - 1 {
-		if d *= 2; d >= longestBackoff {
-			return longestBackoff
-		}
-	}
-	return d
-}
-
 func (m *Machine) success(t history.Target, started history.Started, outputs json.RawMessage) history.Succeeded {
 	s := history.Succeeded{Target: t, Action: step.Apply, Attempt: started.Attempt, Outputs: outputs, Output: value.Sum(outputs)}
 	task := m.plan.Task(t.Task)

@@ -122,6 +122,13 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // resting says why nothing at all is verified, if so.
 func (m *Machine) resting() string {
 	switch goal := m.state.Goal(); {

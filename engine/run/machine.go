@@ -8,6 +8,7 @@ import (
 	"joist/engine/history"
 	"joist/engine/model"
 	"joist/engine/plan"
+	"joist/engine/run/pace"
 	"joist/engine/run/timers"
 	"joist/engine/run/upkeep"
 	"joist/engine/value"
@@ -173,7 +174,7 @@ func (m *Machine) remind(now time.Time, t history.Target, row *history.Row) {
 	case row.Failure != nil && !row.Failure.Final:
 		m.plan.Touch(t)
 	case !row.Due.IsZero() && !row.Expired && row.Phase == history.InPlace && !m.approval(t):
-		m.timers.Add(renewal(t, row), t)
+		m.timers.Add(pace.Renewal(t, row), t)
 	}
 }
 
@@ -426,7 +427,7 @@ func (m *Machine) ring(now time.Time, t history.Target) {
 	case row.Flight != nil && !m.deadline(row).After(now):
 		m.effects = append(m.effects, Abort{Target: t, ID: m.Asked(row), Agent: row.Flight.Agent})
 		m.take(now, m.conclude(now, t, Report{ID: m.Asked(row), Error: m.overdue(row)}))
-	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !m.approval(t) && !renewal(t, row).After(now):
+	case row.Flight == nil && row.Phase == history.InPlace && !row.Due.IsZero() && !row.Expired && !m.approval(t) && !pace.Renewal(t, row).After(now):
 		m.take(now, history.Expired{Target: t})
 	default:
 		m.plan.Touch(t)

@@ -1,4 +1,4 @@
-package run
+package pace
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ func TestRenewal(t *testing.T) {
 	row := &history.Row{Done: done, Due: done.Add(30 * time.Hour)}
 	early, late := 0, 0
 	for i := range 1000 {
-		at := renewal(history.Target{Task: "cert", Node: fmt.Sprintf("n%d", i)}, row).Sub(done)
+		at := Renewal(history.Target{Task: "cert", Node: fmt.Sprintf("n%d", i)}, row).Sub(done)
 		switch {
 		case at <= 17*time.Hour || at > 20*time.Hour:
 			t.Fatalf("what lives for 30 h is renewed after %v", at)
@@ -28,7 +28,7 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("of 1000, %d are renewed in the first third of the time for that and %d in the last", early, late)
 	}
 	row.Due = done.Add(time.Second)
-	if at := renewal(history.Target{Task: "cert", Node: "n1"}, row); !at.Equal(done.Add(shortestLife)) {
+	if at := Renewal(history.Target{Task: "cert", Node: "n1"}, row); !at.Equal(done.Add(shortestLife)) {
 		t.Errorf("what hardly lives is renewed after %v", at.Sub(done))
 	}
 }
