@@ -189,7 +189,7 @@ func (l *own) smoke() {
 func (l *own) smokeSaid() {
 	l.Helper()
 	log := l.Must("show", "demo/kube.smoke")
-	for _, part := range []string{"exec, and pod to pod: 2 nodes", "a Service by its name", "a Service by a port of every node", "smoke: logs", "a secret in a pod", "port-forward", "a secret that etcd does not know"} {
+	for _, part := range []string{"exec, and pod to pod: 2 nodes", "a Service by its name", "a name outside of the cluster", "a Service by a port of every node", "smoke: logs", "a secret in a pod", "port-forward", "a secret that etcd does not know"} {
 		if !strings.Contains(log, part) {
 			l.Errorf("the smoke test did not say %q:\n%s", part, log)
 		}
