@@ -35,19 +35,18 @@ func TestPause(t *testing.T) {
 		if _, err := fmt.Fscan(bufio.NewReader(out), &children[0], &children[1]); err != nil {
 			t.Fatal(err)
 		}
+		until(t, "the shell has become another program", func() bool { // otherwise it may take its children in itself
+			name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+			return err == nil && string(name) == "pause\n"
+		})
 		if err := hold.Close(); err != nil {
 			t.Fatal(err)
 		}
 		for _, child := range children { // a child that is nobody's stays as a zombie, which has an entry too
-			for i := 0; ; i++ {
-				if _, err := os.Stat(fmt.Sprintf("/proc/%d", child)); err != nil {
-					break
-				}
-				if i == 10_000 {
-					t.Fatalf("child %d is not taken in", child)
-				}
-				time.Sleep(time.Millisecond) // no event reaches a process that is not the parent
-			}
+			until(t, fmt.Sprintf("child %d is taken in", child), func() bool {
+				_, err := os.Stat(fmt.Sprintf("/proc/%d", child))
+				return err != nil
+			})
 		}
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
@@ -56,4 +55,16 @@ func TestPause(t *testing.T) {
 			t.Errorf("at %s it ends with %v", signal, err)
 		}
 	}
+}
+
+// until waits for something of which no event reaches a process that is not the parent.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for range 10_000 {
+		if is() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("it was waited in vain until %s", what)
 }
