@@ -3,7 +3,6 @@ package system
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -268,26 +267,6 @@ func TestLogsOfAForgottenCluster(t *testing.T) {
 	says("demo/t[n1]#2.1", "of the second")
 	if got, other := s.Log("demo/t[n1]"), s.Log("demo-2/t[n1]"); got != "of the second" || other != "of another" {
 		t.Errorf("%q and %q", got, other)
-	}
-}
-
-// TestKeyed: one at a time for a key, others meanwhile, and nothing is left behind.
-func TestKeyed(t *testing.T) {
-	var k keyed
-	unlock := k.lock("other")
-	counts := map[string]*int{"a": new(int), "b": new(int)}
-	var wg sync.WaitGroup
-	for i := range 200 {
-		wg.Go(func() {
-			key := string(sha256.New().Sum([]byte{'a' + byte(i%2)})[:1])
-			defer k.lock(key)()
-			*counts[key]++
-		})
-	}
-	wg.Wait()
-	unlock()
-	if *counts["a"] != 100 || *counts["b"] != 100 || len(k.held) != 0 {
-		t.Errorf("%d, %d, %d locks left", *counts["a"], *counts["b"], len(k.held))
 	}
 }
 

@@ -160,12 +160,7 @@ func (s *System) tellCluster(name, cluster string) {
 			return // the book's change tells the cluster
 		}
 	}
-	defer s.telling.lock(name)() // what is told last is what is so
-	seen, ok := s.seen(name)
-	if !ok {
-		return
-	}
-	err := s.Clusters.Seen(ctx, cluster, seen)
+	err := s.Clusters.Tell(ctx, cluster, name)
 	var unknown *clusters.UnknownError
 	if err != nil && !errors.As(err, &unknown) {
 		s.cfg.Log.Warn("cannot tell a cluster of its node", "cluster", cluster, "node", name, "error", err)

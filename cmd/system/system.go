@@ -103,7 +103,6 @@ type System struct {
 	wipes    wipes
 	booted   noted // digest of the boot set that a machine was last given
 	handed   noted // cluster, and kernel's boot id of the discovery image, that a machine may leave for its node image
-	telling  keyed // one at a time of those who tell a cluster of one node
 	secrets  *secrets.Keeper
 	notices  notices
 	failed   chan error // the write after which the engine ends
@@ -371,39 +370,4 @@ func frontsOf(subnet netip.Prefix) netip.Prefix {
 type live struct {
 	mu    sync.Mutex
 	nodes map[string]connection
-}
-
-// keyed is a lock for each key.
-type keyed struct {
-	mu   sync.Mutex
-	held map[string]*turn
-}
-
-type turn struct {
-	mu    sync.Mutex
-	wants int // who has it or waits for it
-}
-
-// lock takes the key's lock and gives the function that gives it back.
-func (k *keyed) lock(key string) (unlock func()) {
-	k.mu.Lock()
-	h := k.held[key]
-	if h == nil {
-		h = &turn{}
-		if k.held == nil {
-			k.held = map[string]*turn{}
-		}
-		k.held[key] = h
-	}
-	h.wants++
-	k.mu.Unlock()
-	h.mu.Lock()
-	return func() {
-		h.mu.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if h.wants--; h.wants == 0 {
-			delete(k.held, key)
-		}
-	}
 }

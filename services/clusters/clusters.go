@@ -115,10 +115,12 @@ type Clusters struct {
 	cfg Config
 	log *slog.Logger
 
+	busy    keyed // by cluster: one change of its goal at a time
+	telling keyed // by machine: one at a time of those who tell of it
+
 	mu     sync.Mutex
 	loops  map[string]*drive.Cluster
-	broken map[string]error       // clusters that could not be taken up, and why
-	busy   map[string]*sync.Mutex // one change of a cluster's goal at a time
+	broken map[string]error // clusters that could not be taken up, and why
 }
 
 // New makes an empty Clusters, for Start.
@@ -132,7 +134,7 @@ func New(cfg Config) *Clusters {
 	if cfg.Drive.Now == nil {
 		cfg.Drive.Now = time.Now
 	}
-	c := &Clusters{cfg: cfg, log: cfg.Drive.Log, loops: map[string]*drive.Cluster{}, broken: map[string]error{}, busy: map[string]*sync.Mutex{}}
+	c := &Clusters{cfg: cfg, log: cfg.Drive.Log, loops: map[string]*drive.Cluster{}, broken: map[string]error{}}
 	c.cfg.Drive.Library = c
 	return c
 }
@@ -168,7 +170,7 @@ func (c *Clusters) Start(ctx context.Context) error {
 		known[name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(known)) {
-		unlock := c.lock(name)
+		unlock := c.busy.lock(name)
 		err := errors.Join(c.forget(ctx, name), c.reconcile(ctx, name), c.reclaim(ctx, name))
 		unlock()
 		if err != nil {
@@ -382,7 +384,7 @@ func (c *Clusters) apply(ctx context.Context, s Source, goal history.Goal, want 
 		return nil, err
 	}
 	name := compiled.Model.Cluster
-	unlock := c.lock(name)
+	unlock := c.busy.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {
@@ -469,10 +471,8 @@ func (c *Clusters) claimAndPursue(ctx context.Context, what claiming, g history.
 	}
 	g.Model, g.Roles, g.Changed = what.compiled.Model.Digest, roles, changed(what.before, what.compiled.Model.Digest, roles)
 	for _, name := range nodesOf(g.Roles) {
-		if seen, ok := c.cfg.Site.Seen(name); ok {
-			if err := loop.Seen(ctx, seen); err != nil {
-				return nil, err
-			}
+		if err := c.tell(ctx, loop, name); err != nil {
+			return nil, err
 		}
 	}
 	if what.want != nil {
@@ -511,18 +511,6 @@ func goalOf(ctx context.Context, loop *drive.Cluster) (*history.Goal, error) {
 	return goal, err
 }
 
-func (c *Clusters) lock(name string) (unlock func()) {
-	c.mu.Lock()
-	m := c.busy[name]
-	if m == nil {
-		m = &sync.Mutex{}
-		c.busy[name] = m
-	}
-	c.mu.Unlock()
-	m.Lock()
-	return m.Unlock
-}
-
 // Destroy makes "nothing" the cluster's goal. A *policy.RefusedError says which policies refuse that.
 func (c *Clusters) Destroy(ctx context.Context, name, by string, overrides ...history.Override) error {
 	return c.DestroyAs(ctx, name, Said{By: by, Overrides: overrides})
@@ -530,7 +518,7 @@ func (c *Clusters) Destroy(ctx context.Context, name, by string, overrides ...hi
 
 // DestroyAs is Destroy on a person's word.
 func (c *Clusters) DestroyAs(ctx context.Context, name string, said Said) error {
-	unlock := c.lock(name)
+	unlock := c.busy.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {

@@ -123,6 +123,7 @@ type world struct {
 	orders []drive.Order
 	fail   error // of service calls
 	forgot []string
+	asked  func() (silent bool) // when somebody asks what a machine is like; nil for one that is always up
 }
 
 func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
@@ -190,6 +191,9 @@ func (w *world) Claim(_ context.Context, c Claim, choose func([]Candidate) ([]st
 }
 
 func (w *world) Seen(name string) (history.NodeSeen, bool) {
+	if w.asked != nil && w.asked() {
+		return history.NodeSeen{Node: name, Address: "10.0.0.1", Level: model.Vouched}, true
+	}
 	return history.NodeSeen{Node: name, Incarnation: name + "a", Boot: "b", Address: "10.0.0.1", Level: model.Vouched, Online: true}, true
 }
 

@@ -37,7 +37,7 @@ func (c *Clusters) Drop(ctx context.Context, name, by string) error {
 	if c.cfg.Drop == nil {
 		return errors.New("cannot forget clusters: the journals here cannot be dropped")
 	}
-	unlock := c.lock(name)
+	unlock := c.busy.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {

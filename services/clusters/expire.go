@@ -48,7 +48,7 @@ func (c *Clusters) Expire(ctx context.Context) {
 
 // expire does what is due for one cluster; tried says when that was tried last.
 func (c *Clusters) expire(ctx context.Context, name string, tried map[string]time.Time) error {
-	unlock := c.lock(name) // it may be given another goal, which is to last
+	unlock := c.busy.lock(name) // it may be given another goal, which is to last
 	defer unlock()
 	loop, err := c.Get(name)
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *Clusters) forgetSecrets(ctx context.Context, name string, forgotten map
 	if c.cfg.Forget == nil {
 		return nil
 	}
-	unlock := c.lock(name)
+	unlock := c.busy.lock(name)
 	defer unlock()
 	loop, err := c.Get(name)
 	if err != nil {

@@ -16,12 +16,22 @@ import (
 	"joist/engine/run"
 )
 
-// Seen tells a cluster what its node is like now: after it connected or was lost, and when its trust or facts changed.
+// Tell tells a cluster what a machine of it is like now: after it connected or was lost, and when its trust or facts changed.
 // What the cluster knows already makes no event.
-func (c *Clusters) Seen(ctx context.Context, cluster string, seen history.NodeSeen) error {
+func (c *Clusters) Tell(ctx context.Context, cluster, machine string) error {
 	loop, err := c.Get(cluster)
 	if err != nil {
 		return err
+	}
+	return c.tell(ctx, loop, machine)
+}
+
+// tell is one at a time for a machine, from asking what it is like: what is told last is what is so.
+func (c *Clusters) tell(ctx context.Context, loop *drive.Cluster, machine string) error {
+	defer c.telling.lock(machine)()
+	seen, ok := c.cfg.Site.Seen(machine)
+	if !ok {
+		return nil
 	}
 	return loop.Seen(ctx, seen)
 }
@@ -222,10 +232,8 @@ func (c *Clusters) Settle(ctx context.Context) {
 			continue
 		}
 		for _, node := range online {
-			if seen, ok := c.cfg.Site.Seen(node); ok && !seen.Online {
-				if err := c.Seen(ctx, name, history.NodeSeen{Node: node, Online: false}); err != nil {
-					c.log.Warn("cannot tell a cluster that its node is silent", "cluster", name, "node", node, "error", err)
-				}
+			if err := c.tell(ctx, loop, node); err != nil {
+				c.log.Warn("cannot tell a cluster whether its node is silent", "cluster", name, "node", node, "error", err)
 			}
 		}
 	}

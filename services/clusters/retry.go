@@ -19,7 +19,7 @@ func (e *AimlessError) Error() string {
 // first becomes durable along with it. It is the goal that the cluster has when its turn comes: one that was set meanwhile,
 // destruction included, is not undone. An *AimlessError reports that there is none.
 func (c *Clusters) Retry(ctx context.Context, name, by, reason string, first ...history.Event) error {
-	unlock := c.lock(name)
+	unlock := c.busy.lock(name)
 	defer unlock()
 	loop, err := c.have(ctx, name)
 	if err != nil {
