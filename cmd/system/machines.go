@@ -13,6 +13,7 @@ import (
 	"joist/providers/qemu"
 	"joist/services/boot"
 	"joist/services/boot/artifacts"
+	"joist/services/boot/decide"
 	"joist/services/boot/phase"
 	"joist/services/clusters"
 	"joist/services/power"
@@ -178,17 +179,40 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	if err != nil {
 		return err
 	}
-	switched, err := p.KeepOn(ctx, func(ctx context.Context) error { return m.s.Site.Order(ctx, node, enrol.Wanted{Why: "power on"}) })
+	order := func(ctx context.Context) error { return m.s.Site.Order(ctx, node, enrol.Wanted{Why: "power on"}) }
+	switched, err := p.KeepOn(ctx, order)
 	var later *power.LaterError
 	if errors.As(err, &later) {
 		return nil
 	}
-	if switched {
-		if known, ok := m.s.Site.Lookup(node); ok {
-			m.s.bootReached(known, phase.Power)
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	known, ok := m.s.Site.Lookup(node)
+	if !ok {
+		return nil
+	}
+	if !switched && m.s.lost(known) {
+		m.s.tell(fmt.Sprintf("machine %s: %s; it is switched off and on again", node, m.s.bootStatus(known).Sentence))
+		if err := p.Cycle(ctx, order); err != nil {
+			return err
+		}
+		switched = true
+	}
+	if switched {
+		m.s.bootReached(known, phase.Power)
+	}
+	return nil
+}
+
+// lost reports whether a machine that the engine switched on will not come by itself any more, and may be switched off: nothing of
+// its cluster runs there, and nobody is asked about its key.
+func (s *System) lost(m site.Machine) bool {
+	if _, online := s.live.get(m.Name); online || m.Enrol.Quarantine != "" || s.Boot == nil || len(m.MACs) == 0 {
+		return false
+	}
+	mac, err := decide.ParseMAC(m.MACs[0])
+	return err == nil && s.Boot.Lost(mac)
 }
 
 // HandOver implements drive.Site. What it says is lost with the engine's process, and asked for again after that.

@@ -46,7 +46,7 @@ type Order struct {
 
 // Site is what a cluster asks of the machines' owner. Every method may be called again for the same thing.
 type Site interface {
-	Raise(ctx context.Context, cluster, node string) error                                  // power on if off
+	Raise(ctx context.Context, cluster, node string) error                                  // power on if off, and anew if nothing came of it
 	HandOver(ctx context.Context, cluster, node, boot string) error                         // from the discovery image of that boot to the node image
 	Fence(ctx context.Context, cluster, node, incarnation string) (proof string, err error) // power off, read back
 	Wipe(ctx context.Context, cluster, node, incarnation string) (proof string, err error)  // destroy durable state

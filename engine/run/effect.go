@@ -55,7 +55,7 @@ type Abort struct {
 // to be done there.
 type HandOver struct{ Node, Boot string }
 
-// Raise asks that a wanted node be powered on if it is off.
+// Raise asks that a wanted node be powered on if it is off, or if nothing came of it since.
 type Raise struct{ Node string }
 
 // Fence asks that a leaving node that does not answer be powered off, and that this be read back. The driver answers

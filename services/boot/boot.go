@@ -292,6 +292,14 @@ func (s *Server) Status(mac decide.MAC) phase.Report {
 	return phase.Describe(s.track.marks(mac), s.cfg.Now())
 }
 
+// Lost reports whether nothing comes any more of a machine that was switched on (phase.Lost). One that was told to wait is not lost.
+func (s *Server) Lost(mac decide.MAC) bool {
+	if _, _, told := s.track.holding(mac); told {
+		return false
+	}
+	return phase.Lost(s.track.marks(mac), s.cfg.Now())
+}
+
 // Traffic returns what a machine was sent over HTTP since the engine started.
 func (s *Server) Traffic(mac decide.MAC) Traffic { return s.track.traffic(mac) }
 

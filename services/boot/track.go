@@ -31,7 +31,8 @@ const (
 	noticeEvery = time.Minute
 )
 
-// tracker remembers what each machine did lately, within bounds. What it knows helps people and decides nothing.
+// tracker remembers what each machine did lately, within bounds. What it knows helps people, and says of a machine that was switched
+// on whether it is worth waiting for; it decides nothing else.
 type tracker struct {
 	observer Observer
 

@@ -43,7 +43,7 @@ func TestConfigRefusesNegative(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	ctx := context.Background()
-	cycle := (*power.Machine).Cycle
+	cycle := func(m *power.Machine, ctx context.Context) error { return m.Cycle(ctx, nil) }
 	on := (*power.Machine).On
 	fence := func(m *power.Machine, ctx context.Context) error {
 		p, err := m.Fence(ctx)

@@ -100,13 +100,13 @@ func (m *Machine) SetBoot(ctx context.Context, boot Boot) error {
 	})
 }
 
-// Cycle forces the machine off, reads that back, and switches it on again: a restart that is proven.
-func (m *Machine) Cycle(ctx context.Context) error {
+// Cycle forces the machine off, reads that back, and switches it on again: a restart that is proven. It notes like Start.
+func (m *Machine) Cycle(ctx context.Context, note func(context.Context) error) error {
 	return m.exclusively(ctx, func(ctx context.Context) error {
 		if err := m.off(ctx, Force); err != nil {
 			return err
 		}
-		return m.on(ctx, nil)
+		return m.on(ctx, note)
 	})
 }
 

@@ -352,8 +352,7 @@ func (e *engine) Abort(ctx context.Context, o drive.Order) error {
 func (e *engine) Raise(ctx context.Context, cluster, node string) error {
 	<-e.ready
 	e.set(func() { e.lives[node]++ })
-	seen, _ := machines{e}.Seen(node)
-	return e.all.Seen(ctx, cluster, seen)
+	return e.all.Tell(ctx, cluster, node)
 }
 
 func (e *engine) HandOver(context.Context, string, string, string) error { return nil }

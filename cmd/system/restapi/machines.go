@@ -95,9 +95,7 @@ func (a *apiMachines) Power(ctx context.Context, name, action string) error {
 			err = m.Reset(ctx)
 		}
 	case v1.PowerCycle:
-		if err = order(ctx); err == nil {
-			err = m.Cycle(ctx)
-		}
+		err = m.Cycle(ctx, order)
 	}
 	return a.told(err)
 }

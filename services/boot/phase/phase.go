@@ -92,9 +92,33 @@ func Describe(marks []Mark, now time.Time) Report {
 	return r
 }
 
-// lastBoot returns the marks of the last boot and how many boots there were since the agent was last connected. A boot
-// begins with power, or with a phase before the kernel when the boot before had come to its script or further.
-func lastBoot(marks []Mark) ([]Mark, int) {
+// Bounds of how long nothing may be seen of a machine that was switched on before it is held for lost.
+const (
+	lostAfter  = 5 * time.Minute
+	lostAtMost = time.Hour
+)
+
+// Lost reports whether nothing comes any more of what was switched on before our eyes: no agent was connected since, it does not
+// wait for a person's word, and nothing further was seen of it for five minutes, twice as long with each time that it was switched
+// on since, an hour at most: firmware that takes its time is not to be cut off for ever. Such a machine runs nothing of a cluster.
+func Lost(marks []Mark, now time.Time) bool {
+	on, patience := false, lostAfter
+	var last Mark
+	for _, m := range byTime(marks) {
+		switch {
+		case m.Phase == Agent:
+			on, patience = false, lostAfter
+		case m.Phase == Power && on:
+			patience = min(2*patience, lostAtMost)
+		case m.Phase == Power:
+			on = true
+		}
+		last = m
+	}
+	return on && last.Phase != Enrol && now.Sub(last.At) >= patience
+}
+
+func byTime(marks []Mark) []Mark {
 	sorted := slices.Clone(marks)
 	slices.SortStableFunc(sorted, func(a, b Mark) int {
 		if c := a.At.Compare(b.At); c != 0 {
@@ -102,6 +126,13 @@ func lastBoot(marks []Mark) ([]Mark, int) {
 		}
 		return int(a.Phase) - int(b.Phase)
 	})
+	return sorted
+}
+
+// lastBoot returns the marks of the last boot and how many boots there were since the agent was last connected. A boot
+// begins with power, or with a phase before the kernel when the boot before had come to its script or further.
+func lastBoot(marks []Mark) ([]Mark, int) {
+	sorted := byTime(marks)
 	start, boots := 0, 0
 	top := count // nothing before the first mark: any phase begins a boot
 	for i, m := range sorted {

@@ -67,6 +67,42 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+func TestLost(t *testing.T) {
+	after := func(parts ...[]Mark) (all []Mark) {
+		for _, p := range parts {
+			all = append(all, p...)
+		}
+		return all
+	}
+	good := at(0, Power, Script, Kernel, Initrd, Enrol, Trusted, Image, Agent)
+	for _, tc := range []struct {
+		name  string
+		marks []Mark
+		from  int // second from which on it is lost; 0 for never
+	}{
+		{"nothing seen", nil, 0},
+		{"switched on, silent", at(0, Power), 300},
+		{"the kernel hangs", at(0, Power, Offer, Script, Kernel), 330},
+		{"not switched on by us", at(0, Offer, Script, Kernel), 0},
+		{"an agent came and fell silent", good, 0},
+		{"it starts over by itself", after(at(0, Power, Offer, Script), at(1000, Offer, Script)), 1310},
+		{"it waits for a person's word", at(0, Power, Script, Enrol), 0},
+		{"trusted, and then silent", at(0, Power, Script, Enrol, Trusted), 330},
+		{"switched on a second time", after(at(0, Power, Offer), at(400, Power)), 1000},
+		{"switched on a third time", after(at(0, Power, Offer), at(400, Power), at(1100, Power)), 2300},
+		{"switched on for the tenth time", at(0, Power, Power, Power, Power, Power, Power, Power, Power, Power, Power), 90 + 3600},
+		{"an agent came before", after(at(0, Power), at(400, Power), at(1100, Power, Agent), at(1200, Power)), 1500},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, second := range []int{0, 299, tc.from - 1, tc.from, tc.from + 1, 100_000} {
+				if got, want := Lost(tc.marks, start.Add(time.Duration(second)*time.Second)), tc.from > 0 && second >= tc.from; got != want {
+					t.Errorf("lost after %d s: %t", second, got)
+				}
+			}
+		})
+	}
+}
+
 func TestDescribeAnything(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var marks []Mark

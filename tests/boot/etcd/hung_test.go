@@ -1,0 +1,39 @@
+package etcd_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestHungBoot has a machine stand still in its firmware, as hardware does now and then: the engine, which switched it on and
+// hears nothing of it, switches it off and on again by itself, and says so.
+func TestHungBoot(t *testing.T) {
+	l := newLab(t, 1)
+	l.Must("apply", "--no-wait", l.file("green", "proof.plain", 1, ""))
+	record := filepath.Join(filepath.Dir(l.Socket), "pids", "vm-n1.json")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(record); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the machine is not switched on after a minute")
+		}
+	}
+	hung := l.PID("vm-n1")
+	if err := syscall.Kill(hung, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	l.Pursue("converged", "watch", "green")
+	if pid := l.PID("vm-n1"); pid == hung {
+		t.Error("the machine was not started anew")
+	}
+	if said := l.Must("status"); !strings.Contains(said, "it is switched off and on again") {
+		t.Errorf("nobody is told:\n%s", said)
+	}
+	l.Unchanged("green")
+	l.once("green", l.Status("green").Members, "one\ntwo\nthree")
+}
