@@ -235,6 +235,10 @@ func (l *Lab) keep() {
 	}
 	for _, name := range clusters {
 		l.logsOf(name, dir)
+		l.lastEvents(name, 12)
+	}
+	if out, err := l.Ask(20*time.Second, "node", "list"); err == nil { // how far each boot came
+		l.Logf("%s", out)
 	}
 	logs, _ := filepath.Glob(filepath.Join(l.Data, "machines/machines/*/*.log"))
 	for _, path := range append(logs, filepath.Join(l.Data, "engine.log")) {
@@ -243,6 +247,18 @@ func (l *Lab) keep() {
 		}
 	}
 	l.Logf("events, logs and consoles are in %s", dir)
+}
+
+// lastEvents says what happened last to a cluster: where the folder of a failure is out of reach, this has to do.
+func (l *Lab) lastEvents(cluster string, count int) {
+	out, err := l.Ask(20*time.Second, "events", "--cluster", cluster)
+	if err != nil {
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	for _, line := range lines[max(0, len(lines)-count):] {
+		l.Logf("%.170s", line)
+	}
 }
 
 // logsOf keeps what the steps that failed said last.
