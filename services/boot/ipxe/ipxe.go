@@ -20,8 +20,9 @@ const (
 	kernelName = "vmlinuz"
 	initrdName = "scout.cpio"
 	// maxLine bounds a command line: the kernel keeps 2,048 bytes on x86 (COMMAND_LINE_SIZE), its ending zero included.
-	maxLine = 2047
-	maxText = 200
+	maxLine  = 2047
+	maxText  = 200
+	panicked = "panic=60" // leaves people a minute to read the console
 )
 
 // Scout is what a machine needs to start scout.
@@ -35,11 +36,12 @@ type Scout struct {
 	BootID  string     // 128 bits in 32 hexadecimal digits
 	Time    time.Time  // the engine's clock, sent in seconds since 1970
 	Console []string   // kernel consoles, the last being /dev/console, such as "ttyS0,115200n8"; default tty0, ttyS0,115200n8
-	Extra   []string   // further kernel arguments
+	Extra   []string   // further kernel arguments; they may say otherwise than those here
 }
 
 // CommandLine returns the kernel's command line: what scout reads (joist.url, once for each, joist.ca, joist.boot,
-// joist.time, joist.mac), BOOTIF as PXELINUX writes it, the consoles, and the initramfs' name for a UEFI kernel.
+// joist.time, joist.mac), BOOTIF as PXELINUX writes it, the consoles, the initramfs' name for a UEFI kernel, and that a kernel which
+// panics starts over (kernel.panic in the kernel's sysctl/kernel.rst): it would stand still otherwise, with power on.
 func (s Scout) CommandLine() (string, error) {
 	if len(s.URLs) == 0 {
 		return "", fmt.Errorf("cannot write a command line without an engine's address")
@@ -69,6 +71,7 @@ func (s Scout) CommandLine() (string, error) {
 	for _, c := range console {
 		args = append(args, "console="+c)
 	}
+	args = append(args, panicked)
 	args = append(args, s.Extra...)
 	for _, a := range args {
 		if err := checkWord(a); err != nil {

@@ -7,10 +7,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"joist/tests/boot/lab"
 )
 
 // TestHungBoot has a machine stand still in its firmware, as hardware does now and then: the engine, which switched it on and
-// hears nothing of it, switches it off and on again by itself, and says so.
+// hears nothing of it, switches it off and on again by itself, and says so. A kernel that panics later starts over by itself.
 func TestHungBoot(t *testing.T) {
 	l := newLab(t, 1)
 	l.Must("apply", "--no-wait", l.file("green", "proof.plain", 1, ""))
@@ -35,5 +37,17 @@ func TestHungBoot(t *testing.T) {
 		t.Errorf("nobody is told:\n%s", said)
 	}
 	l.Unchanged("green")
+	green := l.Status("green").Members
+	l.once("green", green, "one\ntwo\nthree")
+
+	up := l.PID("vm-n1")
+	_, _ = l.Inside("timeout", "5", "bash", "-c", `exec 3<>"/dev/tcp/$1/9900"; echo panic >&3; cat <&3`, "probe", green[0].Address)
+	l.Await("a new incarnation of n1", lab.Patience, func(e *lab.Event) bool {
+		return e.Journal == "cluster/green" && e.Kind == "node.seen" && e.Online && e.Incarnation != "" && e.Incarnation != green[0].Incarnation
+	})
+	l.Pursue("converged", "watch", "green")
 	l.once("green", l.Status("green").Members, "one\ntwo\nthree")
+	if pid := l.PID("vm-n1"); pid != up {
+		t.Error("the machine whose kernel panicked was switched off and on")
+	}
 }

@@ -49,7 +49,7 @@ func Run(config Config) {
 	}
 	s := &supervisor{Config: config, exits: make(chan exit), born: make(chan struct{}, 1), reports: make(chan report, 16)}
 	defer func() {
-		// A bug must not become a kernel panic without a word.
+		// A bug must not become a kernel panic without a word, though the machine would start over after it: see its command line.
 		if p := recover(); p != nil {
 			s.show(fmt.Sprintf("internal error in the supervisor: %v", p))
 		}
@@ -60,10 +60,8 @@ func Run(config Config) {
 		s.show(err.Error())
 	}
 	s.consoles = openConsoles()
-	// If PID 1 dies nevertheless, the machine reboots after a minute instead of standing still.
-	_ = os.WriteFile("/proc/sys/kernel/panic", []byte("60\n"), 0) // the kernel's default stays
 	// Kernel chatter below errors would hide what scout says.
-	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("4\n"), 0) // likewise
+	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("4\n"), 0) // the kernel's default stays
 	start := time.Now()
 	s.say(fmt.Sprintf("scout started, kernel up %.1f s", bootClock().Seconds()))
 	if err := loadModules(); err != nil {
