@@ -154,6 +154,23 @@ func (b bootObserver) Notice(mac decide.MAC, text string) {
 	b.s.tell("machine " + name + ": " + text)
 }
 
+// recallBoot tells the boot service how far a machine had come that was booting when the engine ended.
+func (s *System) recallBoot(m site.Machine) {
+	if m.Switched.IsZero() || len(m.MACs) == 0 {
+		return
+	}
+	mac, err := decide.ParseMAC(m.MACs[0])
+	if err != nil {
+		return
+	}
+	s.Boot.Recall(mac, phase.Mark{Phase: phase.Power, At: m.Switched})
+	for _, b := range m.Enrol.Boots {
+		if b.Issued.After(m.Switched) {
+			s.Boot.Recall(mac, phase.Mark{Phase: phase.Script, At: b.Issued})
+		}
+	}
+}
+
 func (s *System) bootReached(m site.Machine, p phase.Phase) {
 	if s.Boot == nil || len(m.MACs) == 0 {
 		return

@@ -179,7 +179,12 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 	if err != nil {
 		return err
 	}
-	order := func(ctx context.Context) error { return m.s.Site.Order(ctx, node, enrol.Wanted{Why: "power on"}) }
+	order := func(ctx context.Context) error {
+		if err := m.s.Site.Switch(ctx, node); err != nil {
+			return err
+		}
+		return m.s.Site.Order(ctx, node, enrol.Wanted{Why: "power on"})
+	}
 	switched, err := p.KeepOn(ctx, order)
 	var later *power.LaterError
 	if errors.As(err, &later) {

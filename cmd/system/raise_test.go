@@ -14,6 +14,7 @@ import (
 
 	"joist/engine/agent/wire"
 	"joist/engine/journal"
+	"joist/pki/enrol"
 	sim "joist/providers/sim/power"
 	"joist/services/boot"
 	"joist/services/boot/artifacts"
@@ -50,7 +51,8 @@ func TestRaise(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, raw := newRaised(t)
+				raw := sim.New(sim.Config{Now: time.Now})
+				s := newRaised(t, &journal.Memory{}, raw)
 				raise := func() {
 					t.Helper()
 					if err := (machines{s}).Raise(t.Context(), "demo", "n1"); err != nil {
@@ -75,7 +77,8 @@ func TestRaise(t *testing.T) {
 	}
 	t.Run("switched on by somebody else", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, raw := newRaised(t)
+			raw := sim.New(sim.Config{Now: time.Now})
+			s := newRaised(t, &journal.Memory{}, raw)
 			if err := raw.On(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -87,19 +90,64 @@ func TestRaise(t *testing.T) {
 	})
 }
 
+// TestRaiseRemembers: an engine that died after it had switched a machine on knows that after its start, and waits for the machine
+// as long as if it had been switched on then. A machine whose key asked is left alone: what became of it the engine cannot know.
+func TestRaiseRemembers(t *testing.T) {
+	for asked, want := range map[bool]string{false: "[on off force on]", true: "[on]"} {
+		synctest.Test(t, func(t *testing.T) {
+			raw, store := sim.New(sim.Config{Now: time.Now}), &journal.Memory{}
+			s := newRaised(t, store, raw)
+			raise := func() {
+				t.Helper()
+				if err := (machines{s}).Raise(t.Context(), "demo", "n1"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			raise()
+			if _, err := s.Site.Issue(t.Context(), site.Boot{MAC: raisedMAC}); err != nil {
+				t.Fatal(err)
+			}
+			if asked {
+				if _, err := s.Site.Update(t.Context(), "n1", func(m enrol.Machine) []enrol.Event {
+					for id := range m.Boots {
+						return []enrol.Event{{Kind: enrol.Accepted, Machine: "n1", Boot: id, Key: "a", Fingerprint: "AAAA0000", Level: enrol.Approved, At: time.Now()}}
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Hour)
+			s = newRaised(t, store, raw)
+			m, _ := s.Site.Lookup("n1")
+			s.recallBoot(m)
+			for range 5 {
+				if raise(); fmt.Sprint(raw.Commands()) != "[on]" {
+					t.Errorf("asked %t, engine just started: %q", asked, raw.Commands())
+				}
+				time.Sleep(time.Minute)
+			}
+			if raise(); fmt.Sprint(raw.Commands()) != want {
+				t.Errorf("asked %t: %q, want %s", asked, raw.Commands(), want)
+			}
+		})
+	}
+}
+
+const raisedMAC = "52:54:00:00:00:01"
+
 // newRaised makes of an engine what switches its one machine, n1, and hears of its boots.
-func newRaised(t *testing.T) (*System, *sim.Machine) {
+func newRaised(t *testing.T, store *journal.Memory, raw *sim.Machine) *System {
 	t.Helper()
-	const mac = "52:54:00:00:00:01"
 	control, err := power.NewController(power.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &System{cfg: Config{Log: slog.New(slog.DiscardHandler)}, Power: control, now: time.Now, live: newLive()}
-	if s.Site, err = site.Open(t.Context(), site.Config{Store: &journal.Memory{}, Holder: "test", Random: rand.Reader}); err != nil {
+	if s.Site, err = site.Open(t.Context(), site.Config{Store: store, Holder: "test", Random: rand.Reader}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Site.Define(t.Context(), site.Defined{Name: "n1", MACs: []string{mac}}); err != nil {
+	if err := s.Site.Define(t.Context(), site.Defined{Name: "n1", MACs: []string{raisedMAC}}); err != nil {
 		t.Fatal(err)
 	}
 	if s.Artifacts, err = artifacts.Open(filepath.Join(t.TempDir(), "artifacts")); err != nil {
@@ -111,7 +159,6 @@ func newRaised(t *testing.T) (*System, *sim.Machine) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	raw := sim.New(sim.Config{Now: s.now})
 	control.Add("n1", raw)
-	return s, raw
+	return s
 }

@@ -305,6 +305,9 @@ func (s *System) openBoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, m := range s.Site.Machines() {
+		s.recallBoot(m)
+	}
 	if err := s.Boot.Listen(ctx); err != nil {
 		return err
 	}

@@ -147,6 +147,7 @@ func (c Config) validate() (Config, error) {
 // Server is the boot service. Make one with New, open its ports with Listen, then Serve.
 type Server struct {
 	cfg   Config
+	since time.Time // from when on it hears of machines
 	tftp  *tftp.Server
 	track *tracker
 
@@ -163,7 +164,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot set up boot service: %w", err)
 	}
-	s := &Server{cfg: cfg, port: cfg.HTTP.Port(), roles: map[artifacts.Digest]phase.Phase{}}
+	s := &Server{cfg: cfg, since: cfg.Now(), port: cfg.HTTP.Port(), roles: map[artifacts.Digest]phase.Phase{}}
 	s.track = newTracker(cfg.Observer)
 	s.tftp, err = tftp.New(tftp.Config{Files: cfg.Loaders, Report: s.loaderSent, Log: cfg.Log})
 	if err != nil {
@@ -297,8 +298,11 @@ func (s *Server) Lost(mac decide.MAC) bool {
 	if _, _, told := s.track.holding(mac); told {
 		return false
 	}
-	return phase.Lost(s.track.marks(mac), s.cfg.Now())
+	return phase.Lost(s.track.marks(mac), s.since, s.cfg.Now())
 }
+
+// Recall takes in a phase that was seen before the engine's last start.
+func (s *Server) Recall(mac decide.MAC, m phase.Mark) { s.track.reached(mac, m) }
 
 // Traffic returns what a machine was sent over HTTP since the engine started.
 func (s *Server) Traffic(mac decide.MAC) Traffic { return s.track.traffic(mac) }

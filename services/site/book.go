@@ -329,6 +329,16 @@ func (b *Book) Order(ctx context.Context, name string, w enrol.Wanted) error {
 	return err
 }
 
+// Switch notes, before it is done, that the engine switches a machine on that is off.
+func (b *Book) Switch(ctx context.Context, name string) error {
+	return b.change(ctx, func(s *State) ([]Event, []string, error) {
+		if _, ok := s.machines[name]; !ok {
+			return nil, nil, &UnknownError{name}
+		}
+		return []Event{Switched{Machine: name, At: b.cfg.Now().UTC()}}, nil, nil
+	})
+}
+
 // Claim is what Book.Claim is asked for.
 type Claim struct {
 	Cluster string

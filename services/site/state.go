@@ -26,10 +26,11 @@ type Machine struct {
 	Reported json.RawMessage `json:"reported,omitempty"` // facts that the machine reported since it was trusted
 	Cluster  string          `json:"cluster,omitempty"`  // that has claimed it
 	Claimed  time.Time       `json:"claimed,omitzero"`
-	Disk     bool            `json:"disk,omitempty"`  // the cluster keeps its data on disks
-	Data     string          `json:"data,omitempty"`  // cluster whose data the machine's disks may hold, until they are wiped; Stranger if it is not known
-	Wipe     *WipeOrdered    `json:"wipe,omitempty"`  // until it is proven
-	Spent    string          `json:"spent,omitempty"` // incarnation that ended with a wipe: the machine has to start anew before it is of use
+	Disk     bool            `json:"disk,omitempty"`    // the cluster keeps its data on disks
+	Data     string          `json:"data,omitempty"`    // cluster whose data the machine's disks may hold, until they are wiped; Stranger if it is not known
+	Wipe     *WipeOrdered    `json:"wipe,omitempty"`    // until it is proven
+	Spent    string          `json:"spent,omitempty"`   // incarnation that ended with a wipe: the machine has to start anew before it is of use
+	Switched time.Time       `json:"switched,omitzero"` // when the engine switched it on, until a key of that boot asks
 	Enrol    enrol.Machine   `json:"enrol"`
 }
 
@@ -90,6 +91,12 @@ type Enrolled struct{ enrol.Event }
 type Reported struct {
 	Name  string          `json:"name"`
 	Facts json.RawMessage `json:"facts"`
+}
+
+// Switched says that the engine is about to switch a machine on that is off.
+type Switched struct {
+	Machine string    `json:"machine"`
+	At      time.Time `json:"at"`
 }
 
 // Claimed gives machines to a cluster, all or none of them.
@@ -157,6 +164,7 @@ func (Defined) kind() string     { return "machine.defined" }
 func (Forgotten) kind() string   { return "machine.forgotten" }
 func (Enrolled) kind() string    { return "enrolment" }
 func (Reported) kind() string    { return "machine.facts" }
+func (Switched) kind() string    { return "machine.switched" }
 func (Claimed) kind() string     { return "claimed" }
 func (Freed) kind() string       { return "freed" }
 func (Stored) kind() string      { return "disk.used" }
@@ -182,7 +190,7 @@ func decode(r journal.Record) (Event, error) {
 	}
 	readers := map[string]func([]byte) (Event, error){
 		"machine.defined": read[Defined], "machine.forgotten": read[Forgotten], "enrolment": read[Enrolled], "machine.facts": read[Reported],
-		"claimed": read[Claimed], "freed": read[Freed], "disk.used": read[Stored], "wipe.ordered": read[WipeOrdered], "wiped": read[Wiped], "notice": read[Noticed], "cluster.forgotten": read[Dropped], "certificate": read[Issued],
+		"machine.switched": read[Switched], "claimed": read[Claimed], "freed": read[Freed], "disk.used": read[Stored], "wipe.ordered": read[WipeOrdered], "wiped": read[Wiped], "notice": read[Noticed], "cluster.forgotten": read[Dropped], "certificate": read[Issued],
 	}
 	f, ok := readers[r.Kind]
 	if !ok {
@@ -247,6 +255,8 @@ func (s *State) fold(now time.Time, e Event) {
 				m.Data = cmp.Or(m.Cluster, Stranger)
 			}
 		})
+	case Switched:
+		change(e.Machine, func(m *Machine) { m.Switched = e.At })
 	case Claimed:
 		for _, name := range e.Machines {
 			change(name, func(m *Machine) {
@@ -296,6 +306,10 @@ func (s *State) foldEnrolled(e Enrolled, change func(string, func(*Machine))) {
 	change(e.Machine, func(m *Machine) {
 		before := m.Enrol.Boots
 		m.Enrol = enrol.Fold(m.Enrol, e.Event)
+		switch e.Kind {
+		case enrol.Asked, enrol.Accepted, enrol.Quarantined:
+			m.Switched = time.Time{}
+		}
 		for id := range before {
 			if _, kept := m.Enrol.Boots[id]; !kept {
 				delete(s.boots, id)

@@ -98,10 +98,11 @@ const (
 	lostAtMost = time.Hour
 )
 
-// Lost reports whether nothing comes any more of what was switched on before our eyes: no agent was connected since, it does not
+// Lost reports whether nothing comes any more of a machine that was switched on: no agent was connected since, it does not
 // wait for a person's word, and nothing further was seen of it for five minutes, twice as long with each time that it was switched
 // on since, an hour at most: firmware that takes its time is not to be cut off for ever. Such a machine runs nothing of a cluster.
-func Lost(marks []Mark, now time.Time) bool {
+// Of the time before since nobody knows what would have been seen.
+func Lost(marks []Mark, since, now time.Time) bool {
 	on, patience := false, lostAfter
 	var last Mark
 	for _, m := range byTime(marks) {
@@ -115,7 +116,10 @@ func Lost(marks []Mark, now time.Time) bool {
 		}
 		last = m
 	}
-	return on && last.Phase != Enrol && now.Sub(last.At) >= patience
+	if last.At.After(since) {
+		since = last.At
+	}
+	return on && last.Phase != Enrol && now.Sub(since) >= patience
 }
 
 func byTime(marks []Mark) []Mark {

@@ -95,8 +95,12 @@ func TestLost(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, second := range []int{0, 299, tc.from - 1, tc.from, tc.from + 1, 100_000} {
-				if got, want := Lost(tc.marks, start.Add(time.Duration(second)*time.Second)), tc.from > 0 && second >= tc.from; got != want {
+				now := start.Add(time.Duration(second) * time.Second)
+				if got, want := Lost(tc.marks, start, now), tc.from > 0 && second >= tc.from; got != want {
 					t.Errorf("lost after %d s: %t", second, got)
+				}
+				if Lost(tc.marks, now.Add(-299*time.Second), now) {
+					t.Errorf("lost after %d s, of which nobody listened but for 299", second)
 				}
 			}
 		})

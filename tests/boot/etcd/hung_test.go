@@ -12,7 +12,7 @@ import (
 )
 
 // TestHungBoot has a machine stand still in its firmware, as hardware does now and then: the engine, which switched it on and
-// hears nothing of it, switches it off and on again by itself, and says so. A kernel that panics later starts over by itself.
+// hears nothing of it, switches it off and on again by itself, and says so, also if it was killed meanwhile. A kernel that panics later starts over by itself.
 func TestHungBoot(t *testing.T) {
 	l := newLab(t, 1)
 	l.Must("apply", "--no-wait", l.file("green", "proof.plain", 1, ""))
@@ -29,6 +29,8 @@ func TestHungBoot(t *testing.T) {
 	if err := syscall.Kill(hung, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	l.End("engine", syscall.SIGKILL) // it knows after its start that it had switched the machine on
+	l.Up(rack(1))
 	l.Pursue("converged", "watch", "green")
 	if pid := l.PID("vm-n1"); pid == hung {
 		t.Error("the machine was not started anew")
