@@ -54,13 +54,13 @@ test-kubernetes-ci: deps artifacts ## of these, one cluster from power-on, and w
 
 # Two packages at a time: the longest waits for machines and clocks as often as for the processor. LONG is what would make
 # `make test` longer than twenty minutes.
-LONG = ^(TestContinuousIntegration|TestHungBoot|TestDisk|TestScout|TestReboots|TestFrozenPackages)$$
+LONG = ^(TestContinuousIntegration|TestCrashes|TestHungBoot|TestDisk|TestScout|TestReboots|TestFrozenPackages)$$
 BOOT = go test -count=1 -p 2 -timeout 40m
 
 test-boot: $(JOIST_TEST_KERNEL) ## virtual machines with real firmware, and the first path on them
 	$(BOOT) -skip '$(LONG)' $(shell go list ./tests/boot/... | grep -vE '/(kubernetes|stages)$$')
 
-test-long: deps $(JOIST_TEST_KERNEL) ## more of virtual machines: runs for CI, boots that hang, data disks, steps in scout, steps that reboot, boot sets from frozen packages
+test-long: deps $(JOIST_TEST_KERNEL) ## more of virtual machines: runs for CI, kills and power cuts, boots that hang, data disks, steps in scout, steps that reboot, boot sets from frozen packages
 	$(BOOT) -run '$(LONG)' ./tests/boot/etcd ./tests/boot/stages
 
 $(CURDIR)/build/test-kernel/vmlinuz:
