@@ -156,11 +156,8 @@ func (b bootObserver) Notice(mac decide.MAC, text string) {
 
 // recallBoot tells the boot service how far a machine had come that was booting when the engine ended.
 func (s *System) recallBoot(m site.Machine) {
-	if m.Switched.IsZero() || len(m.MACs) == 0 {
-		return
-	}
-	mac, err := decide.ParseMAC(m.MACs[0])
-	if err != nil {
+	mac, ok := bootMAC(m)
+	if !ok || m.Switched.IsZero() {
 		return
 	}
 	s.Boot.Recall(mac, phase.Mark{Phase: phase.Power, At: m.Switched})
@@ -172,10 +169,16 @@ func (s *System) recallBoot(m site.Machine) {
 }
 
 func (s *System) bootReached(m site.Machine, p phase.Phase) {
-	if s.Boot == nil || len(m.MACs) == 0 {
-		return
-	}
-	if mac, err := decide.ParseMAC(m.MACs[0]); err == nil {
+	if mac, ok := bootMAC(m); ok && s.Boot != nil {
 		s.Boot.Reached(mac, p)
 	}
+}
+
+// bootMAC is the address of the card that a machine boots from.
+func bootMAC(m site.Machine) (decide.MAC, bool) {
+	if len(m.MACs) == 0 {
+		return "", false
+	}
+	mac, err := decide.ParseMAC(m.MACs[0])
+	return mac, err == nil
 }

@@ -13,7 +13,6 @@ import (
 	"joist/providers/qemu"
 	"joist/services/boot"
 	"joist/services/boot/artifacts"
-	"joist/services/boot/decide"
 	"joist/services/boot/phase"
 	"joist/services/clusters"
 	"joist/services/power"
@@ -213,11 +212,9 @@ func (m machines) Raise(ctx context.Context, _, node string) error {
 // lost reports whether a machine that the engine switched on will not come by itself any more, and may be switched off: nothing of
 // its cluster runs there, and nobody is asked about its key.
 func (s *System) lost(m site.Machine) bool {
-	if _, online := s.live.get(m.Name); online || m.Enrol.Quarantine != "" || s.Boot == nil || len(m.MACs) == 0 {
-		return false
-	}
-	mac, err := decide.ParseMAC(m.MACs[0])
-	return err == nil && s.Boot.Lost(mac)
+	_, online := s.live.get(m.Name)
+	mac, ok := bootMAC(m)
+	return ok && !online && m.Enrol.Quarantine == "" && s.Boot != nil && s.Boot.Lost(mac)
 }
 
 // HandOver implements drive.Site. What it says is lost with the engine's process, and asked for again after that.

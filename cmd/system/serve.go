@@ -97,11 +97,8 @@ func (s *System) parts(version string) restapi.Parts {
 }
 
 func (s *System) bootStatus(m site.Machine) phase.Report {
-	if len(m.MACs) == 0 {
-		return phase.Report{}
-	}
-	mac, err := decide.ParseMAC(m.MACs[0])
-	if err != nil {
+	mac, ok := bootMAC(m)
+	if !ok {
 		return phase.Report{}
 	}
 	return s.Boot.Status(mac)
