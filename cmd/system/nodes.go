@@ -23,6 +23,7 @@ import (
 	"joist/services/agents"
 	"joist/services/boot"
 	"joist/services/boot/phase"
+	"joist/services/clusters"
 	"joist/services/site"
 )
 
@@ -194,7 +195,7 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 	if now := e.s.Site.Life(i.Cluster); err != nil || life > now {
 		return agents.ErrNotDispatched
 	} else if life < now {
-		return nil // of a cluster that was forgotten: nobody waits for it any more
+		return agents.ErrEnded // of a cluster that was forgotten
 	}
 	r := run.Report{ID: seq, Outputs: res.Outputs, Error: res.Error}
 	if !res.OK {
@@ -215,11 +216,16 @@ func (e engineOfAgents) Result(ctx context.Context, node string, res wire.Result
 	if res.ValidUntil != nil {
 		r.ValidUntil = *res.ValidUntil
 	}
-	given, err := e.s.Clusters.Result(ctx, i, node, r)
-	if err == nil && !given {
+	is, err := e.s.Clusters.Result(ctx, i, node, r)
+	switch {
+	case err != nil:
+		return err
+	case is == clusters.Stranger:
 		return agents.ErrNotDispatched
+	case is == clusters.Late:
+		return agents.ErrEnded
 	}
-	return err
+	return nil
 }
 
 func (e engineOfAgents) Log(node string, chunk wire.LogChunk) { e.s.logs.add(node, chunk) }

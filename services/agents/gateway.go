@@ -58,7 +58,7 @@ type Signer interface {
 type Engine interface {
 	// Result gets what became of a request. It returns nil once that is durable, and may get a result again: the agent
 	// keeps it until it hears of the nil. An error that is ErrNotDispatched says that this node was never given this
-	// request; any other means "not now", and the agent asks again.
+	// request, one that is ErrEnded that nothing comes of it any more; any other means "not now", and the agent asks again.
 	Result(ctx context.Context, node string, res wire.Result) error
 	// Log gets lines of a running request.
 	Log(node string, chunk wire.LogChunk)
@@ -75,12 +75,17 @@ type Engine interface {
 // ErrNotDispatched is what Engine.Result returns for a result that the node owes nobody.
 var ErrNotDispatched = errors.New("this request was not given to this node")
 
+// ErrEnded is what Engine.Result returns for a result of a request that has ended: its result was taken before, or nobody waited for it
+// any longer.
+var ErrEnded = errors.New("this request has ended: its result was taken before, or it came too late")
+
 // NoticeKind is what a Notice is about.
 type NoticeKind string
 
 // The kinds of notices.
 const (
 	NoticeLie     NoticeKind = "lie"     // a node sent a result that it was not asked for
+	NoticeLate    NoticeKind = "late"    // a node sent a result again, or after its request had ended
 	NoticeRefused NoticeKind = "refused" // a machine's enrolment was refused
 	NoticeReport  NoticeKind = "report"  // an agent has a trouble of its own
 )

@@ -26,12 +26,16 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 	if err == nil {
 		err = g.cfg.Engine.Result(r.Context(), p.Node, res)
 	}
-	if errors.Is(err, ErrNotDispatched) {
+	switch {
+	case errors.Is(err, ErrNotDispatched):
 		text := fmt.Sprintf("%s sent a result of %.200q, which it was not asked for; it was refused", p.Node, res.Instance)
 		g.notice(r, NoticeLie, p.Node, text)
 		return &statusError{http.StatusConflict, err.Error()}
-	}
-	if err != nil {
+	case errors.Is(err, ErrEnded) && o == nil: // what this process asked for is answered once, however late
+		text := fmt.Sprintf("%s sent a result of %.200q whose attempt had ended; it was refused, and nothing came of it. Its acknowledgement may have been lost, or somebody replays it", p.Node, res.Instance)
+		g.notice(r, NoticeLate, p.Node, text)
+		return &statusError{http.StatusConflict, err.Error()}
+	case err != nil && !errors.Is(err, ErrEnded):
 		return fmt.Errorf("cannot keep the result of %.200s: %w", res.ID, err)
 	}
 	g.mu.Lock()

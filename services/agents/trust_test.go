@@ -338,10 +338,21 @@ func TestWorkerThatLies(t *testing.T) {
 		if res.ID == "never" {
 			return agents.ErrNotDispatched
 		}
+		if res.ID == "old" || res.Instance == "c/slow" {
+			return agents.ErrEnded
+		}
 		return nil
 	}
 	if code := liar.post(wire.PathResult, wire.Result{ID: "never", OK: true}); code != http.StatusConflict {
 		t.Errorf("an invented result was answered %d", code)
+	}
+	if code := liar.post(wire.PathResult, wire.Result{ID: "old", Instance: "c/t[n2]", OK: true}); code != http.StatusConflict {
+		t.Errorf("an old result was answered %d", code)
+	}
+	slow := request("slow", "true")
+	w.dispatch("n2", slow)
+	if code := liar.post(wire.PathResult, wire.Result{ID: slow.ID, Instance: slow.Instance, Attempt: slow.Attempt, OK: true}); code != http.StatusNoContent {
+		t.Errorf("an answer that came too late was answered %d", code)
 	}
 	own := request("own", "true")
 	w.dispatch("n2", own)
@@ -363,11 +374,11 @@ func TestWorkerThatLies(t *testing.T) {
 	}
 	w.engine.mu.Lock()
 	defer w.engine.mu.Unlock()
-	if len(w.engine.results) != 0 || w.engine.logs.Len() != 0 || len(w.engine.notices) != 3 {
+	if len(w.engine.results) != 0 || w.engine.logs.Len() != 0 || len(w.engine.notices) != 4 {
 		t.Errorf("results %+v, log %q, notices %+v", w.engine.results, w.engine.logs.String(), w.engine.notices)
 	}
-	for _, n := range w.engine.notices {
-		if n.Kind != agents.NoticeLie || n.Node != "n2" {
+	for i, n := range w.engine.notices {
+		if want := []agents.NoticeKind{agents.NoticeLie, agents.NoticeLie, agents.NoticeLate, agents.NoticeLie}[i]; n.Kind != want || n.Node != "n2" {
 			t.Errorf("notice %+v", n)
 		}
 	}

@@ -582,12 +582,12 @@ func TestResults(t *testing.T) {
 		}
 		o := w.orders[slices.IndexFunc(w.orders, func(o drive.Order) bool { return o.Node == "n1" })]
 		i := addr.Instance{Cluster: "demo", Task: "s", Node: "n1"}
-		result := func(i addr.Instance, node string, id uint64) bool {
-			given, err := w.Result(t.Context(), i, node, run.Report{ID: id, Outputs: json.RawMessage(`{}`)})
+		result := func(i addr.Instance, node string, id uint64) Reception {
+			is, err := w.Result(t.Context(), i, node, run.Report{ID: id, Outputs: json.RawMessage(`{}`)})
 			if err != nil {
 				t.Error(err)
 			}
-			return given
+			return is
 		}
 		for _, lie := range []struct {
 			i    addr.Instance
@@ -597,17 +597,17 @@ func TestResults(t *testing.T) {
 			{i, "n2", o.ID}, {i, "n1", o.ID - 1}, {i, "n1", o.ID + 100}, {i, "n1", 0}, {addr.Instance{Cluster: "demo", Task: "s", Node: "n2"}, "n1", o.ID},
 			{addr.Instance{Cluster: "demo", Task: "t", Node: "n1"}, "n1", o.ID}, {addr.Instance{Cluster: "none", Task: "s", Node: "n1"}, "n1", o.ID},
 		} {
-			if result(lie.i, lie.node, lie.id) {
+			if result(lie.i, lie.node, lie.id) != Stranger {
 				t.Errorf("took %+v", lie)
 			}
 		}
 		first, again, other := result(i, "n1", o.ID), result(i, "n1", o.ID), result(i, "n2", o.ID)
-		if !first || !again || other {
-			t.Error("the node's own result, the same once more, or another's afterwards")
+		if first != Taken || again != Late || other != Stranger {
+			t.Errorf("the node's own result %d, the same once more %d, another's afterwards %d", first, again, other)
 		}
 		altered, err := w.Result(t.Context(), i, "n1", run.Report{ID: o.ID, Outputs: json.RawMessage(`{"path": "/etc/shadow"}`)})
-		if err != nil || altered {
-			t.Errorf("the node's own result with other outputs: taken %t, %v", altered, err)
+		if err != nil || altered != Stranger {
+			t.Errorf("the node's own result with other outputs: %d, %v", altered, err)
 		}
 		w.Close()
 	})
@@ -621,12 +621,12 @@ func TestVerifyResults(t *testing.T) {
 		defer w.Close()
 		result := func(node string, o drive.Order, failure string) bool {
 			i := addr.Instance{Cluster: "demo", Task: o.Task, Node: o.Node}
-			given, err := w.Result(t.Context(), i, node, run.Report{ID: o.ID, Error: failure})
+			is, err := w.Result(t.Context(), i, node, run.Report{ID: o.ID, Error: failure})
 			if err != nil {
 				t.Error(err)
 			}
 			synctest.Wait()
-			return given
+			return is == Taken
 		}
 		for _, o := range slices.Clone(w.orders) {
 			result(o.Agent, o, "")

@@ -36,16 +36,25 @@ func (c *Clusters) tell(ctx context.Context, loop *drive.Cluster, machine string
 	return loop.Seen(ctx, seen)
 }
 
-// Result takes in what an agent says of an attempt, and returns once it is durable. It reports false for a result of
-// something that this cluster never gave to that node.
-func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r run.Report) (bool, error) {
+// Reception is what becomes of a result.
+type Reception uint8
+
+// The receptions.
+const (
+	Stranger Reception = iota // of something that this cluster never gave to that node
+	Late                      // of an attempt of that node that has ended: nothing comes of it
+	Taken                     // it is durable, or nobody needs it to be
+)
+
+// Result takes in what an agent says of an attempt, and returns once it is durable.
+func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r run.Report) (Reception, error) {
 	loop, err := c.Get(i.Cluster)
 	var unknown *UnknownError
 	if errors.As(err, &unknown) {
-		return false, nil
+		return Stranger, nil
 	}
 	if err != nil {
-		return false, err
+		return Stranger, err
 	}
 	t := history.Target{Task: i.Task, Node: i.Node}
 	now, given := false, false
@@ -54,16 +63,16 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 		agent, now = m.Awaits(t, r.ID)
 		given = agent == node
 	}); err != nil {
-		return false, err
+		return Stranger, err
 	}
 	if now {
 		if !given {
-			return false, nil
+			return Stranger, nil
 		}
-		return true, loop.Report(ctx, t, r)
+		return Taken, loop.Report(ctx, t, r)
 	}
 	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it: whoever performed it may forget it
-		return true, nil
+		return Taken, nil
 	}
 	return c.gave(ctx, i, node, r)
 }
@@ -71,46 +80,55 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 // repeats is how many events after an attempt's start are searched for its end, when a result comes that nobody waits for.
 const repeats = 20_000
 
-// gave looks up in the journal whether the event with the report's number gave an instance's attempt to a node: an agent
-// repeats a result until it hears that it arrived. What it repeats is what it said; outputs other than those that the
-// attempt yielded were never asked for.
-func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said run.Report) (bool, error) {
+// gave looks up in the journal whether the event with the report's number gave an instance's attempt to a node, and whether that
+// has ended. Outputs other than those that the attempt yielded were never asked for.
+func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said run.Report) (Reception, error) {
 	if said.ID == 0 {
-		return false, nil
+		return Stranger, nil
 	}
-	given := false
+	is := Stranger
 	target := history.Target{Task: i.Task, Node: i.Node}
 	var started history.Started
 	found := errors.New("found")
 	err := c.cfg.Drive.Store.Read(ctx, drive.JournalOf(i.Cluster), said.ID-1, func(r journal.Record) error {
 		e, err := history.Decode(r)
 		switch {
-		case r.Seq < said.ID || r.Seq > said.ID+repeats || !given && r.Seq > said.ID:
+		case r.Seq < said.ID || r.Seq > said.ID+repeats || is == Stranger && r.Seq > said.ID:
 			return found
 		case err != nil:
 			return err
-		case r.Seq == said.ID:
-			if s, watch := e.(history.Asked); watch { // of verifies at the end of a watch; nothing comes of a late one, whoever performed it
-				given = s.Node == i.Node
+		}
+		if r.Seq == said.ID {
+			switch e := e.(type) {
+			case history.Asked: // of verifies at the end of a watch; nothing comes of a late one, whoever performed it
+				if e.Node == i.Node {
+					is = Taken
+				}
 				return found
-			}
-			if s, watch := e.(history.Settling); watch { // likewise, as engines asked before
-				given = s.Node == i.Node && s.Node == node
+			case history.Settling: // likewise, as engines asked before
+				if e.Node == i.Node && e.Node == node {
+					is = Taken
+				}
 				return found
+			case history.Started:
+				if started = e; e.Target == target && e.Agent == node {
+					is = Taken
+				}
 			}
-			var ok bool
-			started, ok = e.(history.Started)
-			given = ok && started.Target == target && started.Agent == node
 			return nil
 		}
 		switch e := e.(type) {
 		case history.Succeeded:
 			if e.Target == target && e.Action == started.Action && e.Attempt == started.Attempt {
-				given = said.Error != "" || len(e.Outputs) == 0 || repeated(said.Outputs, e.Outputs)
+				is = Late
+				if said.Error == "" && len(e.Outputs) > 0 && !repeated(said.Outputs, e.Outputs) {
+					is = Stranger
+				}
 				return found
 			}
 		case history.Failed:
 			if e.Target == target && e.Action == started.Action && e.Attempt == started.Attempt {
+				is = Late
 				return found
 			}
 		}
@@ -119,7 +137,7 @@ func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said 
 	if errors.Is(err, found) {
 		err = nil
 	}
-	return given, err
+	return is, err
 }
 
 // repeated reports whether what a node says can be what was journalled, which has its canonical form: only what is plain text

@@ -144,19 +144,20 @@ func (l *own) liar() {
 	l.write(filepath.Join(dir, "kernel"), l.on("n3", "cat /proc/sys/kernel/random/boot_id"))
 	mine, other := l.spooled("n3", "kube.kubelet"), l.spooled("n2", "kube.kubelet")
 
-	// Results: another node's, its own with other outputs, its own under a number that was another's.
+	// Results: another node's, its own under a number that was another's, its own with other outputs, its own once more.
 	altered := l.spooled("n3", "kube.kubelet_serving_key")
 	altered.Outputs = json.RawMessage(`{"path": "/etc/shadow", "csr": "none"}`)
 	elsewhere := mine
 	elsewhere.ID = strings.Replace(other.ID, "[n2]", "[n3]", 1)
 	mark := l.Last("demo")
 	said := l.lie(dir, lies{Post: []wire.Result{other, elsewhere, altered, mine}})
-	if want := []int{http.StatusConflict, http.StatusConflict, http.StatusConflict, http.StatusNoContent}; !slices.Equal(said.Posted, want) {
-		l.Errorf("lies were answered %v, want %v: another's result, its own under another's number, its own altered; its own as it was may be repeated", said.Posted, want)
+	if want := []int{http.StatusConflict, http.StatusConflict, http.StatusConflict, http.StatusConflict}; !slices.Equal(said.Posted, want) {
+		l.Errorf("lies were answered %v, want %v: another's result, its own under another's number, its own altered, its own replayed", said.Posted, want)
 	}
 	for _, r := range []wire.Result{other, elsewhere, altered} {
-		l.journalled(r)
+		l.journalled("lie", r)
 	}
+	l.journalled("late", mine)
 	if now := l.Last("demo"); now != mark {
 		l.Errorf("lies changed the cluster's journal: %d events, then %d", mark, now)
 	}
@@ -193,11 +194,11 @@ func (l *own) liar() {
 	l.nodes("n2", "n3")
 }
 
-// journalled waits for the site's word on a lie about a result's instance.
-func (l *own) journalled(r wire.Result) {
+// journalled waits for the site's notice of a kind about a result's instance.
+func (l *own) journalled(kind string, r wire.Result) {
 	l.Helper()
-	l.Await("the journal's word on the lie about "+r.Instance, time.Minute, func(e *lab.Event) bool {
-		return e.Journal == "site" && e.Fact.Kind == "lie" && strings.Contains(e.Text, r.Instance)
+	l.Await("the journal's word on what was said of "+r.Instance, time.Minute, func(e *lab.Event) bool {
+		return e.Journal == "site" && e.Fact.Kind == kind && strings.Contains(e.Text, r.Instance)
 	})
 }
 
