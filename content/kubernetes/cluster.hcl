@@ -45,6 +45,65 @@ workflow "client" {
   }
 }
 
+// What a cluster is for, tried from end to end: every control-plane node's ways in, then the cluster from one of them.
+workflow "smoke" {
+  role "control" { min = 1 }
+  input "url" {
+    type = url
+    each = role.control
+  }
+  input "key" {
+    type = path
+    each = role.control
+  }
+  input "identity" {
+    type = certificate
+    each = role.control
+  }
+  input "etcd" { type = url }
+  input "etcd_key" {
+    type = path
+    each = role.control
+  }
+  input "etcd_client" {
+    type = path
+    each = role.control
+  }
+  input "cluster_domain" { type = fqdn }
+  input "outside" {
+    type = fqdn
+    doc  = "a name that the engine answers for, which pods have to find as well"
+  }
+
+  task "access" {
+    step = smoke_access
+    each = role.control
+    with = {
+      url         = input.url
+      key         = input.key
+      identity    = input.identity
+      etcd        = input.etcd
+      etcd_key    = input.etcd_key
+      etcd_client = input.etcd_client
+    }
+  }
+  task "test" {
+    step = smoke_test
+    on   = role.control
+    with = {
+      url            = host.access.url
+      key            = host.access.key
+      identity       = host.access.identity
+      etcd           = input.etcd
+      etcd_key       = host.access.etcd_key
+      etcd_client    = host.access.etcd_client
+      cluster_domain = input.cluster_domain
+      outside        = input.outside
+    }
+    after = [all.access]
+  }
+}
+
 workflow "cluster" {
   // 2.8 and 1.8 GiB of what the kernel can use: what machines of 3 and 2 GiB have, on which all of this is tried. Image, bundles
   // and, without a data disk, what lies in tmpfs are in it.
@@ -85,11 +144,6 @@ workflow "cluster" {
   input "cluster_domain" {
     type    = fqdn
     default = "cluster.local"
-  }
-  input "smoke" {
-    type    = bool
-    default = false
-    doc     = "whether the cluster is tried from end to end once it is there, and whenever somebody says joist force CLUSTER/smoke"
   }
   input "drain" {
     type    = duration
@@ -530,22 +584,22 @@ workflow "cluster" {
     except_during = [task.runtime, task.kubelet]
   }
 
-  // The cluster's own test: once smoke = true is applied, joist force CLUSTER/smoke runs it again at any time.
+  // The cluster's own test, at any time: joist force CLUSTER/smoke --wait
   task "smoke" {
-    step = smoke
-    on   = role.control
-    when = input.smoke
+    step  = smoke
+    roles = { control = role.control }
     with = {
-      url            = host.endpoint.url
-      key            = host.steps.key
-      identity       = host.steps.certificate
+      url            = task.endpoint.url
+      key            = task.steps.key
+      identity       = task.steps.certificate
       etcd           = task.etcd.endpoints[0]
-      etcd_key       = host.etcd_client.key
-      etcd_client    = host.etcd_client.folder
+      etcd_key       = task.etcd_client.key
+      etcd_client    = task.etcd_client.folder
       cluster_domain = input.cluster_domain
       outside        = "api.${input.domain}"
     }
-    after = [task.roles, task.dns, all.member, all.controllers]
+    after     = [task.roles, task.dns, all.member, all.controllers]
+    on_demand = true
   }
 
   check "members" {

@@ -211,9 +211,36 @@ step "in_service" {
   }
 }
 
-step "smoke" {
+step "smoke_access" {
+  scope        = "node"
+  doc          = "The ways of a control-plane node into the API and into etcd, and what opens them, after each was tried."
+  artifacts    = [kubernetes-control]
+  irreversible = "it changes nothing"
+
+  input "url" { type = url }
+  input "key" { type = path }
+  input "identity" { type = certificate }
+  input "etcd" { type = url }
+  input "etcd_key" { type = path }
+  input "etcd_client" { type = path }
+  output "url" { type = url }
+  output "key" { type = path }
+  output "identity" { type = certificate }
+  output "etcd_key" { type = path }
+  output "etcd_client" { type = path }
+
+  apply {
+    script   = "files/smoke-access.sh"
+    files    = ["files/kubectl.sh"]
+    timeout  = "2m"
+    attempts = 3
+    backoff  = "5s"
+  }
+}
+
+step "smoke_test" {
   scope     = "cluster"
-  doc       = "Tries the cluster from end to end in a namespace of its own: pods across nodes, a Service by name and by port, a name outside of the cluster, logs, exec, port-forward, a secret in etcd. Again at any time, once smoke = true is applied: joist force CLUSTER/smoke."
+  doc       = "Tries the cluster from end to end in a namespace of its own: pods across nodes, a Service by name and by port, a name outside of the cluster, logs, exec, port-forward, a secret in etcd."
   artifacts = [kubernetes-control]
 
   input "url" { type = url }

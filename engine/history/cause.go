@@ -22,6 +22,7 @@ const (
 	Drift        CauseKind = "drift"         // a verify found the effect gone
 	ForcedCause  CauseKind = "forced"        // a person asked for it
 	Unwanted     CauseKind = "unwanted"      // the goal does not have it any more
+	Unasked      CauseKind = "on demand"     // it runs when somebody asks for it, and nobody has
 	FailedCause  CauseKind = "failed"        // Of failed
 	Undecidable  CauseKind = "undecidable"   // an expression cannot be evaluated
 
@@ -149,6 +150,8 @@ func (c Cause) Because() string {
 		text = "an attempt is in flight"
 	case Unwanted:
 		text = "the goal does not have it any more"
+	case Unasked:
+		text = "it runs on demand"
 	default:
 		text = string(c.Kind)
 	}

@@ -326,6 +326,16 @@ func (s *State) Stands(r *Row) bool {
 	return n != nil && !n.Released && (r.Machine == "" || n.Machine == "" || r.Machine == n.Machine)
 }
 
+// Rests reports whether any incarnation has not ended that a single instance lives by.
+func (s *State) Rests(r *Row) bool {
+	for node, incarnation := range r.Rests {
+		if s.Lives(Rest{Node: node, Incarnation: incarnation}) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *State) row(t Target) *Row {
 	node := s.Index(t.Node)
 	c := s.Columns[t.Task]

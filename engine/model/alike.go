@@ -30,7 +30,7 @@ func alikeInputs(a, b map[string]value.Value) bool {
 }
 
 func alikeTasks(a, b Task) bool {
-	return a.Name == b.Name && a.On == b.On && slices.Equal(a.Each, b.Each) && slices.Equal(a.After, b.After) && slices.Equal(a.Except, b.Except) &&
+	return a.Name == b.Name && a.On == b.On && a.Asked == b.Asked && slices.Equal(a.Each, b.Each) && slices.Equal(a.After, b.After) && slices.Equal(a.Except, b.Except) &&
 		slices.Equal(a.During, b.During) && slices.Equal(a.Guards, b.Guards) &&
 		(a.When == nil) == (b.When == nil) && (a.When == nil || alikeArguments(*a.When, *b.When)) &&
 		slices.EqualFunc(a.With, b.With, alikeArguments) && alikeSteps(a.Step, b.Step)

@@ -70,6 +70,7 @@ type Task struct {
 	On     string   // role whose nodes execute a cluster-scope script; empty if none
 	With   []Argument
 	When   *Argument // decides whether instances exist; nil for always
+	Asked  string    // on demand: instances run when somebody asks for this, the task or the call that it is part of; empty for by itself
 	After  []After
 	Except []string // tasks of the same nodes: instances are in place except while those of the same target run
 	During []string // tasks of the same nodes: instances are in place only while an apply of those of the same target runs

@@ -67,6 +67,17 @@ func Items(p *plan.Planner) []Item {
 	return append(items, removals(p)...)
 }
 
+// Asked lists the instances that run when somebody asks for a task, or for a call of a workflow, by the name that people use.
+func Asked(p *plan.Planner, name string) []history.Target {
+	var list []history.Target
+	p.Each(func(t history.Target, task *model.Task, _ *plan.Cell) {
+		if task.Asked == name && len(task.During) == 0 { // otherwise it comes with what it is in place for
+			list = append(list, t)
+		}
+	})
+	return list
+}
+
 // OpenItems lists the instances that are neither in place nor absent or have drifted, and the removals. It costs what it lists.
 func OpenItems(p *plan.Planner) []Item {
 	var items []Item

@@ -60,7 +60,10 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 		cell.fit = fit
 		return cell
 	}
-	cell := p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
+	cell, rests := unasked(c.task, row, lives)
+	if !rests {
+		cell = p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
+	}
 	if accept && cell.Verdict == Unchanged {
 		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Accept, Text: "its `when` is false since a fact changed; apply again to remove it"}
 	}
@@ -68,6 +71,18 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 		cell.Verdict, cell.Cause = Kept, Cause{Kind: history.Drift, Text: row.Drifted}
 	}
 	return cell
+}
+
+// unasked is the decision about an instance that runs on demand while nobody asks for it: what it did when it was asked for stays as
+// long as its target, whatever its inputs are since.
+func unasked(t *model.Task, row *history.Row, lives bool) (Cell, bool) {
+	switch {
+	case t.Asked == "" || row != nil && (row.Forced || row.Flight != nil):
+		return Cell{}, false
+	case row == nil || row.Phase == history.Absent || !lives:
+		return Cell{Verdict: Absent, Cause: Cause{Kind: history.Unasked}, view: view{standing: absent}}, true
+	}
+	return Cell{Verdict: Kept, Cause: Cause{Kind: history.Unasked}, view: view{standing: settled, out: row.Output}}, true
 }
 
 // driftWaits reports whether what a verify found waits for a person, and no goal was set since.
@@ -143,17 +158,7 @@ func (p *Planner) lives(t *model.Task, row *history.Row, node int) bool {
 		}
 		return t.Step.Scope != model.Node || row.Boot == n.Boot || t.Step.Reboots
 	}
-	return t.On == "" || row.Rests == nil || p.rests(row)
-}
-
-// rests reports whether any incarnation lives that a single instance lives by.
-func (p *Planner) rests(row *history.Row) bool {
-	for node, incarnation := range row.Rests {
-		if p.state.Lives(history.Rest{Node: node, Incarnation: incarnation}) {
-			return true
-		}
-	}
-	return false
+	return t.On == "" || row.Rests == nil || p.state.Rests(row)
 }
 
 // mustReplace says why what stands at the address is another thing than what is wanted there, if it is: an effect of an

@@ -13,13 +13,13 @@ type Verdict uint8
 // The verdicts.
 const (
 	Unchanged Verdict = iota // in place, and what it was made from is the same
-	Kept                     // in place by its first success, although its inputs have changed since (once = true)
+	Kept                     // in place by an earlier success, whatever its inputs are since (once = true, or on demand)
 	Run                      // will run
 	RunIf                    // will run if something that is about to run yields something else
 	Replace                  // what stands there is removed first, then it runs
 	Remove                   // no longer wanted
 	Blocked                  // cannot run: something it needs failed, or it failed itself
-	Absent                   // its `when` is false
+	Absent                   // its `when` is false, or nobody asked for it
 	Skipped                  // a person wants the goal without it
 	Aside                    // its node is set aside
 )

@@ -161,7 +161,7 @@ func (p *Planner) comingOut(c *column, node int, order bool) (history.Target, bo
 
 // stirred reports whether an instance that is in place is about to wait for what it reads.
 func (p *Planner) stirred(c *column, node int, cell *Cell) bool {
-	if cell.view.standing != settled || c.task.Step.Once {
+	if cell.view.standing != settled || c.task.Step.Once || c.task.Asked != "" {
 		return false
 	}
 	_, about := p.comingOut(c, node, false)

@@ -346,7 +346,7 @@ func (p *Planner) locate(r *removal, row *history.Row) {
 		if !p.state.Lives(row.Life) {
 			r.end = p.state.Node(r.Node).EndOf(row.Life.Incarnation)
 		}
-	case len(row.Rests) > 0 && !p.rests(row):
+	case len(row.Rests) > 0 && !p.state.Rests(row):
 		r.end = 0
 		for node, incarnation := range row.Rests {
 			r.end = max(r.end, p.state.Node(node).EndOf(incarnation))

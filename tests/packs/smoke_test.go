@@ -24,8 +24,8 @@ esac
 `
 
 func TestSmoke(t *testing.T) {
-	m := must(t, goal(1, 2), "smoke = true\ncluster_domain = \"kube.example\"", nil)
-	apply := &m.Task("smoke").Step.Apply
+	m := must(t, goal(1, 2), "cluster_domain = \"kube.example\"", nil)
+	apply := &m.Task("smoke.test").Step.Apply
 	inputs := map[string]json.RawMessage{
 		"url": json.RawMessage(`"https://127.0.0.1:6443"`), "key": json.RawMessage(`"/key"`), "identity": json.RawMessage(`{"leaf":"","chain":"","root":""}`),
 		"etcd": json.RawMessage(`"https://c1:2379"`), "etcd_key": json.RawMessage(`"/key"`), "etcd_client": json.RawMessage(`"/etcd"`),

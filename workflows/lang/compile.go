@@ -170,6 +170,7 @@ type frame struct {
 	calls  map[string]*frame
 	steps  map[string]*decl.Step
 	when   *model.Argument // of the calls around it
+	demand string          // the call around it that runs on demand; empty for none
 	after  []model.After   // of the calls around it
 }
 
@@ -269,7 +270,7 @@ func (f *frame) task(t *decl.Task, s *decl.Step) {
 	}
 	called := f.item.name(f.prefix + t.Name)
 	out := model.Task{
-		Name: f.stands(called), Called: called, Was: f.was(t), Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t),
+		Name: f.stands(called), Called: called, Was: f.was(t), Doc: s.Doc, Step: f.c.pinned(s.Step), Each: f.outer(decl.EachNames(t.Each)), When: f.condition(t), Asked: f.asked(t),
 		After: slices.Clone(f.after), Except: f.excepts(t), Range: decl.Place(f.w.Pack, t.At),
 	}
 	f.c.each[out.Name] = len(out.Each) > 0
@@ -320,6 +321,7 @@ func (f *frame) afters(t *decl.Task) []model.After {
 
 func (f *frame) call(t *decl.Task, called *decl.Workflow) {
 	g := &frame{c: f.c, w: called, prefix: f.prefix + t.Name + ".", former: f.formerly(t, "."), roles: map[string]string{}, inputs: map[string]expr.Source{}}
+	g.demand = f.asked(t)
 	g.when, g.after = f.condition(t), append(slices.Clone(f.after), f.afters(t)...)
 	for i := range g.after { // the call has no node: its tasks wait for every instance
 		g.after[i].All = f.c.each[g.after[i].Task]

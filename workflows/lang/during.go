@@ -51,6 +51,8 @@ func (c *flowCheck) user(t *decl.Task, n named) {
 	to := c.targets[n.Name]
 	each, upEach := decl.EachNames(t.Each), decl.EachNames(up.Each)
 	switch {
+	case up.OnDemand:
+		c.bag.Errorf(n.At, "Leave on_demand out, or put both into a workflow that is called on demand.", "task %q runs when somebody asks for it", n.Name)
 	case len(up.During) > 0:
 		c.bag.Errorf(n.At, "Name what that is in place for.", "task %q is in place only while others run itself", n.Name)
 	case c.failed[n.Name] || t.Lost || up.Lost:

@@ -240,6 +240,7 @@ func (c *flowCheck) task(t *decl.Task) {
 	}
 	c.presence(t)
 	c.during(t)
+	c.onDemand(t)
 	c.items(t)
 	if t.When != nil {
 		c.check(site{task: t, each: decl.EachNames(t.Each), when: true}, t.When, value.Type{Kind: value.Bool})
@@ -266,6 +267,8 @@ func (c *flowCheck) after(t *decl.Task, a decl.After) {
 	switch {
 	case up == nil:
 		c.bag.Errorf(a.At, diag.Suggest(a.Name, c.w.TaskNames()), "no task is called %q", a.Name)
+	case up.OnDemand:
+		c.bag.Errorf(a.At, "Leave it out: nobody knows when that will be.", "task %q runs when somebody asks for it", a.Name)
 	case len(up.During) > 0:
 		c.bag.Errorf(a.At, "Leave it out: what it is in place for waits for it, and nobody else can.", "task %q is in place only while others run", a.Name)
 	case c.failed[a.Name] || c.targets[a.Name].Flow != nil:
@@ -451,6 +454,9 @@ func (c *flowCheck) rollouts() {
 				c.bag.Errorf(n.At, "A task takes places of one rollout only: keep it in one.", "task %q stands in rollout %q already", n.Name, other)
 			}
 			in[n.Name] = o.Name
+			if t.OnDemand {
+				c.bag.Errorf(n.At, "Leave it out.", "task %q runs when somebody asks for it, and takes no place of a rollout", n.Name)
+			}
 			if c.failed[n.Name] || c.targets[n.Name].Flow != nil {
 				if c.targets[n.Name].Flow != nil {
 					c.bag.Errorf(n.At, "Put the rollout into that workflow, around its own tasks.", "task %q calls a workflow; a rollout is over tasks that run steps", n.Name)

@@ -45,6 +45,10 @@ func (c *flowCheck) disturber(t *decl.Task, n named) {
 	if c.failed[n.Name] || t.Lost {
 		return
 	}
+	if up.OnDemand {
+		c.bag.Errorf(n.At, "Leave it out.", "task %q runs when somebody asks for it: nothing makes way for that", n.Name)
+		return
+	}
 	if len(up.During) > 0 {
 		c.bag.Errorf(n.At, "Name what it is in place for.", "task %q is in place only while others run itself", n.Name)
 		return

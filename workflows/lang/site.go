@@ -136,6 +136,9 @@ func (c *flowCheck) resolveTask(at site, t hcl.Traversal, path []string, fail fu
 	if c.failed[name] {
 		return expr.Shape{}, len(path)
 	}
+	if c.w.Task(name).OnDemand {
+		return fail("Leave on_demand out, or put both into a workflow that is called on demand.", "task %q runs when somebody asks for it, and %s cannot wait for that", name, at.who())
+	}
 	if why := c.barred(at, root, name); why != "" {
 		return fail(why, "task %q is in place only while others run, and %s cannot look at its outputs like this", name, at.who())
 	}

@@ -174,6 +174,13 @@ func (s *Simulation) Goal(m *model.Model, roles map[string][]string) error {
 	return nil
 }
 
+// Force has instances run again, as a person's word.
+func (s *Simulation) Force(targets []history.Target) {
+	for _, t := range targets {
+		s.advance(history.Forced{Target: t, By: "simulate"})
+	}
+}
+
 // Mishaps plans what is to befall the given nodes from now on, by the seed: about one in ten of them, at least one.
 func (s *Simulation) Mishaps(nodes []string) {
 	within := 20*time.Minute + time.Duration(len(nodes))*time.Second

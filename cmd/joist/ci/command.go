@@ -61,8 +61,8 @@ by itself when its time, --ttl, is over. Several may run at the same time, each 
 (--with domain=…). A value of --with that begins with [ or { is a list or an object, as JSON or HCL, and one in double quotes a string
 whatever it looks like; others are true, false, a number, or a string as it stands.
 
-A task that tries the cluster, such as smoke of the Kubernetes pack (--with smoke=true), is part of it like any other. --check
-INSTANCE runs one once more after the cluster has converged.
+--check has an instance run once more after the cluster has converged, or what the workflow has to be run on demand, such as smoke of
+the Kubernetes pack.
 
 Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or something is left; 4 something failed, or the time was over;
 5 the engine cannot be reached; 130 interrupted.`,
@@ -86,7 +86,7 @@ Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or somet
 	f.DurationVar(&o.teardown, "teardown", o.teardown, "how long to wait until it is destroyed")
 	f.StringVar(&o.junit, "junit", "", "write a report in JUnit's form to this file")
 	f.StringArrayVar(&o.with, "with", nil, "an input of the workflow, as KEY=VALUE; lists and objects as JSON or HCL")
-	f.StringArrayVar(&o.checks, "check", nil, "run an instance once more after the cluster has converged")
+	f.StringArrayVar(&o.checks, "check", nil, "run an instance once more after the cluster has converged, or what runs on demand")
 	f.BoolVar(&o.plain, "plain", false, "one line for each thing that happens, also on a terminal")
 	return group("ci", "Clusters for continuous integration", run)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"joist/cmd/joist/again"
 	"joist/cmd/joist/redeploy"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
@@ -157,63 +158,25 @@ func (p Program) follow(ctx context.Context, what redeploy.Following, r *Report)
 	return nil
 }
 
-// check runs an instance once more.
-func (p Program) check(ctx context.Context, instance string, r *Report) {
+// check has an instance run once more, or what runs on demand.
+func (p Program) check(ctx context.Context, name string, r *Report) {
 	begun := p.Now()
-	c := Case{Class: "check", Name: instance, Result: Passed}
-	err := p.again(ctx, instance, r.Cluster)
+	c := Case{Class: "check", Name: name, Result: Passed}
+	err := again.Run(ctx, p.API(), r.Cluster, v1.Action{Action: v1.Force, Instance: name, Reason: "joist ci run"}, func(*v1.Instance) {})
 	switch c.Seconds = p.Now().Sub(begun).Seconds(); {
 	case err == nil:
 	case errors.Is(context.Cause(ctx), errExpired):
-		r.Outcome, r.Detail = expired, "check "+instance+" was not done when its time was over"
+		r.Outcome, r.Detail = expired, "check "+name+" was not done when its time was over"
 	case ctx.Err() != nil:
 		r.Outcome = interrupted
 	default:
-		r.Outcome, r.Detail = "failed", "check "+instance
+		r.Outcome, r.Detail = "failed", "check "+name
 	}
 	if err != nil {
 		c.Result, c.Message, c.Text = Failed, first(clean(err.Error())), clean(err.Error())
 	}
 	r.Cases = append(r.Cases, c)
 }
-
-// again forces an instance to run, and waits until it has. Its end is looked for by itself: one that did nothing but
-// evaluate its inputs does not disturb the cluster's rest.
-func (p Program) again(ctx context.Context, instance, cluster string) error {
-	api := p.API()
-	before, err := api.Cluster(ctx, cluster)
-	if err != nil {
-		return err
-	}
-	if _, err := api.Act(ctx, cluster, v1.Action{Action: v1.Force, Instance: instance, Reason: "joist ci run"}); err != nil {
-		return err
-	}
-	forced, err := api.Find(ctx, "cluster/"+cluster, before.Events, "forced")
-	if err != nil {
-		return err
-	}
-	tick := time.NewTicker(checkPace)
-	defer tick.Stop()
-	for {
-		one, err := api.Instance(ctx, cluster, instance)
-		switch {
-		case err != nil:
-			return err
-		case one.Ended > forced && one.State == "in place":
-			return nil
-		case one.State == "failed":
-			return errors.New(one.Error)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// checkPace is how often the engine is asked whether a check has ended.
-const checkPace = 250 * time.Millisecond
 
 // logLines is how much of a failed instance's log the report has.
 const logLines = 30

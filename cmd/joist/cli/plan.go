@@ -2,14 +2,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"joist/cmd/joist/layout"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"joist/cmd/joist/again"
+	"joist/cmd/joist/layout"
 	"joist/engine/addr"
 	"joist/services/api/client"
 	v1 "joist/services/api/v1"
@@ -296,12 +298,60 @@ func (a *app) cancelCommand() *cobra.Command {
 }
 
 func (a *app) forceCommand() *cobra.Command {
+	wait := false
 	c := a.action(&cobra.Command{
 		Use: "force INSTANCE", Short: "Make an instance run again, whatever its memo says",
-		Example: "  joist force 'demo/member[n1]' --reason 'edited by hand'", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeInstances,
+		Long: `force has an instance run again, whatever its memo says. What a workflow has to be run on demand runs when it is forced, at any time
+and only then: the name of its task, or of the workflow that the task calls, stands for all its instances. With --wait it returns once
+they have run, with exit code 1 if one fails.`,
+		Example: "  joist force 'demo/member[n1]' --reason 'edited by hand'\n  joist force demo/smoke --wait", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeInstances,
 	}, func(args []string) (v1.Action, error) { return v1.Action{Action: v1.Force, Instance: args[0]}, nil }, false)
 	a.clusterFlag(c)
+	c.Flags().BoolVar(&wait, "wait", false, "return once it has run")
+	accept := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if !wait {
+			return accept(cmd, args)
+		}
+		reason, err := cmd.Flags().GetString("reason")
+		if err != nil {
+			return err
+		}
+		return a.runAgain(cmd.Context(), args[0], reason)
+	}
 	return c
+}
+
+// runAgain forces what a name stands for, and shows how it went.
+func (a *app) runAgain(ctx context.Context, name, reason string) error {
+	cluster, instance, err := a.instance(ctx, name)
+	if err != nil {
+		return err
+	}
+	list := []v1.Instance{}
+	err = again.Run(ctx, a.api, cluster, v1.Action{Action: v1.Force, Instance: instance, Reason: reason}, func(i *v1.Instance) {
+		if list = append(list, *i); a.output != "json" {
+			a.printf("cluster %s: %s is done after %.1f s\n", cluster, i.Item.Instance, i.Seconds)
+		}
+	})
+	var failed *again.FailedError
+	if errors.As(err, &failed) {
+		if list = append(list, *failed.Instance); a.output != "json" {
+			for _, line := range failed.Instance.Log {
+				a.printf("  %s\n", diag.Visible(line))
+			}
+		}
+		err = fmt.Errorf("%w; joist why '%s/%s' says more", err, cluster, failed.Instance.Item.Instance)
+	}
+	if ctx.Err() != nil {
+		return &ExitError{Interrupted, fmt.Errorf("interrupted: it runs all the same; joist show %s/%s says how it went", cluster, instance)}
+	}
+	if err == nil || failed != nil {
+		if _, wrong := a.json(list); wrong != nil {
+			return wrong
+		}
+	}
+	return err
 }
 
 func (a *app) skipCommand() *cobra.Command {

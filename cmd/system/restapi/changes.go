@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
 	"joist/engine/drive"
 	"joist/engine/history"
+	"joist/engine/outlook"
 	"joist/engine/plan"
 	"joist/engine/policy"
 	"joist/services/api"
@@ -85,6 +87,7 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	if err != nil {
 		return nil, a.told(err)
 	}
+	var forced []string
 	switch act.Action {
 	case v1.Retry:
 		err = a.Clusters.Retry(ctx, name, act.By, act.Reason)
@@ -95,7 +98,7 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	case v1.Skip:
 		err = skip(ctx, loop, name, act)
 	case v1.Force:
-		err = force(ctx, loop, name, act)
+		forced, err = force(ctx, loop, name, act)
 	case v1.Approval:
 		err = approve(ctx, loop, name, act)
 	case v1.Aside, v1.Return:
@@ -108,7 +111,11 @@ func (a *apiChanges) Act(ctx context.Context, name string, act v1.Action) (*v1.A
 	if err != nil {
 		return nil, a.told(err)
 	}
-	return a.accepted(ctx, name)
+	out, err := a.accepted(ctx, name)
+	if err == nil {
+		out.Forced = forced
+	}
+	return out, err
 }
 
 // wipeAll orders that every machine of the cluster be wiped. The goal stays, so that the cluster is then built anew.
@@ -255,26 +262,42 @@ func absent(p *plan.Planner, t history.Target, cell *plan.Cell) error {
 		"set the input that its when looks at in the cluster file, and joist apply it: that runs it, and joist force does so again from then on")
 }
 
-func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) error {
-	var t history.Target
-	known := false
+// force has an instance run again, or all those that a name on demand stands for. It lists them as people call them.
+func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Action) ([]string, error) {
+	var events []history.Event
+	var names []string
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
-		t, _ = targetOf(act.Instance, s, p)
-		cell := p.Cell(t)
-		if known = cell != nil; known && cell.Verdict == plan.Absent {
-			refused = absent(p, t, cell)
+		for _, t := range asked(act.Instance, s, p) {
+			if cell := p.Cell(t); cell.Verdict == plan.Absent && cell.Cause.Kind != history.Unasked {
+				refused = absent(p, t, cell)
+				continue
+			}
+			events, names = append(events, history.Forced{Target: t, By: act.By, Reason: act.Reason}), append(names, p.Called(t).String())
 		}
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	switch {
-	case !known:
-		return noInstance(ctx, loop, cluster, act.Instance)
+	case len(events) > 0:
+		return names, loop.Happen(ctx, events...)
 	case refused != nil:
-		return refused
+		return nil, refused
 	}
-	return loop.Happen(ctx, history.Forced{Target: t, By: act.By, Reason: act.Reason})
+	return nil, noInstance(ctx, loop, cluster, act.Instance)
+}
+
+// asked lists the instances of the goal that a name stands for: one, or what runs when somebody asks for a task or a workflow of that
+// name.
+func asked(name string, s *history.State, p *plan.Planner) []history.Target {
+	if t, _ := targetOf(name, s, p); p.Cell(t) != nil {
+		return []history.Target{t}
+	}
+	task, node, ok := addr.ParsePath(name)
+	if !ok || node != "" {
+		return nil
+	}
+	return outlook.Asked(p, task)
 }
 
 func (a *apiChanges) Certify(ctx context.Context, name string, r v1.CertificateRequest, ttl time.Duration) (*v1.Certificate, error) {

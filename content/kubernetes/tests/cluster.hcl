@@ -14,13 +14,19 @@ fake "etcd.member" {
 test "a cluster comes up" {
   workflow = kubernetes.cluster
   nodes    = { control = ["c1"], worker = ["w1", "w2"] }
-  with     = { domain = "demo.lab", smoke = true }
+  with     = { domain = "demo.lab" }
 
   order = ["front", "serving[c1]", "apiserver[c1]", "member[w1]", "in_service[w1]"]
 
   change "nothing changed" {
     plan = { "*" = "unchanged" }
     runs = []
+  }
+
+  change "somebody asks for the smoke test" {
+    asks = ["smoke"]
+    plan = { "smoke.access[c1]" = "run", "apiserver[c1]" = "unchanged" }
+    runs = ["smoke.access[c1]", "smoke.test"]
   }
 
   change "w3 joins" {

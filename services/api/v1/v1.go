@@ -200,6 +200,7 @@ type Accepted struct {
 	Seq      uint64              `json:"seq"`  // event that set it
 	Last     uint64              `json:"last"` // newest event of the cluster's journal; what was asked for lies before it
 	Roles    map[string][]string `json:"roles,omitempty"`
+	Forced   []string            `json:"forced,omitempty"` // instances that run again; of force
 	Warnings string              `json:"warnings,omitempty"`
 }
 

@@ -26,15 +26,15 @@ func TestCluster(t *testing.T) {
 	l.machine("n2", workerMemory)
 	l.machine("n3", workerMemory)
 	l.first("bring-up", func(l *own) {
-		o := l.Pursue("converged", "apply", l.file(goal{control: []string{"n1"}, worker: []string{"n2", "n3"}, smoke: true}))
+		o := l.Pursue("converged", "apply", l.file(goal{control: []string{"n1"}, worker: []string{"n2", "n3"}}))
 		l.Logf("%d steps done, %d attempts failed", o.Done, o.Failures)
 		l.retries()
 		l.Logf("\n%s", l.Must("path", "demo"))
 		l.figures(1, "n2", "n3")
 		l.Unchanged("demo")
 		l.SameHost("during")
-		l.smokeSaid()
 	})
+	l.sub("smoke", (*own).smoke)
 	l.first("clients", func(l *own) {
 		l.client()
 		l.nodes("n2", "n3")

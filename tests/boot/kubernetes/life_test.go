@@ -35,7 +35,6 @@ func TestLife(t *testing.T) {
 	l.sub("secrecy", (*own).secrecy)
 	g.more = allSlots
 	l.sub("another runtime and network", func(l *own) { l.slots(g) })
-	g.smoke = true
 	g.worker, g.more, g.sourceless = []string{"n2", "n3", "n4"}, allSlots+"\n  frozen = \"winter\"", true
 	l.sub("a worker more from a frozen set", func(l *own) { l.grow(g) })
 	g.worker = []string{"n2", "n3"}
@@ -172,9 +171,7 @@ func (l *own) grow(g goal) {
 // try itself.
 func (l *own) slots(g goal) {
 	l.change(g, `kube\.(runtime|in_service)\[n[23]\]|kube\.network\[n[12356]\]`)
-	g.smoke = true // afterwards: nodes leave service for the change
-	l.change(g, `kube\.smoke`)
-	l.smokeSaid()
+	l.smoke()
 	for _, name := range g.worker {
 		if out := l.on(name, "grep BinaryName /etc/containerd/config.toml; systemctl is-active containerd kubelet"); !strings.Contains(out, "crun") || strings.Count(out, "active") != 2 {
 			l.Errorf("the runtime of %s: %s", name, out)
@@ -510,7 +507,7 @@ func (l *own) redeploy() {
 			l.Errorf("%s was wiped, and is the incarnation that it was", m.Name)
 		}
 	}
-	l.smokeSaid()
+	l.smoke()
 	l.client()
 	l.nodes("n2", "n3")
 }

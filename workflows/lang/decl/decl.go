@@ -83,9 +83,12 @@ type Task struct {
 	During []named // tasks that it is in place for while they run
 	Guards []named // tasks that are so for it, by where they say that
 	Roles  []RolePair
-	Whole  hcl.Range // of the block's header
-	Attrs  map[string]hcl.Range
-	Was    []named // names that it had before
+
+	OnDemand bool // it runs when somebody asks for it
+
+	Whole hcl.Range // of the block's header
+	Attrs map[string]hcl.Range
+	Was   []named // names that it had before
 }
 
 // After is one entry of a task's after.

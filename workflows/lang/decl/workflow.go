@@ -111,7 +111,7 @@ func readRole(r *reader, e hclsyntax.Expression, w *Workflow) (named, bool) {
 }
 
 func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[string]hcl.Range) {
-	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "during", "for", "was"}})
+	r.Expect(form{Attrs: []string{"step", "each", "on", "with", "after", "when", "roles", "except_during", "during", "on_demand", "for", "was"}})
 	t := &Task{Whole: r.At, Slot: b.Type == "slot", Attrs: map[string]hcl.Range{}}
 	for name, a := range r.Body.Attributes {
 		t.Attrs[name] = a.NameRange
@@ -141,6 +141,7 @@ func (d *decoder) task(r *reader, b *hclsyntax.Block, w *Workflow, seen map[stri
 	}
 	t.Except = d.others(r, t, "except_during", "makes way for itself")
 	t.During = d.others(r, t, "during", "is in place only while it runs itself")
+	t.OnDemand = r.Truth("on_demand")
 	t.Was = d.was(r)
 	for _, p := range r.Pairs("roles") {
 		if outer, ok := readRole(r, p.Value, w); ok {

@@ -25,9 +25,10 @@ func (t *trial) plan() {
 	if !ok {
 		return
 	}
-	verdicts := map[string]string{}
+	verdicts, unasked := map[string]string{}, map[string]bool{}
 	for _, it := range outlook.Items(t.sim.Plan()) {
 		verdicts[t.called(it.Target)] = it.Verdict.String()
+		unasked[t.called(it.Target)] = it.Cause.Kind == history.Unasked
 	}
 	for _, r := range t.sim.Plan().Removals() {
 		if verdict := plan.Remove; verdicts[t.called(r.Target)] == "" {
@@ -37,7 +38,7 @@ func (t *trial) plan() {
 	for _, p := range e.pairs {
 		want, some := strings.Trim(jsonOf(p), `"`), false
 		for _, instance := range slices.Sorted(maps.Keys(verdicts)) {
-			if !matches(p.name, instance) {
+			if !matches(p.name, instance) || unasked[instance] && p.name == "*" { // everything is not what nobody asked for
 				continue
 			}
 			some = true

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"time"
 
+	"joist/engine/addr"
+	"joist/engine/history"
 	"joist/engine/model"
+	"joist/engine/outlook"
 	"joist/engine/run/yield"
 	"joist/engine/step"
 	"joist/engine/value"
@@ -184,9 +187,27 @@ func (t *trial) begin(machines simulate.Machines, of *scenario) (nodes []string,
 		t.bag.Errorf(s.at, "", "%s", err)
 		return nil, false
 	}
+	t.ask()
 	t.plan()
 	slices.Sort(nodes)
 	return slices.Compact(nodes), true
+}
+
+// ask has run what the stage says that a person asks for.
+func (t *trial) ask() {
+	p := t.sim.Plan()
+	for _, n := range t.stage.asked {
+		targets := outlook.Asked(p, n.name)
+		if task, node, ok := addr.ParsePath(n.name); ok {
+			if one, _ := p.Standing(history.Target{Task: task, Node: node}); p.Cell(one) != nil {
+				targets = append(targets, one)
+			}
+		}
+		if len(targets) == 0 {
+			t.bag.Errorf(n.at, "Name an instance, or what runs on demand.", "nobody can ask for %q", n.name)
+		}
+		t.sim.Force(targets)
+	}
 }
 
 // befall lets the stage's mishaps happen.

@@ -59,6 +59,7 @@ type stage struct {
 	cluster *lang.ClusterFile // nil to destroy
 	shift   int               // how many lines further down it has its attributes
 	fakes   map[string]*fake
+	asked   []named            // what a person asks for, by its name
 	mishaps map[string][]named // crash, kill, partition: machines
 	expect  map[string]expectation
 }

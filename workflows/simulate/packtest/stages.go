@@ -89,6 +89,9 @@ func (f *file) stage(b *hclsyntax.Block, attrs, cluster hclsyntax.Attributes, fa
 			s.mishaps[word] = f.names(a.Expr)
 		}
 	}
+	if a := take(attrs, "asks"); a != nil {
+		s.asked = f.names(a.Expr)
+	}
 	for _, word := range lists {
 		if a := take(attrs, word); a != nil {
 			s.expect[word] = expectation{at: a.Expr.Range(), names: f.names(a.Expr)}

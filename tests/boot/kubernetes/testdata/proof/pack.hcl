@@ -19,7 +19,6 @@ workflow "cluster" {
   role "control" { min = 1 }
   role "worker" { min = 1 }
   input "domain" { type = fqdn }
-  input "smoke" { type = bool }
   output "access" { value = task.kube.access }
 
   task "probe" {
@@ -29,6 +28,6 @@ workflow "cluster" {
   task "kube" {
     step  = kubernetes.cluster
     roles = { control = role.control, worker = role.worker }
-    with  = { domain = input.domain, smoke = input.smoke, drain = "1m" }
+    with  = { domain = input.domain, drain = "1m" }
   }
 }
