@@ -58,7 +58,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		if reborn != nil && reborn.Error != Reborn {
 			reborn = nil
 		}
-		*r = Row{Started: r.Started, Ended: seq, Failure: reborn}
+		*r = Row{Started: r.Started, Ended: seq, Failure: reborn, Forced: r.Forced}
 	case PlaceReturned:
 		b := s.budget(e.Rollout)
 		delete(b.Places, e.Node)
@@ -214,7 +214,8 @@ func (s *State) foldReleased(e NodeReleased) {
 	if s.wants(e.Node) {
 		return
 	}
-	n := s.Nodes[s.Index(e.Node)]
+	index := s.Index(e.Node)
+	n := s.Nodes[index]
 	if n.Alive() {
 		n.end(s.Seq, "the node was given back")
 	}
@@ -228,6 +229,9 @@ func (s *State) foldReleased(e NodeReleased) {
 	for _, c := range s.Columns {
 		if r := c.Row(-1); r != nil && r.Rests != nil {
 			delete(r.Rests, e.Node)
+		}
+		if r := c.Row(index); r != nil { // what was asked for there was not asked for elsewhere
+			r.Forced = false
 		}
 	}
 }
@@ -400,7 +404,7 @@ func (s *State) foldSucceeded(e Succeeded) {
 	r := s.row(e.Target)
 	r.Flight, r.Failure, r.Ended, r.Done = nil, nil, s.Seq, s.Now
 	if e.Action == step.Remove {
-		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause}
+		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause, Forced: r.Forced}
 		return
 	}
 	r.Phase, r.Forced, r.Drifted, r.DriftedAt, r.Expired, r.Stood = InPlace, false, "", 0, false, r.Goal

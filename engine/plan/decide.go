@@ -60,7 +60,7 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 		cell.fit = fit
 		return cell
 	}
-	cell, rests := unasked(c.task, row, lives)
+	cell, rests := p.unasked(c.task, row, lives)
 	if !rests {
 		cell = p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
 	}
@@ -74,12 +74,12 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 }
 
 // unasked is the decision about an instance that runs on demand while nobody asks for it: what it did when it was asked for stays as
-// long as its target, whatever its inputs are since.
-func unasked(t *model.Task, row *history.Row, lives bool) (Cell, bool) {
+// long as its target, whatever its inputs are since. What it only began goes.
+func (p *Planner) unasked(t *model.Task, row *history.Row, lives bool) (Cell, bool) {
 	switch {
-	case t.Asked == "" || row != nil && (row.Forced || row.Flight != nil):
+	case t.Asked == "" || row != nil && (row.Forced || row.Flight != nil && row.Flight.Action == step.Apply):
 		return Cell{}, false
-	case row == nil || row.Phase == history.Absent || !lives:
+	case row == nil || row.Phase != history.InPlace || !lives || p.mustReplace(t, row, lives).Kind != history.Same:
 		return Cell{Verdict: Absent, Cause: Cause{Kind: history.Unasked}, view: view{standing: absent}}, true
 	}
 	return Cell{Verdict: Kept, Cause: Cause{Kind: history.Unasked}, view: view{standing: settled, out: row.Output}}, true

@@ -56,6 +56,8 @@ func task(line string) model.Task {
 			s.Once = true
 		case "attempts":
 			s.Apply.Attempts = 3
+		case "asked":
+			t.Asked = v
 		}
 	}
 	for i, w := range strings.Fields(tail) {

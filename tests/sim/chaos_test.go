@@ -495,7 +495,7 @@ func (l *lab) act() {
 				l.logf("%s is broken from now on", t)
 				l.world.Break(t)
 			default:
-				if l.ledger.rows[t] != nil && l.ledger.rows[t].there {
+				if task := l.ledger.model().Task(t.Task); l.ledger.rows[t] != nil && l.ledger.rows[t].there || task != nil && task.Asked != "" {
 					l.advance(history.Forced{Target: t, By: "sim"})
 				}
 			}

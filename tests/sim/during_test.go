@@ -22,6 +22,9 @@ func (l *ledger) served(t target) (list []target) {
 
 // add drafts a task, and sometimes one that is in place only while it runs.
 func (g *generator) add(before []draft) []draft {
+	if g.shape.demand > 0 {
+		return g.onDemand(before)
+	}
 	if g.shape.during == 0 {
 		return append(before, g.draft(before))
 	}

@@ -37,7 +37,7 @@ func chaos(seed uint64, f fault) error {
 
 // properties are every law's.
 func properties() []property {
-	return slices.Concat(lawProperties(), restProperties(), budgetProperties(), asideProperties(), approvalProperties(), driftProperties(), renameProperties(), policyProperties(), duringProperties(), clockProperties(), loopProperties(), unansweredProperties(), rebootProperties(), laterProperties(), skipProperties(), scoutProperties())
+	return slices.Concat(lawProperties(), restProperties(), budgetProperties(), asideProperties(), approvalProperties(), driftProperties(), renameProperties(), policyProperties(), duringProperties(), clockProperties(), loopProperties(), unansweredProperties(), rebootProperties(), laterProperties(), skipProperties(), scoutProperties(), demandProperties())
 }
 
 func lawProperties() []property {

@@ -40,6 +40,7 @@ type ledger struct {
 	aside    map[target]bool               // was in place when the commit under way began to take it out
 	without  map[string]*history.NodeAside // nodes that are set aside
 	given    map[target]history.Approved   // approvals
+	asks     map[target]bool               // what a person has asked for, and has not been done since
 	blame    map[target]string             // failures that count in a rollout
 	policing policing
 	ended    map[target]uint64 // event of the last end
@@ -80,7 +81,7 @@ type lrow struct {
 
 func newLedger(models map[value.Digest]*model.Model) *ledger {
 	return &ledger{budgets: newBudgets(), models: models, nodes: map[string]*lnode{}, rows: map[target]*lrow{}, places: map[string]map[string]bool{}, fails: map[string]int{},
-		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, ended: map[target]uint64{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, given: map[target]history.Approved{}, out: map[target][]target{}, aside: map[target]bool{}}
+		proven: map[string]map[string]bool{}, ends: map[history.Rest]bool{}, gone: map[target]bool{}, ended: map[target]uint64{}, without: map[string]*history.NodeAside{}, blame: map[target]string{}, given: map[target]history.Approved{}, asks: map[target]bool{}, out: map[target][]target{}, aside: map[target]bool{}}
 }
 
 func (l *ledger) goal() *history.Goal {
@@ -207,6 +208,7 @@ func (l *ledger) take(e history.Event) error {
 		r := l.row(e.Target)
 		r.forced, r.tries.until, r.skip, r.fell = true, time.Time{}, nil, ""
 		delete(l.given, e.Target)
+		l.asks[e.Target] = true
 	case history.Skipped:
 		r := l.row(e.Target)
 		r.skip = &skip{removal: r.fell == step.Remove}
@@ -251,6 +253,11 @@ func (l *ledger) takeReleased(e history.NodeReleased) error {
 	}
 	for _, p := range l.places {
 		delete(p, e.Node)
+	}
+	for t := range l.asks {
+		if t.Node == e.Node {
+			delete(l.asks, t)
+		}
 	}
 	for t, r := range l.rows {
 		if r.there && t.Node == e.Node || r.flight != nil && r.flight.Agent == e.Node {
@@ -397,6 +404,7 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		return err
 	}
 	r.broke = false
+	delete(l.asks, e.Target)
 	r.dirty, r.outputs, r.expired, r.forced, r.drifted, r.stood = false, e.Outputs, false, false, false, r.goal
 	if m := l.models[l.goals[r.goal].Model]; err == nil && m != nil {
 		if task := m.Task(e.Task); task != nil {
@@ -540,6 +548,9 @@ func (l *ledger) exists(t target) (exists, known bool) {
 	if task == nil || !slices.Contains(l.instancesOf(task), t) {
 		return false, true
 	}
+	if task.Asked != "" && !l.asked(task, t) {
+		return false, true
+	}
 	if task.When == nil {
 		return true, true
 	}
@@ -584,7 +595,7 @@ func (l *ledger) replaced(t target) bool {
 	if !l.wanted(t) || r == nil || !r.there {
 		return false
 	}
-	if was := l.models[l.goals[r.goal].Model]; was != nil && was.Task(t.Task) != nil && !task.Step.Is(was.Task(t.Task).Step.Name) {
+	if l.another(task, t) {
 		return true
 	}
 	if task.Step.Pure() || task.Step.Scout {
@@ -613,7 +624,7 @@ func (l *ledger) computeCurrent(t target) bool {
 	if task == nil || r == nil || l.skipped(t) || !r.there || r.dirty || r.flight != nil || r.forced || !l.wanted(t) || !l.lives(task, t) || l.replaced(t) {
 		return false
 	}
-	if task.Step.Once {
+	if task.Step.Once || task.Asked != "" {
 		return true
 	}
 	if r.expired || r.drifted && !l.driftWaits(r) || r.start.Step != task.Step.Digest || l.waitsFor(task, t, false) != "" {
@@ -781,7 +792,7 @@ func (l *ledger) users(t target, f func(y target, e model.Edge, once bool) error
 				if e.Task != t.Task || e.Host || !e.All && t.Node != "" && y.Node != t.Node {
 					continue
 				}
-				if err := f(y, e, task.Step.Once); err != nil {
+				if err := f(y, e, task.Step.Once || task.Asked != ""); err != nil {
 					return err
 				}
 			}

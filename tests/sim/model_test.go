@@ -73,6 +73,7 @@ type shape struct {
 	skips    float64 // probability that a person skips something, after every act
 	clocks   bool    // somebody sets the engine's clock
 	drift    bool    // effects vanish, and verifies look for that
+	demand   float64 // probability that a task runs on demand
 }
 
 // generator makes random models, and random changes of them.
@@ -111,6 +112,7 @@ type draft struct {
 	valid    time.Duration // of an approval
 	args     []model.Expr
 	hosts    []model.Ref
+	asked    string // what is asked for to have it run; empty for by itself
 	after    []model.After
 	except   []string
 	during   []string
@@ -284,7 +286,7 @@ func (g *generator) members(s *sketch, role string, not map[string]bool) []strin
 	var names []string
 	for i := range s.tasks {
 		d := &s.tasks[i]
-		if len(d.during) > 0 || d.scout {
+		if len(d.during) > 0 || d.scout || d.asked != "" {
 			continue
 		}
 		forced := slices.ContainsFunc(d.except, func(name string) bool { return slices.Contains(names, name) })
@@ -481,7 +483,7 @@ func (d *draft) build() model.Task {
 		open := argument("when", constant{value.Truth(true)})
 		st.Apply.When = &open
 	}
-	t := model.Task{Name: d.name, Called: d.name, Was: d.former, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except, During: d.during}
+	t := model.Task{Name: d.name, Called: d.name, Was: d.former, Step: st, Each: d.each, On: d.on, After: d.after, Except: d.except, During: d.during, Asked: d.asked}
 	for i, e := range d.args {
 		t.With = append(t.With, argument(fmt.Sprintf("i%d", i), e))
 	}

@@ -135,6 +135,8 @@ func task(words []string) model.Task {
 			t.After = append(t.After, model.After{Task: name, All: true, Share: model.Every})
 		case w == "verify":
 			s.Verify = &model.Action{Script: &model.Script{}, Timeout: time.Minute, Attempts: 1}
+		case kind == "demand":
+			t.Asked = name
 		case w == "unwanted":
 			a := argument("when")
 			a.Expr = never{}

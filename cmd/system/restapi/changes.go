@@ -280,11 +280,17 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 	}
 	switch {
 	case len(events) > 0:
-		return names, loop.Happen(ctx, events...)
 	case refused != nil:
 		return nil, refused
+	default:
+		return nil, noInstance(ctx, loop, cluster, act.Instance)
 	}
-	return nil, noInstance(ctx, loop, cluster, act.Instance)
+	for _, e := range events { // a word each: what follows from one is decided before the next
+		if err := loop.Happen(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
 }
 
 // asked lists the instances of the goal that a name stands for: one, or what runs when somebody asks for a task or a workflow of that
