@@ -104,6 +104,7 @@ try it (make demo-down ends it):
   $k get pods -A
   joist lab exec -- curl http://$address:30080/
   joist plan --cluster demo
+  joist force demo/smoke --wait
   joist why 'demo/kubelet[n$((control + 1))]'
   joist node console n1
 END
