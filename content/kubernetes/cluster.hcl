@@ -278,6 +278,11 @@ workflow "cluster" {
     with  = { keys = { for name, k in all.token_key : name => k.csr }, life = input.token_hours }
     after = [task.host]
   }
+  task "token_file" {
+    step = token_file
+    each = role.control
+    with = { folder = task.token_keys.folder, known = task.token_keys.known, left = [for name, k in all.token_keys : k.left] }
+  }
   task "encryption" { step = base.secret }
 
   // Each apiserver asks the etcd member beside it and no other. So it knows nothing of the list of members, which may
@@ -302,9 +307,9 @@ workflow "cluster" {
       proxy_key      = task.proxy_client.key
       proxy_client   = task.proxy_client.folder
       token_key      = task.token_key.path
-      token_keys     = task.token_keys.file
+      token_keys     = task.token_file.file
     }
-    after = [task.hosts, task.network, task.etcd, all.token_keys]
+    after = [task.hosts, task.network, task.etcd, all.token_file]
   }
   task "controllers" {
     step = controllers
@@ -325,7 +330,7 @@ workflow "cluster" {
     after = [task.apiserver]
 
     // Keys of tokens are read when an apiserver starts, so a change restarts it.
-    except_during = [task.apiserver, task.token_keys]
+    except_during = [task.apiserver, task.token_file]
   }
 
   // Pods' network: each worker has a part of it, and every node knows the way there.
@@ -639,7 +644,7 @@ workflow "cluster" {
     message = "token_hours is ${input.token_hours}: choose a whole number of hours from 1, the least that an apiserver takes, to 8760, a year."
   }
 
-  // token_keys stands in no rollout: where an apiserver runs that it restarts, its backend makes way first, which takes a
+  // token_file stands in no rollout: where an apiserver runs that it restarts, its backend makes way first, which takes a
   // place in this one.
   // One after the other from the beginning: the first apiserver fills the empty etcd, and those that do the same at the same
   // time get in its way; on slow machines they run into their own time limits.

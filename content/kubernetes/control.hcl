@@ -17,7 +17,7 @@ step "programs" {
 
 step "token_keys" {
   scope = "node"
-  doc   = "The public keys whose service-account tokens the node's apiserver accepts. A new one is taken up before its key signs; one that is not wanted any more stays as long as tokens it signed may live."
+  doc   = "The public keys whose service-account tokens are to be accepted, as a node knows them: one that is not wanted any more stays as long as tokens it signed may live."
 
   input "keys" {
     type = map(csr)
@@ -27,16 +27,44 @@ step "token_keys" {
     type = number
     doc  = "hours that tokens live at most"
   }
-  output "file" { type = path }
+  output "folder" { type = path }
+  output "known" {
+    type = list(string)
+    doc  = "names of the keys' files in the folder"
+  }
+  output "left" {
+    type = map(string)
+    doc  = "of these the keys that are not wanted any more, for members that never saw them"
+  }
 
   apply {
     script   = "files/token-keys.sh"
+    timeout  = "1m"
+    attempts = 3
+  }
+  remove { script = "files/token-keys.sh" }
+}
+
+step "token_file" {
+  scope = "node"
+  doc   = "The file of the keys whose service-account tokens the node's apiserver accepts. A new one is taken up before its key signs."
+
+  input "folder" { type = path }
+  input "known" { type = list(string) }
+  input "left" {
+    type = list(map(string))
+    doc  = "what each member has seen leave"
+  }
+  output "file" { type = path }
+
+  apply {
+    script   = "files/token-file.sh"
     files    = ["files/lib.sh"]
     timeout  = "10m"
     attempts = 3
   }
   remove {
-    script = "files/token-keys.sh"
+    script = "files/token-file.sh"
     files  = ["files/lib.sh"]
   }
 }

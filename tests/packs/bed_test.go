@@ -214,6 +214,8 @@ func (b *bed) outputs(s *model.Step, t history.Target, in map[string]json.RawMes
 			}
 		case value.Map:
 			v = map[string]string{}
+		case value.List:
+			v = []string{}
 		case value.String:
 			v = "text"
 		default:

@@ -96,7 +96,7 @@ func TestKubernetesComesUp(t *testing.T) {
 	bubble(t, 3, 2, func(t *testing.T, b *bed, ran []did) {
 		for _, c := range []string{"c1", "c2", "c3"} {
 			for _, other := range []string{"c1", "c2", "c3"} { // no key signs before every apiserver knows it
-				order(t, ran, "apply token_keys["+other+"]", "apply apiserver["+c+"]")
+				order(t, ran, "apply token_file["+other+"]", "apply apiserver["+c+"]")
 			}
 			order(t, ran, "apply front", "apply serving["+c+"]", "apply apiserver["+c+"]", "apply controllers["+c+"]")
 			order(t, ran, "apply etcd.voter["+c+"]", "apply etcd.backend["+c+"]")
@@ -156,12 +156,12 @@ func TestKubernetesGrowsItsControlPlane(t *testing.T) {
 		ran := b.pursue(must(t, goal(3, 2), "", nil), goal(3, 2))
 		for _, c := range []string{"c2", "c3"} {
 			order(t, ran, "apply etcd.seat["+c+"]", "apply etcd.member["+c+"]", "apply etcd.voter["+c+"]", "apply apiserver["+c+"]", "apply backend["+c+"]")
-			order(t, ran, "apply token_keys[c1]", "apply apiserver["+c+"]") // the old member knows the new key first
+			order(t, ran, "apply token_file[c1]", "apply apiserver["+c+"]") // the old member knows the new key first
 		}
 		// The one that was there learns the new keys, for which its apiserver is started anew while no client is sent to it.
 		// Nothing else of it is touched: it has an etcd member of its own.
-		order(t, ran, "remove backend[c1]", "apply token_keys[c1]", "apply backend[c1]")
-		if got := strings.Join(tasks(ran, "c1"), " "); got != "backend endpoint etcd.hosts hosts token_keys" {
+		order(t, ran, "remove backend[c1]", "apply token_file[c1]", "apply backend[c1]")
+		if got := strings.Join(tasks(ran, "c1"), " "); got != "backend endpoint etcd.hosts hosts token_file token_keys" {
 			t.Errorf("on the member that was there ran %s", got)
 		}
 		for _, task := range tasks(ran, "w5", "w6") {

@@ -17,20 +17,36 @@ import (
 
 const tokenKeys = "/etc/kubernetes/token-keys.pem"
 
+// trusts runs the two steps of a control-plane node that make its file of keys, given requests of all members and what they have seen
+// leave, and gives what it has seen itself.
+func (s *stage) trusts(t *testing.T, requests map[string]string, others ...json.RawMessage) json.RawMessage {
+	t.Helper()
+	m := must(t, goal(1, 1), "", nil)
+	keys, err := json.Marshal(requests)
+	s.must(t, err)
+	raw, err := s.run(&m.Task("token_keys").Step.Apply, step.Apply, map[string]json.RawMessage{"keys": keys, "life": json.RawMessage("24")})
+	s.must(t, err)
+	valid := s.valid
+	var out map[string]json.RawMessage
+	s.must(t, json.Unmarshal(raw, &out))
+	left, err := json.Marshal(append(others, out["left"]))
+	s.must(t, err)
+	_, err = s.run(&m.Task("token_file").Step.Apply, step.Apply, map[string]json.RawMessage{"folder": out["folder"], "known": out["known"], "left": left})
+	s.must(t, err)
+	s.valid = valid
+	return out["left"]
+}
+
 // keysIn counts the public keys of a file of a stage.
 func keysIn(s *stage) int { return strings.Count(s.read(tokenKeys), "BEGIN PUBLIC KEY") }
 
 // A key that left is trusted as long as tokens it signed may live, and no longer.
 func TestTokenKeysLeave(t *testing.T) {
-	apply := &must(t, goal(1, 1), "", nil).Task("token_keys").Step.Apply
 	s := newStage(t, "c1", "10.77.0.11")
 	requests := map[string]string{"c1": request(t), "c2": request(t), "c3": request(t)}
 	run := func() {
 		t.Helper()
-		keys, err := json.Marshal(requests)
-		s.must(t, err)
-		_, err = s.run(apply, step.Apply, map[string]json.RawMessage{"keys": keys, "life": json.RawMessage("24")})
-		s.must(t, err)
+		s.trusts(t, requests)
 	}
 	if run(); keysIn(s) != 3 || s.valid != "" {
 		t.Fatalf("three members: %d keys, valid until %q", keysIn(s), s.valid)
@@ -64,11 +80,48 @@ func TestTokenKeysLeave(t *testing.T) {
 	}
 }
 
+// TestTokenKeysReachNewMembers: who comes later trusts what left before, as long as the others do.
+func TestTokenKeysReachNewMembers(t *testing.T) {
+	first, later := newStage(t, "c1", "10.77.0.11"), newStage(t, "c4", "10.77.0.14")
+	requests := map[string]string{"c1": request(t), "c2": request(t), "c3": request(t)}
+	first.trusts(t, requests)
+	gone := requests["c3"]
+	delete(requests, "c3")
+	requests["c4"] = request(t)
+	left := first.trusts(t, requests)
+	later.trusts(t, requests, left)
+	if keysIn(first) != 4 || first.read(tokenKeys) != later.read(tokenKeys) {
+		t.Errorf("c1 knows %d keys, c4 %d", keysIn(first), keysIn(later))
+	}
+
+	// Its machine is wiped, and the same member comes back with another key: what it signed before is trusted as well.
+	wiped := newStage(t, "c1", "10.77.0.11")
+	before := requests["c1"]
+	requests["c1"] = request(t)
+	seen := later.trusts(t, requests, left)
+	wiped.trusts(t, requests, seen, left)
+	if keysIn(wiped) != 5 || wiped.read(tokenKeys) != later.read(tokenKeys) || requests["c1"] == before {
+		t.Errorf("c1 knows %d keys after it was wiped, c4 %d", keysIn(wiped), keysIn(later))
+	}
+	later.trusts(t, requests, json.RawMessage("{}"))
+	if keysIn(later) != 4 || gone == "" { // the others have dropped the key of c3
+		t.Errorf("c4 knows %d keys once those of c3 are over", keysIn(later))
+	}
+
+	// A name that would be a file elsewhere is refused.
+	m := must(t, goal(1, 1), "", nil)
+	_, err := later.run(&m.Task("token_file").Step.Apply, step.Apply, map[string]json.RawMessage{
+		"folder": json.RawMessage(`"/var/lib/joist/service-accounts/public"`), "known": json.RawMessage(`[]`), "left": json.RawMessage(`[{"../../../../etc/x.pem": "x"}]`),
+	})
+	if err == nil || !strings.Contains(err.Error(), "not the name of a key") {
+		t.Errorf("a name with a way in it: %v", err)
+	}
+}
+
 // Every apiserver knows the keys of all members.
 func TestTokenKeysOfAllMembers(t *testing.T) {
 	var mu sync.Mutex
 	given := map[string]map[string]json.RawMessage{}
-	apply := &must(t, goal(1, 1), "", nil).Task("token_keys").Step.Apply
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t)
 		defer b.Close()
@@ -93,9 +146,9 @@ func TestTokenKeysOfAllMembers(t *testing.T) {
 	for i := range 3 {
 		name := fmt.Sprintf("c%d", i+1)
 		s := newStage(t, name, fmt.Sprintf("10.77.0.1%d", i+1))
-		if _, err := s.run(apply, step.Apply, given[name]); err != nil {
-			t.Fatal(err)
-		}
+		var requests map[string]string
+		s.must(t, json.Unmarshal(given[name]["keys"], &requests))
+		s.trusts(t, requests)
 		if keysIn(s) != 3 {
 			t.Errorf("%s knows %d keys", name, keysIn(s))
 		}

@@ -1,13 +1,10 @@
 #!/bin/sh
-# One file of public keys from the requests of all members. A key that left the set stays as long as its tokens may
-# live, and the step is due again when that is over. The apiserver reads the file when it starts, so a running one is restarted if the file changed.
+# The public keys of all members, from their requests. A key that left the set stays as long as its tokens may live, and the step is due
+# again when that is over. Members that come later never saw it: it is handed on to them.
 set -eu
-# shellcheck source=/dev/null
-. ./lib.sh
 dir=/var/lib/joist/service-accounts/public
-file=/etc/kubernetes/token-keys.pem
 if [ "$JOIST_ACTION" = remove ]; then
-	rm -rf "$dir" "$file"
+	rm -rf "$dir"
 	exit 0
 fi
 mkdir -p "$dir" new
@@ -33,12 +30,11 @@ if [ -n "$oldest" ]; then
 	now=$(date +%s)
 	date -u -d "@$((now + (oldest + life * 3600 + 120 - now) * 30 / 17))" +%Y-%m-%dT%H:%M:%SZ >"$JOIST_VALID_UNTIL"
 fi
-cat "$dir"/*.pem >wanted
-if ! cmp -s wanted "$file"; then
-	put 0644 "$file" <wanted
-	if systemctl is-active --quiet joist-apiserver; then
-		systemctl restart joist-apiserver
-		until curl -sf --max-time 20 --cacert /etc/kubernetes/identities/kube-apiserver/ca.pem https://127.0.0.1:6443/readyz >ready; do sleep 1; done
-	fi
-fi
-echo "{\"file\": \"$file\"}" >"$JOIST_OUTPUTS"
+echo '{}' >left.json
+for left in "$dir"/*.left; do
+	[ -e "$left" ] || continue
+	old=${left%.left}
+	jq --arg name "${old##*/}" --rawfile key "$old" '. + {($name): $key}' left.json >more.json
+	mv more.json left.json
+done
+find "$dir" -name '*.pem' -printf '%f\n' | sort | jq -R . | jq -s --arg folder "$dir" --slurpfile left left.json '{folder: $folder, known: ., left: $left[0]}' >"$JOIST_OUTPUTS"

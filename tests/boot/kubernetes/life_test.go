@@ -212,7 +212,7 @@ func (l *own) shrink(g goal, name string) {
 func (l *own) three(g goal) {
 	l.machine("n5", controlMemory)
 	l.machine("n6", controlMemory)
-	l.change(g, `.*\[n[56]\]|kube\.(hosts|network|endpoint|backend|token_keys|etcd\.hosts)\[n1\]|kube\.(hosts|network|endpoint)\[n[23]\]`)
+	l.change(g, `.*\[n[56]\]|kube\.(hosts|network|endpoint|backend|token_keys|token_file|etcd\.hosts)\[n1\]|kube\.(hosts|network|endpoint)\[n[23]\]`)
 	l.Logf("\n%s", l.Must("path", "demo"))
 	if got := strings.Join(l.members(), " "); got != "n1 n5 n6" {
 		l.Errorf("members of etcd: %s", got)
