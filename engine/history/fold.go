@@ -58,7 +58,7 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 		if reborn != nil && reborn.Error != Reborn {
 			reborn = nil
 		}
-		*r = Row{Started: r.Started, Ended: seq, Failure: reborn, Forced: r.Forced}
+		*r = Row{Started: r.Started, Ended: seq, Failure: reborn}
 	case PlaceReturned:
 		b := s.budget(e.Rollout)
 		delete(b.Places, e.Node)
@@ -80,9 +80,13 @@ func (s *State) Fold(seq uint64, now time.Time, e Event) {
 	case Forced:
 		r := s.row(e.Target)
 		r.Forced, r.Failure, r.Skipped, r.Approval = true, nil, nil, nil
+		if r.Flight != nil { // what is in flight began before
+			r.Flight.Again = true
+		}
 	case Skipped:
 		r := s.row(e.Target)
 		r.Skipped = &Skip{By: e.By, Reason: e.Reason, Removal: r.Failure != nil && r.Failure.Action == step.Remove}
+		r.Forced = false
 	case Approved:
 		s.row(e.Target).Approval = &Approval{Step: e.Step, Input: e.Input, By: e.By, Reason: e.Reason, At: s.Now}
 	case Drifted:
@@ -230,7 +234,7 @@ func (s *State) foldReleased(e NodeReleased) {
 		if r := c.Row(-1); r != nil && r.Rests != nil {
 			delete(r.Rests, e.Node)
 		}
-		if r := c.Row(index); r != nil { // what was asked for there was not asked for elsewhere
+		if r := c.Row(index); r != nil { // who comes back is asked again
 			r.Forced = false
 		}
 	}
@@ -271,8 +275,9 @@ func (s *State) foldGoal(e Goal) {
 			b.Settling[node] = w
 		}
 	}
-	if e.Destroy { // which wipes them as well, each for itself
+	if e.Destroy { // which wipes them as well, each for itself; and nothing is asked of what comes after
 		s.Wiping = nil
+		s.unask()
 	}
 	for _, role := range slices.Sorted(maps.Keys(e.Roles)) { // nodes have their indexes in a fixed order
 		for _, name := range e.Roles[role] {
@@ -289,6 +294,17 @@ func (s *State) foldGoal(e Goal) {
 			b.Failures = 0
 			clear(b.Proven)
 			clear(b.Settling) // the group may be another one: watched anew
+		}
+	}
+}
+
+// unask forgets what people asked for.
+func (s *State) unask() {
+	for _, c := range s.Columns {
+		for _, r := range c.Rows {
+			if r != nil {
+				r.Forced = false
+			}
 		}
 	}
 }
@@ -402,12 +418,13 @@ func (s *State) foldSucceeded(e Succeeded) {
 		s.foldStarted(*e.Silent)
 	}
 	r := s.row(e.Target)
+	again := r.Flight != nil && r.Flight.Again
 	r.Flight, r.Failure, r.Ended, r.Done = nil, nil, s.Seq, s.Now
 	if e.Action == step.Remove {
-		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause, Forced: r.Forced}
+		*r = Row{Started: r.Started, Ended: s.Seq, Cause: r.Cause, Forced: r.Forced && r.Cause.Kind != Unwanted}
 		return
 	}
-	r.Phase, r.Forced, r.Drifted, r.DriftedAt, r.Expired, r.Stood = InPlace, false, "", 0, false, r.Goal
+	r.Phase, r.Forced, r.Drifted, r.DriftedAt, r.Expired, r.Stood = InPlace, again, "", 0, false, r.Goal
 	r.Outputs, r.Output, r.Due = e.Outputs, e.Output, time.Time{}
 	if e.ValidUntil != nil {
 		r.Due = *e.ValidUntil

@@ -182,6 +182,7 @@ type Flight struct {
 	Deadline time.Time
 	Input    value.Digest
 	Reboot   *Reboot `json:",omitempty"` // its node reboots for it; nil if not, or not yet. Immutable
+	Again    bool    `json:",omitempty"` // a person has forced it since it began
 }
 
 // Reboot is what an attempt waits for whose node reboots for it.

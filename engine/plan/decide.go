@@ -44,11 +44,17 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 	row := c.row(p, node)
 	lives := p.lives(c.task, row, node)
 	accept := false
+	cell, rests := p.unasked(c.task, row, lives)
+	if rests && cell.Verdict == Absent { // whatever its `when` says, or cannot say yet
+		return cell
+	}
 	if c.task.When != nil {
 		cell, decided := p.decideWhen(c, node)
 		if decided && cell.Verdict == Absent {
 			accept = row != nil && row.Phase != history.Absent && lives && p.told(c, node) > p.state.GoalSeq
 			decided = !accept
+		} else {
+			decided = decided && !rests
 		}
 		if decided {
 			return cell
@@ -60,7 +66,6 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 		cell.fit = fit
 		return cell
 	}
-	cell, rests := p.unasked(c.task, row, lives)
 	if !rests {
 		cell = p.present(c.task, row, node, p.decideWanted(c, node, row, lives))
 	}
@@ -184,6 +189,8 @@ func (p *Planner) valid(c *column, row *history.Row, lives bool) bool {
 // because says why an instance that is not valid runs.
 func (p *Planner) because(c *column, row *history.Row, lives bool) Cause {
 	switch {
+	case c.task.Asked != "" && row != nil && row.Forced:
+		return Cause{Kind: history.ForcedCause}
 	case (row == nil || row.Phase == history.Absent) && row != nil && row.Cause.Kind == history.MakesWay:
 		return Cause{Kind: history.WayMade}
 	case row == nil || row.Phase == history.Absent:
@@ -277,12 +284,7 @@ func (p *Planner) upstream(c *column, node int, refs []model.Ref) (Cell, bool) {
 }
 
 func mentions(refs []model.Ref, e edge) bool {
-	for _, r := range refs {
-		if r.Name == e.to.task.Name && (r.Kind == model.RefAll) == e.all {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(refs, func(r model.Ref) bool { return r.Name == e.to.task.Name && (r.Kind == model.RefAll) == e.all })
 }
 
 // look gives the standing of what an edge leads to, and the instance that has it. All instances of a task together are

@@ -96,3 +96,61 @@ func TestOnDemandFails(t *testing.T) {
 	w.expect("check")
 	w.outcome("converged")
 }
+
+// TestOnDemandInFlight: what an attempt runs with stays until it has ended; and who asks meanwhile is not answered by what began before.
+func TestOnDemandInFlight(t *testing.T) {
+	w := newWorld(t)
+	w.goal(checked("1"), "n1")
+	w.up("a", "n1")
+	w.expect("a[n1]")
+	w.hold = true
+	w.ask("n1")
+	w.goal(checked("2", "b each=m: input.x", "look each=m asked=check: task.b"), "n1")
+	w.do(history.Forced{Target: history.Target{Task: "look", Node: "n1"}, By: "ada"})
+	if r := w.m.Plan().Removal(history.Target{Task: "a", Node: "n1"}); r == nil || r.Wait.Kind != history.Consumer {
+		t.Errorf("while what reads it runs, the removal of a[n1] is %+v", r)
+	}
+	w.hold = false
+	w.do()
+	w.expect("look[n1]", "b[n1]", "look[n1]", "remove a[n1]", "check")
+	w.outcome("converged")
+}
+
+// TestOnDemandForgotten: what was asked for and never done is not done later, when nobody means it any more.
+func TestOnDemandForgotten(t *testing.T) {
+	for name, end := range map[string]func(*world){
+		"destroyed": func(w *world) { w.goal(checked("1")) },
+		"skipped": func(w *world) {
+			w.do(history.Skipped{Target: history.Target{Task: "check"}, By: "ada", Reason: "later"})
+		},
+		"dropped": func(w *world) {
+			without := mod("a each=m: input.x")
+			without.Inputs["x"] = value.Text("1")
+			w.goal(without, "n1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.answer = func(what string) (string, string) {
+				if what == "check" {
+					return "", "broken"
+				}
+				return "", ""
+			}
+			w.goal(checked("1"), "n1")
+			w.up("a", "n1")
+			w.ask("n1")
+			w.outcome("stopped")
+			end(w)
+			w.answer, w.log = nil, nil
+			w.goal(checked("2"), "n1")
+			w.up("a", "n1")
+			for _, what := range w.log {
+				if what == "check" {
+					t.Errorf("ran %v", w.log)
+				}
+			}
+			w.outcome("converged")
+		})
+	}
+}

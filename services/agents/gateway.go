@@ -128,6 +128,7 @@ type Gateway struct {
 	sessions map[string]*session          // by node
 	orders   map[string]map[string]*order // by node and request id
 	owners   map[string]string            // node by request id
+	answered map[string]time.Time         // when a result was taken that may be on its way once more, by request id
 	probes   map[string]chan struct{}     // waiting for an answer, by nonce
 	wheel    [wheelSlots]map[*session]bool
 	next     int
@@ -152,7 +153,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, enrols: make(chan struct{}, 4),
-		sessions: map[string]*session{}, orders: map[string]map[string]*order{}, owners: map[string]string{}, probes: map[string]chan struct{}{},
+		sessions: map[string]*session{}, orders: map[string]map[string]*order{}, owners: map[string]string{}, answered: map[string]time.Time{}, probes: map[string]chan struct{}{},
 	}
 	for i := range g.wheel {
 		g.wheel[i] = map[*session]bool{}

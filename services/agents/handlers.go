@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -31,7 +32,7 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 		text := fmt.Sprintf("%s sent a result of %.200q, which it was not asked for; it was refused", p.Node, res.Instance)
 		g.notice(r, NoticeLie, p.Node, text)
 		return &statusError{http.StatusConflict, err.Error()}
-	case errors.Is(err, ErrEnded) && o == nil: // what this process asked for is answered once, however late
+	case errors.Is(err, ErrEnded) && o == nil && !g.echo(res.ID): // what this process asked for is answered once, however late
 		text := fmt.Sprintf("%s sent a result of %.200q whose attempt had ended; it was refused, and nothing came of it. Its acknowledgement may have been lost, or somebody replays it", p.Node, res.Instance)
 		g.notice(r, NoticeLate, p.Node, text)
 		return &statusError{http.StatusConflict, err.Error()}
@@ -40,11 +41,33 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.take(res.ID)
 	if o != nil && g.orders[p.Node][res.ID] == o { // else it was dispatched anew meanwhile, and is answered anew
 		g.drop(p.Node, res.ID)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// echoes is how long a result may come once more after it was taken: a request is sent again after a lost connection, and answered again,
+// while its answer is on its way.
+const echoes = time.Minute
+
+// take notes that a result was taken. The caller holds the lock.
+func (g *Gateway) take(id string) {
+	now := g.cfg.Now()
+	if len(g.answered) >= 1024 {
+		maps.DeleteFunc(g.answered, func(_ string, at time.Time) bool { return now.Sub(at) > echoes })
+	}
+	g.answered[id] = now
+}
+
+// echo reports whether a result was taken a moment ago.
+func (g *Gateway) echo(id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, ok := g.answered[id]
+	return ok && g.cfg.Now().Sub(at) <= echoes
 }
 
 // owed gives the order that a result answers, and says whether the node may answer it. A request that nobody was given since this process started may have

@@ -43,7 +43,7 @@ type Reception uint8
 const (
 	Stranger Reception = iota // of something that this cluster never gave to that node
 	Late                      // of an attempt of that node that has ended: nothing comes of it
-	Taken                     // it is durable, or nobody needs it to be
+	Taken                     // it is durable, or is on its way to be
 )
 
 // Result takes in what an agent says of an attempt, and returns once it is durable.
@@ -71,8 +71,8 @@ func (c *Clusters) Result(ctx context.Context, i addr.Instance, node string, r r
 		}
 		return Taken, loop.Report(ctx, t, r)
 	}
-	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it: whoever performed it may forget it
-		return Taken, nil
+	if run.IsLook(r.ID) { // nobody waits for it any more, and no journal knows it
+		return Late, nil
 	}
 	return c.gave(ctx, i, node, r)
 }
@@ -102,20 +102,27 @@ func (c *Clusters) gave(ctx context.Context, i addr.Instance, node string, said 
 			switch e := e.(type) {
 			case history.Asked: // of verifies at the end of a watch; nothing comes of a late one, whoever performed it
 				if e.Node == i.Node {
-					is = Taken
+					is = Late
 				}
-				return found
 			case history.Settling: // likewise, as engines asked before
 				if e.Node == i.Node && e.Node == node {
-					is = Taken
+					is = Late
 				}
-				return found
 			case history.Started:
 				if started = e; e.Target == target && e.Agent == node {
 					is = Taken
 				}
+				return nil
+			case history.Rebooting: // its node was told to reboot by that name
+				if e.Target == target && i.Node == node {
+					is = Late
+				}
+			case history.NodeSeen: // and was asked by that one, once it was back, whether all is well
+				if e.Node == node && i.Node == node {
+					is = Late
+				}
 			}
-			return nil
+			return found
 		}
 		switch e := e.(type) {
 		case history.Succeeded:

@@ -69,6 +69,7 @@ type lrow struct {
 	inc, boot                string
 	rests                    map[history.Rest]bool
 	expired, forced, drifted bool
+	again                    bool // forced since what is in flight began
 	until                    *time.Time
 	broke                    bool         // its apply failed for good
 	hopeless                 bool         // its last attempt failed for good
@@ -167,7 +168,7 @@ func (l *ledger) take(e history.Event) error {
 			l.fails[r.flight.Place]++
 			l.blame[e.Target] = r.flight.Place
 		}
-		r.flight = nil
+		r.flight, r.again = nil, false
 		r.broke = e.Final && !e.Excused && e.Action == step.Apply
 		if r.fell = e.Action; e.Excused {
 			r.fell = ""
@@ -208,10 +209,11 @@ func (l *ledger) take(e history.Event) error {
 		r := l.row(e.Target)
 		r.forced, r.tries.until, r.skip, r.fell = true, time.Time{}, nil, ""
 		delete(l.given, e.Target)
-		l.asks[e.Target] = true
+		l.asks[e.Target], r.again = true, r.flight != nil
 	case history.Skipped:
 		r := l.row(e.Target)
-		r.skip = &skip{removal: r.fell == step.Remove}
+		r.skip, r.forced = &skip{removal: r.fell == step.Remove}, false
+		delete(l.asks, e.Target)
 	case history.Approved:
 		l.given[e.Target] = e
 	case history.Drifted:
@@ -289,6 +291,12 @@ func (l *ledger) takeGoal(e history.Goal) {
 		if e.Changed {
 			r.skip = nil
 		}
+		if e.Destroy {
+			r.forced = false
+		}
+	}
+	if e.Destroy {
+		clear(l.asks)
 	}
 	for _, names := range e.Roles {
 		for _, name := range names {
@@ -396,6 +404,9 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		err = l.rebooted(e.Target)
 	}
 	r.reboot = nil
+	if e.Action == step.Remove && r.flight.Cause.Kind == history.Unwanted {
+		delete(l.asks, e.Target)
+	}
 	r.flight, r.hopeless, r.tries, r.fell = nil, false, tries{}, ""
 	l.ended[e.Target] = l.seq
 	if e.Action == step.Remove {
@@ -404,8 +415,12 @@ func (l *ledger) takeSucceeded(e history.Succeeded) error {
 		return err
 	}
 	r.broke = false
-	delete(l.asks, e.Target)
-	r.dirty, r.outputs, r.expired, r.forced, r.drifted, r.stood = false, e.Outputs, false, false, false, r.goal
+	if !r.again {
+		delete(l.asks, e.Target)
+	}
+	again := r.again
+	r.again = false
+	r.dirty, r.outputs, r.expired, r.forced, r.drifted, r.stood = false, e.Outputs, false, again, false, r.goal
 	if m := l.models[l.goals[r.goal].Model]; err == nil && m != nil {
 		if task := m.Task(e.Task); task != nil {
 			err = declared(task.Step, e.Outputs)
@@ -463,6 +478,7 @@ func (l *ledger) takeDischarged(e history.Discharged) error {
 	}
 	delete(l.rows, e.Target)
 	delete(l.given, e.Target)
+	delete(l.asks, e.Target)
 	return err
 }
 
@@ -792,7 +808,7 @@ func (l *ledger) users(t target, f func(y target, e model.Edge, once bool) error
 				if e.Task != t.Task || e.Host || !e.All && t.Node != "" && y.Node != t.Node {
 					continue
 				}
-				if err := f(y, e, task.Step.Once || task.Asked != ""); err != nil {
+				if err := f(y, e, task.Step.Once); err != nil {
 					return err
 				}
 			}

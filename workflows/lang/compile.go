@@ -192,6 +192,7 @@ func (c *compiler) flatten(w *decl.Workflow) {
 	c.top.tasks()
 	model.Guard(c.model.Tasks)
 	c.join()
+	c.demands()
 	for _, o := range w.Outputs {
 		x := c.top.compile(o.Value)
 		c.model.Outputs = append(c.model.Outputs, model.Output{Argument: x.Argument(o.Name), Each: decl.EachNames(o.Each)})
@@ -310,7 +311,7 @@ func (f *frame) afters(t *decl.Task) []model.After {
 			continue
 		}
 		for _, up := range f.c.model.Tasks {
-			if strings.HasPrefix(up.Called, inner.prefix) {
+			if strings.HasPrefix(up.Called, inner.prefix) && (up.Asked == "" || up.Asked == f.asked(t)) { // nobody waits for what may be asked for
 				together := len(mine) > 0 && decl.Within(mine, up.Each)
 				out = append(out, model.After{Task: up.Name, All: len(up.Each) > 0 && (a.All || !together), Share: a.Share})
 			}

@@ -1,6 +1,9 @@
 package lang
 
 import (
+	"slices"
+
+	"joist/engine/model"
 	"joist/workflows/lang/decl"
 )
 
@@ -48,4 +51,24 @@ func (f *frame) asked(t *decl.Task) string {
 		return f.prefix + t.Name
 	}
 	return f.demand
+}
+
+// demands refuses what could not be taken back: a remove that needs, where it executes, what is there only when somebody asks.
+func (c *compiler) demands() {
+	for i := range c.model.Tasks {
+		t := &c.model.Tasks[i]
+		if t.Step.Remove == nil {
+			continue
+		}
+		for _, a := range t.With {
+			at := slices.IndexFunc(a.Refs, func(r model.Ref) bool {
+				up := c.model.Task(r.Name)
+				return r.Kind == model.RefHost && up != nil && up.Asked != ""
+			})
+			if at >= 0 {
+				c.bag.Errorf(c.places[t.Name].at, "Give the step no remove, and say why with irreversible; or leave on_demand out.",
+					"the remove of task %q needs host.%s, which is there only when somebody asks for it", t.CalledNow(), a.Refs[at].Name)
+			}
+		}
+	}
 }

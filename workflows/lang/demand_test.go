@@ -40,6 +40,16 @@ workflow "checked" {
     roles     = { m = role.m }
     on_demand = true
   }
+  task "after" {
+    step          = look
+    each          = role.m
+    after         = [task.usual]
+  }
+  task "way" {
+    step          = look
+    each          = role.m
+    except_during = [task.usual]
+  }
   task "items" {
     step      = look
     each      = role.m
@@ -62,7 +72,7 @@ step `, 1)
 	if len(ds) > 0 {
 		t.Fatal(ds.Text())
 	}
-	want := map[string]string{"usual.a": "", "usual.b": "usual.b", "check.a": "check", "check.b": "check", "items:1": "items", "items:2": "items"}
+	want := map[string]string{"usual.a": "", "usual.b": "usual.b", "after": "", "way": "", "check.a": "check", "check.b": "check", "items:1": "items", "items:2": "items"}
 	for i := range m.Tasks {
 		task := &m.Tasks[i]
 		asked, known := want[task.Name]
@@ -70,6 +80,11 @@ step `, 1)
 			t.Errorf("%s is asked for by %q, want %q", task.Name, task.Asked, asked)
 		}
 		delete(want, task.Name)
+		for _, a := range task.After { // usual.b, which nobody waits for
+			if a.Task == "usual.b" || len(task.Except) > 1 {
+				t.Errorf("%s is after %v and makes way for %v", task.Name, task.After, task.Except)
+			}
+		}
 	}
 	if len(want) > 0 {
 		t.Errorf("not there: %v", want)

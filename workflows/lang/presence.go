@@ -219,7 +219,7 @@ func (f *frame) excepts(t *decl.Task) []string {
 		}
 		for i := range f.c.model.Tasks {
 			up := &f.c.model.Tasks[i]
-			if strings.HasPrefix(up.Called, inner.prefix) && !up.Step.Pure() && (len(mine) > 0) == (len(up.Each) > 0) && decl.Within(mine, up.Each) {
+			if strings.HasPrefix(up.Called, inner.prefix) && up.Asked == "" && !up.Step.Pure() && (len(mine) > 0) == (len(up.Each) > 0) && decl.Within(mine, up.Each) {
 				out = append(out, up.Name)
 			}
 		}

@@ -41,7 +41,12 @@ func Run(ctx context.Context, api *client.Client, cluster string, word v1.Action
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for waits := done.Forced; ; {
+		now, err := api.Cluster(ctx, cluster) // before its instances: what has not run by then will not, where the cluster is at rest
+		if err != nil {
+			return err
+		}
 		var left []string
+		var last *v1.Instance
 		for _, name := range waits {
 			one, err := api.Instance(ctx, cluster, name)
 			if err != nil {
@@ -56,10 +61,13 @@ func Run(ctx context.Context, api *client.Client, cluster string, word v1.Action
 			case "failed", "blocked", "absent", "skipped", "set aside":
 				return &FailedError{one}
 			}
-			left = append(left, name)
+			left, last = append(left, name), one
 		}
 		if waits = left; len(waits) == 0 {
 			return nil
+		}
+		if now.Outcome != "converging" {
+			return &FailedError{last}
 		}
 		select {
 		case <-ctx.Done():

@@ -24,9 +24,9 @@ func TestOnDemand(t *testing.T) {
 	if len(list) != 3 || e.did("smoke.look[n1]") != 2 || e.did("smoke.test") != 2 || list[2].State != "in place" {
 		t.Errorf("%d were done: %+v", len(list), list)
 	}
-	e.want(cli.OK, []string{"smoke.look[n2] is done"}, "force", "demo/smoke.look[n2]", "--wait")
-	if e.did("smoke.look[n2]") != 3 || e.did("smoke.look[n1]") != 2 || e.did("member[n1]") != 1 {
-		t.Error("one instance was asked for")
+	e.want(cli.Failed, []string{"a part of what runs on demand", "joist force demo/smoke asks for all of it"}, "force", "demo/smoke.look[n2]", "--wait")
+	if e.did("smoke.look[n2]") != 2 || e.did("member[n1]") != 1 {
+		t.Error("a part was asked for, and ran by itself")
 	}
 	e.set(func() { e.fail["smoke.test"] = "no answer" })
 	e.want(cli.Failed, []string{"smoke.test failed", "no answer", "joist why 'demo/smoke.test'"}, "force", "demo/smoke", "--wait")
@@ -34,6 +34,12 @@ func TestOnDemand(t *testing.T) {
 	e.want(cli.OK, nil, "force", "demo/smoke", "--wait", "--reason", "mended")
 	e.want(cli.OK, []string{"converged"}, "watch", "demo")
 	e.want(cli.OK, []string{"decisions in", "events are the same"}, "replay", "demo")
+	e.want(cli.OK, nil, "cancel", "demo")
+	e.want(cli.Failed, []string{"cluster demo is cancelled", "joist retry"}, "force", "demo/smoke", "--wait")
+	e.want(cli.OK, nil, "retry", "demo")
+	e.want(cli.OK, nil, "node", "aside", "n2", "--reason", "disk")
+	e.want(cli.OK, []string{"smoke.look[n1] is done", "smoke.test is done"}, "force", "demo/smoke", "--wait")
+	e.want(cli.OK, nil, "node", "return", "n2", "--reason", "disk is there")
 	e.want(cli.Failed, []string{"no instance smoke[n1]"}, "force", "demo/smoke[n1]")
 	e.want(cli.Failed, []string{"no instance smok"}, "force", "demo/smok", "--wait")
 }

@@ -344,7 +344,7 @@ func (a *app) runAgain(ctx context.Context, name, reason string) error {
 		err = fmt.Errorf("%w; joist why '%s/%s' says more", err, cluster, failed.Instance.Item.Instance)
 	}
 	if ctx.Err() != nil {
-		return &ExitError{Interrupted, fmt.Errorf("interrupted: it runs all the same; joist show %s/%s says how it went", cluster, instance)}
+		return &ExitError{Interrupted, fmt.Errorf("interrupted: what was asked for is done all the same; joist watch %s follows", cluster)}
 	}
 	if err == nil || failed != nil {
 		if _, wrong := a.json(list); wrong != nil {

@@ -252,14 +252,19 @@ func nodesOf(s *history.State, p *plan.Planner) []string {
 	return names
 }
 
-// absent says why there is nothing of an instance to force.
-func absent(p *plan.Planner, t history.Target, cell *plan.Cell) error {
-	task := p.Task(t.Task)
-	if cell.Cause.Kind == history.Over {
+// unforceable says why an instance cannot be made to run, if it cannot.
+func unforceable(p *plan.Planner, t history.Target) error {
+	task, cell := p.Task(t.Task), p.Cell(t)
+	switch {
+	case cell.Verdict == plan.Aside:
+		return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: its node is set aside", p.Called(t)), "joist node return NODE comes first")
+	case cell.Verdict != plan.Absent || cell.Cause.Kind == history.Unasked:
+		return nil
+	case cell.Cause.Kind == history.Over:
 		return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is in place only while %s runs", p.Called(t), strings.Join(task.During, " or ")), "force what it is in place for")
 	}
 	return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is not in the goal, because its when (of the task at %s:%d) is false", p.Called(t), task.Range.File, task.Range.Line),
-		"set the input that its when looks at in the cluster file, and joist apply it: that runs it, and joist force does so again from then on")
+		"set the input that its when looks at in the cluster file, and joist apply it; joist force runs it again from then on")
 }
 
 // force has an instance run again, or all those that a name on demand stands for. It lists them as people call them.
@@ -268,9 +273,18 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 	var names []string
 	var refused error
 	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		if s.Outcome == history.OutcomeCancelled {
+			refused = api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: cluster %s is cancelled, and nothing starts there", act.Instance, cluster), "joist retry CLUSTER goes on; force it then")
+			return
+		}
 		for _, t := range asked(act.Instance, s, p) {
-			if cell := p.Cell(t); cell.Verdict == plan.Absent && cell.Cause.Kind != history.Unasked {
-				refused = absent(p, t, cell)
+			task := p.Task(t.Task)
+			own, _, _ := addr.CutItem(task.CalledNow())
+			if task.Asked != "" && task.Asked != own && act.Instance != task.Asked {
+				refused = api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is a part of what runs on demand, and uses what the others say", p.Called(t)), fmt.Sprintf("joist force %s/%s asks for all of it", cluster, task.Asked))
+				return
+			}
+			if refused = unforceable(p, t); refused != nil {
 				continue
 			}
 			events, names = append(events, history.Forced{Target: t, By: act.By, Reason: act.Reason}), append(names, p.Called(t).String())

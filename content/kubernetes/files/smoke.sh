@@ -8,10 +8,6 @@ set -eu
 . ./kubectl.sh
 ns=joist-smoke
 image=joist.internal/echo:1
-if [ "$JOIST_ACTION" = remove ]; then
-	k delete namespace "$ns" --ignore-not-found --wait=false
-	exit 0
-fi
 say() { echo "smoke: $*"; }
 forward=
 finish() {

@@ -20,7 +20,7 @@ type User struct {
 type Use struct {
 	By   User
 	Edge model.Edge
-	Once bool // the user's success holds whatever becomes of what it used
+	Once bool // the user's first success holds
 }
 
 // Tally counts the instances of a user that are to go, those of them that wait for nothing but readers, and those that
@@ -77,7 +77,7 @@ func (b *Book) Learn(digest value.Digest, m *model.Model) {
 	for i := range m.Tasks {
 		t := &m.Tasks[i]
 		for _, e := range t.Edges() {
-			b.of[e.Task] = append(b.of[e.Task], Use{By: User{digest, t.Name}, Edge: e, Once: t.Step.Once || t.Asked != ""})
+			b.of[e.Task] = append(b.of[e.Task], Use{By: User{digest, t.Name}, Edge: e, Once: t.Step.Once})
 			if !slices.Contains(b.used[t.Name], e.Task) {
 				b.used[t.Name] = append(b.used[t.Name], e.Task)
 			}
