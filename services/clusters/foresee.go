@@ -42,19 +42,16 @@ func (d declared) Lookup(r model.Ref) value.Value {
 	return d.known[r.Name]
 }
 
-// given evaluates the inputs of a task that has a single instance. It gives nil if they are not all known, or there may be no
-// instance.
-func (c *Compiled) given(t *model.Task) map[string]value.Value {
-	if len(t.Each) > 0 {
-		return nil
-	}
+// given evaluates the inputs of a task, and reports whether all are known: those that depend on machines or on other tasks are
+// not. It gives nil if there may be no instance.
+func (c *Compiled) given(t *model.Task) (in map[string]value.Value, all bool) {
 	scope := declared{model.RefInput, c.Model.Inputs}
 	if t.When != nil {
 		if v, err := t.When.Expr.Eval(scope); err != nil || !v.Known() || !v.True() {
-			return nil
+			return nil, false
 		}
 	}
-	in := map[string]value.Value{}
+	in, all = map[string]value.Value{}, true
 	for _, a := range t.With {
 		v, err := a.Expr.Eval(scope)
 		at := slices.IndexFunc(t.Step.Inputs, func(f model.Field) bool { return f.Name == a.Name })
@@ -62,22 +59,22 @@ func (c *Compiled) given(t *model.Task) map[string]value.Value {
 			v, err = t.Step.Inputs[at].Type.Check(v)
 		}
 		if err != nil || !v.Known() {
-			return nil // what is wrong with it is said where it is evaluated in earnest
+			v, all = value.Value{}, false // what is wrong with it is said where it is evaluated in earnest
 		}
 		in[a.Name] = v
 	}
-	return t.Step.Complete(in)
+	return t.Step.Complete(in), all
 }
 
-// calls gives the calls of services that are known, each with its task.
+// calls gives the calls of services that are known, each with its task: of tasks that have a single instance.
 func (c *Compiled) calls() (tasks []*model.Task, calls []step.Call) {
 	for i := range c.Model.Tasks {
 		t := &c.Model.Tasks[i]
-		if t.Step.Apply.Call == "" {
+		if t.Step.Apply.Call == "" || len(t.Each) > 0 {
 			continue
 		}
-		in := c.given(t)
-		if in == nil {
+		in, all := c.given(t)
+		if !all {
 			continue
 		}
 		data, err := value.Dict(in).MarshalJSON()
@@ -103,18 +100,22 @@ func inputOf(t *model.Task, name string) (input string) {
 	return input
 }
 
-// led refuses URLs that are known beforehand, since a task only passes them on, and lead nowhere: to an address that is none of
-// a machine, or to one that is known inside of the cluster alone, before there is one.
+// led refuses URLs that are known beforehand, since a task only passes them on, be it for each node, and lead nowhere: to an
+// address that is none of a machine, or to one that is known inside of the cluster alone, before there is one.
 func (c *Compiled) led() error {
 	inner := c.inner()
 	for i := range c.Model.Tasks {
 		t := &c.Model.Tasks[i]
+		in, _ := c.given(t)
+		if in == nil {
+			continue
+		}
 		for _, f := range t.Step.Outputs {
 			out, ok := t.Step.Apply.Outputs[f.Name]
 			if !ok || f.Type.Kind != value.URL {
 				continue
 			}
-			v, err := out.Expr.Eval(declared{model.RefStep, c.given(t)})
+			v, err := out.Expr.Eval(declared{model.RefStep, in})
 			if err != nil || !v.Known() || v.Null() {
 				continue
 			}

@@ -94,8 +94,21 @@ func TestLed(t *testing.T) {
 				{Name: "endpoint", Step: fixed, With: []model.Argument{argument("link", reads{Kind: model.RefInput, Name: "link"})}},
 			},
 		}}
-		if err := c.foreseen(t.Context(), nil); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", link, err)
+		try := func(how string) {
+			if err := c.foreseen(t.Context(), nil); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v", link, how, err)
+			}
 		}
+		try("once")
+		// The same on each node, beside an input that depends on machines.
+		fixed.Inputs = append(fixed.Inputs, model.Field{Name: "servers", Type: value.Type{Kind: value.String}, Optional: true})
+		endpoint := &c.Model.Tasks[1]
+		endpoint.Each, endpoint.With = []string{"m"}, append(endpoint.With, argument("servers", reads{Kind: model.RefRole, Name: "m"}))
+		try("on each node")
+		// What depends on machines itself is not known, whatever its input's default is.
+		nowhere := value.Text("https://0.0.0.0")
+		fixed.Inputs[0].Default, endpoint.With[0] = &nowhere, argument("link", reads{Kind: model.RefNode, Attr: "address"})
+		want = ""
+		try("of a node")
 	}
 }

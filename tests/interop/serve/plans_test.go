@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"joist/services/api/client"
+	v1 "joist/services/api/v1"
 )
 
 // declared is a cluster file of Kubernetes: line 8 has the roles, line 9 the inputs.
@@ -47,11 +50,31 @@ workflow "cluster" {
 	return []byte(strings.Replace(file, "  packs = {", "  packs = {\n    own        = { source = \"./own\" }", 1))
 }
 
+// leading is declared with a fixed URL in place of each node's own way to the API.
+func leading(t *testing.T, dir, control, worker, link string) []byte {
+	t.Helper()
+	writeFile(t, filepath.Join(dir, "fixed/pack.hcl"), []byte(`pack "fixed" {
+  version = "1.0.0"
+  summary = "A way to the API that somebody else made."
+}
+
+step "given" {
+  scope = "cluster"
+  doc   = "Passes on a URL."
+  input "link" { type = url }
+  output "url" { type = url }
+  apply { outputs = { url = input.link } }
+}
+`))
+	file := strings.Replace(string(declared(control, worker, "")), "  storage", fmt.Sprintf("  slots   = { endpoint = { step = fixed.given, with = { link = %q } } }\n  storage", link), 1)
+	return []byte(strings.Replace(file, "  packs = {", "  packs = {\n    fixed      = { source = \"./fixed\" }", 1))
+}
+
 // TestPlansRefused: what cannot work is refused when it is planned and when it is applied, with the place in the cluster file
 // and what to change; and nothing is claimed.
 func TestPlansRefused(t *testing.T) {
 	dir := t.TempDir()
-	e := start(t, filepath.Join(t.TempDir(), "data"))
+	e := start(t, filepath.Join(t.TempDir(), "data"), "--run-dir", "/run/plans", "--bridge", "down0") // sockets want a short path
 	e.push()
 	for _, a := range []struct{ name, version string }{
 		{"etcd", "3.6.8"}, {"kubernetes-control", "1.36.3"}, {"kubernetes-node", "1.36.3"}, {"containerd", "2.2.9"}, {"images", "1"},
@@ -82,6 +105,12 @@ func TestPlansRefused(t *testing.T) {
 	e.eventually("their facts are known", func() bool {
 		return strings.Contains(e.want(0, "", "node", "show", large), "4294967296") && strings.Contains(e.want(0, "", "node", "show", small), "1073741824")
 	})
+	// Two machines that never ran, of a provider that knows how much memory they have.
+	for name, memory := range map[string]int64{"n1": 1 << 30, "n2": 2 << 30} {
+		if _, err := client.New(e.socket).DefineMachine(t.Context(), v1.MachineSpec{Name: name, Memory: memory}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	list := func(names ...string) string { return `["` + strings.Join(names, `", "`) + `"]` }
 	file := filepath.Join(dir, "demo.hcl")
 	for name, c := range map[string]struct {
@@ -96,10 +125,12 @@ func TestPlansRefused(t *testing.T) {
 			[]string{"demo.hcl:1:", `role "worker" of workflow kubernetes.cluster has too few nodes: 0`, "Give it at least 1."}},
 		"too little memory, named": {declared(list(large), list(small), ""),
 			[]string{"demo.hcl:8:", "machine " + small + " has 1.00 GiB of memory, and needs 1.80 GiB as worker", "Give it more memory, or choose another machine."}},
+		"too little memory, never booted": {declared(list(large), list("n1"), ""),
+			[]string{"demo.hcl:8:", "machine n1 has 1.00 GiB of memory, and needs 1.80 GiB as worker", "Give it more memory, or choose another machine."}},
 		"too little memory, in two roles": {declared(list(large), list(large), ""),
 			[]string{"demo.hcl:8:", "machine " + large + " has 4.00 GiB of memory, and needs 4.60 GiB as control and worker"}},
-		"too little memory, selected": {declared(list(large), "select(facts.memory > 0, 1)", ""),
-			[]string{"demo.hcl:8:", "cannot find 1 machine for role worker", small + " has 1.00 GiB of memory, and a worker needs 1.80 GiB"}},
+		"too little memory, selected": {declared(list(large), "select(facts.memory < gib(2), 1)", ""),
+			[]string{"demo.hcl:8:", "cannot find 1 machine for role worker", small + " has 1.00 GiB of memory, and a worker needs 1.80 GiB", "n1 has 1.00 GiB of memory, and a worker needs 1.80 GiB"}},
 		"overlapping networks": {declared(list(large), list(silent), `, pod_cidr = "10.32.128.0/17"`),
 			[]string{"demo.hcl:9:", "service_cidr (10.32.0.0/16) and pod_cidr (10.32.128.0/17) overlap: change one of them."}},
 		"pods on the machines' network": {declared(list(large), list(silent), `, pod_cidr = "10.99.0.0/16"`),
@@ -110,6 +141,10 @@ func TestPlansRefused(t *testing.T) {
 			[]string{"demo.hcl:1:", "within of task kube.pods (10.99.0.0/16) overlaps with 10.99.0.0/24, the network of the machines", "Choose one that has no address of 10.99.0.0/24."}},
 		"an endpoint that cluster DNS hides": {declared(list(large), list(silent), `, cluster_domain = "demo.lab"`),
 			[]string{"demo.hcl:9:", "domain (demo.lab), or the API's name in it, lies in cluster_domain (demo.lab)", "Change one of them."}},
+		"a way to the API that leads nowhere": {leading(t, dir, list(large), list(silent), "https://0.0.0.0:6443"),
+			[]string{"demo.hcl:1:", "url of task endpoint is https://0.0.0.0:6443, which leads to no machine", "Choose the address of a machine or of a balancer."}},
+		"a way to the API inside the cluster": {leading(t, dir, list(large), list(silent), "https://10.32.0.1:6443"),
+			[]string{"demo.hcl:", "url of task endpoint is https://10.32.0.1:6443, in the cluster's own network service_cidr (10.32.0.0/16)", "Choose an address that machines reach without the cluster, or another network."}},
 		"a machine that is not there": {declared(list(large), list("nobody"), ""),
 			[]string{"demo.hcl:8:", "cannot give nobody to role worker of cluster demo: there is no machine of that name"}},
 	} {
@@ -157,6 +192,9 @@ artifact "tool"`, version), 1)))
 	}
 	// What is left works: a machine that has said nothing yet may have enough.
 	writeFile(t, file, declared(list(large), list(silent), ""))
+	e.want(0, "", "plan", file)
+	// One of 2 GiB has enough by its provider's word, although its kernel will have less to give.
+	writeFile(t, file, declared(list(large), list("n2"), ""))
 	e.want(0, "", "plan", file)
 }
 
