@@ -245,6 +245,11 @@ func (e engineOfAgents) Connected(node string, hello wire.Hello) {
 	e.s.tendWipe(node)
 	if m.Cluster != "" {
 		e.s.tellCluster(node, m.Cluster)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := e.s.Clusters.Cramped(ctx, m.Cluster, node); err != nil {
+			e.s.tell(fmt.Sprintf("cluster %s: %v", m.Cluster, err))
+		}
 	}
 }
 

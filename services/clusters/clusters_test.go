@@ -123,6 +123,7 @@ type world struct {
 	orders []drive.Order
 	fail   error // of service calls
 	forgot []string
+	facts  json.RawMessage      // of every machine
 	asked  func() (silent bool) // when somebody asks what a machine is like; nil for one that is always up
 }
 
@@ -164,7 +165,7 @@ func (w *world) Compile(_ context.Context, s Source) (*Compiled, error) {
 		storage = model.OnDisk
 	}
 	names = slices.DeleteFunc(names, func(word string) bool { return word == "trust" || word == "disk" })
-	m := &model.Model{Storage: storage, TrustBoot: trust, Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m"}}, Policies: policies,
+	m := &model.Model{Storage: storage, TrustBoot: trust, Artifacts: artifacts, Digest: value.Sum(s.File), Cluster: name, Trust: model.Approved, Roles: []model.Role{{Name: "m", Memory: 2 << 30}}, Policies: policies,
 		Tasks: []model.Task{{Name: "s", Step: st, Each: []string{"m"}, With: []model.Argument{{Name: "in", Expr: constant("x"), Shared: true}}}}}
 	if names = slices.DeleteFunc(names, func(word string) bool { return word == "frozen" }); strings.Contains(tail, "frozen") {
 		s.Frozen = value.Sum([]byte("winter"))
@@ -194,7 +195,7 @@ func (w *world) Seen(name string) (history.NodeSeen, bool) {
 	if w.asked != nil && w.asked() {
 		return history.NodeSeen{Node: name, Address: "10.0.0.1", Level: model.Vouched}, true
 	}
-	return history.NodeSeen{Node: name, Incarnation: name + "a", Boot: "b", Address: "10.0.0.1", Level: model.Vouched, Online: true}, true
+	return history.NodeSeen{Node: name, Incarnation: name + "a", Boot: "b", Address: "10.0.0.1", Level: model.Vouched, Online: true, Facts: w.facts}, true
 }
 
 func (w *world) Claims() map[string][]string {

@@ -177,26 +177,43 @@ func (c *Compiled) reachable(used map[string]map[string]string) error {
 	return nil
 }
 
-// roomy refuses a machine of which it is known that it has less memory than the roles it plays need together.
+// roomy refuses a machine of which it is known that it has less memory than the roles it plays need together. What is known is what
+// the machine says, or its provider before it ever ran: that is what its firmware has, of which its kernel keeps a part.
 func (c *Compiled) roomy(roles map[string][]string, machines []Candidate) error {
-	needs, plays := map[string]int64{}, map[string][]string{}
-	for _, role := range c.Model.Roles {
-		for _, name := range roles[role.Name] {
-			needs[name] += role.Memory
-			plays[name] = append(plays[name], role.Name)
+	for _, m := range machines {
+		var needs int64
+		var plays []string
+		for _, role := range c.Model.Roles {
+			if _, ok := slices.BinarySearch(roles[role.Name], m.Name); ok {
+				needs += role.Memory
+				plays = append(plays, role.Name)
+			}
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(needs)) {
-		at := slices.IndexFunc(machines, func(m Candidate) bool { return m.Name == name })
-		if at < 0 {
-			continue
-		}
-		if has, known := memoryOf(machines[at].Facts); known && has < needs[name] {
-			return c.refuse(plays[name][len(plays[name])-1], "", "Give it more memory, or choose another machine.",
-				"machine %s has %s of memory, and needs %s as %s", name, gib(has), gib(needs[name]), strings.Join(plays[name], " and "))
+		if has, known := memoryOf(m.Facts); known && has < needs {
+			return c.refuse(plays[len(plays)-1], "", "Give it more memory, or choose another machine.",
+				"machine %s has %s of memory, and needs %s as %s", m.Name, gib(has), gib(needs), strings.Join(plays, " and "))
 		}
 	}
 	return nil
+}
+
+// Cramped tells if a machine turns out to have too little memory for its roles in a cluster: it may have been chosen before it said
+// what it has. Nil if it has enough, or nobody knows.
+func (c *Clusters) Cramped(ctx context.Context, cluster, machine string) error {
+	seen, ok := c.cfg.Site.Seen(machine)
+	loop, err := c.Get(cluster)
+	if err != nil || !ok {
+		return nil // nothing is known
+	}
+	var cramped error
+	if err := loop.Look(ctx, func(s *history.State, p *plan.Planner) {
+		if g := s.Goal(); g != nil && !g.Destroy && p != nil && p.Model() != nil {
+			cramped = (&Compiled{Model: p.Model()}).roomy(g.Roles, []Candidate{{Name: machine, Facts: seen.Facts}})
+		}
+	}); err != nil {
+		return nil // the loop has ended, and says why itself
+	}
+	return cramped
 }
 
 // memoryOf reads a machine's memory in bytes from its facts, which it reports when it enrols.

@@ -46,6 +46,28 @@ func TestRoomy(t *testing.T) {
 	}
 }
 
+// TestCramped: a machine that said what it has only after it was chosen is found out when it does.
+func TestCramped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		w.apply("demo: n1 n2")
+		for facts, want := range map[string]string{
+			``:                      "",
+			`{"memory":2147483648}`: "",
+			`{"memory":1073741824}`: "machine n1 has 1.00 GiB of memory, and needs 2.00 GiB as m: Give it more memory, or choose another machine.",
+		} {
+			w.facts = json.RawMessage(facts)
+			if err := w.Cramped(t.Context(), "demo", "n1"); (err == nil) != (want == "") || err != nil && err.Error() != want {
+				t.Errorf("%s: %v", facts, err)
+			}
+			if err := errors.Join(w.Cramped(t.Context(), "demo", "n3"), w.Cramped(t.Context(), "other", "n1")); err != nil {
+				t.Errorf("a machine without a role: %v", err)
+			}
+		}
+	})
+}
+
 func TestApart(t *testing.T) {
 	inner := func(cidr string) *Compiled {
 		st := &model.Step{Apply: model.Action{Call: "reserve.network"}}

@@ -162,7 +162,22 @@ func TestPlansRefused(t *testing.T) {
 			}
 		}
 	}
-	// A pack whose kubelet is newer than its apiserver, or four minor versions behind it.
+	e.refusesSkew(dir)
+	if s := e.status(); len(s.Clusters) != 0 {
+		t.Errorf("a refused cluster is there: %v", s.Clusters)
+	}
+	// What is left works: a machine that has said nothing yet may have enough.
+	writeFile(t, file, declared(list(large), list(silent), ""))
+	e.want(0, "", "plan", file)
+	// One of 2 GiB has enough by its provider's word, although its kernel will have less to give.
+	writeFile(t, file, declared(list(large), list("n2"), ""))
+	e.want(0, "", "plan", file)
+}
+
+// refusesSkew plans with a pack whose kubelet is newer than its apiserver, or four minor versions behind it.
+func (e *engine) refusesSkew(dir string) {
+	t := e.t
+	t.Helper()
 	for version, says := range map[string]string{
 		"1.37.0": "artifact node 1.37.0 is newer than control 1.36.3, which it follows",
 		"1.32.9": "artifact node 1.32.9 is too old for control 1.36.3: it may be 3 minor versions behind",
@@ -187,15 +202,6 @@ artifact "tool"`, version), 1)))
 			t.Errorf("%s", said)
 		}
 	}
-	if s := e.status(); len(s.Clusters) != 0 {
-		t.Errorf("a refused cluster is there: %v", s.Clusters)
-	}
-	// What is left works: a machine that has said nothing yet may have enough.
-	writeFile(t, file, declared(list(large), list(silent), ""))
-	e.want(0, "", "plan", file)
-	// One of 2 GiB has enough by its provider's word, although its kernel will have less to give.
-	writeFile(t, file, declared(list(large), list("n2"), ""))
-	e.want(0, "", "plan", file)
 }
 
 const servedPack = `pack "q" {
