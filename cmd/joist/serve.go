@@ -212,7 +212,7 @@ func wanted(file string) ([]supply.Wanted, error) {
 	}
 	var list []supply.Wanted
 	for _, a := range m.Artifacts {
-		w := supply.Wanted{Pack: a.Pack, MirrorEntry: v1.MirrorEntry{
+		w := supply.Wanted{By: "pack " + a.Pack, MirrorEntry: v1.MirrorEntry{
 			Kind: string(a.Kind), Name: a.Name, Version: a.Version, Arch: a.Arch, Size: a.Size, Licence: a.Licence, URL: a.URL,
 		}}
 		if a.Digest != (value.Digest{}) {

@@ -33,7 +33,7 @@ func (w *watched) Read(b []byte) (int, error) {
 	return w.r.Read(b)
 }
 
-// download fetches what is wanted into a file, and wants it to be what the pack says.
+// download fetches what is wanted into a file, and wants it to be what its checksum says.
 func (p *Program) download(ctx context.Context, w Wanted, path string) error {
 	if !p.Quiet() {
 		fmt.Fprintf(p.Err, "%s downloading %s\n", p.Now().Format("15:04:05"), w.URL)
@@ -56,7 +56,7 @@ func (p *Program) download(ctx context.Context, w Wanted, path string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("cannot download %s: %s says %s; correct the url in pack %s, or bring the file and use joist mirror add", w.Name, w.URL, resp.Status, w.Pack)
+		return fmt.Errorf("cannot download %s: %s says %s; correct the url in %s, or bring the file and use joist mirror add", w.Name, w.URL, resp.Status, w.By)
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -75,8 +75,8 @@ func (p *Program) download(ctx context.Context, w Wanted, path string) error {
 		return fmt.Errorf("cannot download %s: %s broke off after %d bytes: %w; nothing was stored, run the command again", w.Name, w.URL, size, err)
 	}
 	if got := "sha256-" + hex.EncodeToString(hash.Sum(nil)); got != w.Digest {
-		return fmt.Errorf("cannot download %s: %s gives %s (%d bytes), and pack %s wants %s; nothing was stored. Where the file there is another one now, bring the right one and use joist mirror add",
-			w.Name, w.URL, got, size, w.Pack, w.Digest)
+		return fmt.Errorf("cannot download %s: %s gives %s (%d bytes), and %s wants %s; nothing was stored. Where the file there is another one now, bring the right one and use joist mirror add",
+			w.Name, w.URL, got, size, w.By, w.Digest)
 	}
 	return nil
 }

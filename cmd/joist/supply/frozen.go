@@ -66,7 +66,7 @@ func (p *Program) putFolder(ctx context.Context, folder string) ([]v1.FrozenFile
 	}
 	list := make([]v1.FrozenFile, 0, len(paths))
 	for _, path := range paths {
-		e, err := p.put(ctx, upload{v1.MirrorEntry{Name: path}, filepath.Join(root, filepath.FromSlash(path))})
+		e, err := p.put(ctx, upload{Wanted{MirrorEntry: v1.MirrorEntry{Name: path}}, filepath.Join(root, filepath.FromSlash(path))})
 		if err != nil {
 			return nil, fmt.Errorf("cannot freeze the folder %s: %w", folder, err)
 		}

@@ -2,6 +2,7 @@
 package supply
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,10 +24,10 @@ import (
 	v1 "joist/services/api/v1"
 )
 
-// Wanted is an artifact that a cluster file's packs name.
+// Wanted is an artifact that somebody names.
 type Wanted struct {
-	v1.MirrorEntry        // its digest is empty if the packs leave it open
-	Pack           string // that names it
+	v1.MirrorEntry        // its digest is empty if that is left open
+	By             string // what names it: "pack p"
 }
 
 // Program is what the commands need of the program that they are part of. All of it is required but Wanted, Download and Build.
@@ -46,7 +49,7 @@ type Program struct {
 	Clusters cobra.CompletionFunc
 	// Wanted lists what artifacts the packs of a cluster file name; nil where packs cannot be read.
 	Wanted func(file string) ([]Wanted, error)
-	// Download is what pull downloads through; nil for http.DefaultTransport.
+	// Download is what pull and add download through; nil for http.DefaultTransport.
 	Download http.RoundTripper
 	// Build builds a boot set and gives its folder; nil where none can be built.
 	Build func(ctx context.Context, o BuildOptions, progress func(stage, detail string)) (folder string, err error)
@@ -118,11 +121,15 @@ func (p *Program) mirrorAddCommand() *cobra.Command {
 	var replace bool
 	c := &cobra.Command{
 		Use: "add [FILE|FOLDER]", Short: "Give files to the engine, for clusters to use",
-		Long: `add gives the engine a file and says what it is; or, from a manifest, many. A manifest is a JSON object whose "artifacts" are
-objects with name, kind, version, arch, file (relative to the manifest), sha256, size and licence; a folder is that of its manifest.json.
-A file that is not what its sha256 says is refused.`,
-		Example: "  joist mirror add --kind bundle --name etcd --version 3.6.5 --licence Apache-2.0 etcd.squashfs\n  joist mirror add --manifest artifacts/current/manifest.json\n  joist mirror add artifacts/current",
-		Args:    cobra.MaximumNArgs(1),
+		Long: `add gives the engine a file and says what it is; or, from a manifest, many. Without a file it downloads what --url names on this
+machine, and wants its checksum. A manifest is a JSON object whose "artifacts" are objects with name, kind, version, arch, file (relative
+to the manifest; without one it is downloaded), url, sha256, size and licence; a folder is that of its manifest.json. A file that is not
+what its sha256 says is refused, and nothing that the engine has is downloaded.`,
+		Example: `  joist mirror add --kind bundle --name etcd --version 3.6.5 --licence Apache-2.0 etcd.squashfs
+  joist mirror add --kind program --name runc --version 1.3.0 --licence Apache-2.0 --url https://example.net/runc.amd64 --sha256 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+  joist mirror add --manifest artifacts/current/manifest.json
+  joist mirror add artifacts/current`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
@@ -130,17 +137,23 @@ A file that is not what its sha256 says is refused.`,
 				}
 			}
 			switch {
-			case manifest != "" && len(args) > 0, manifest == "" && len(args) == 0:
-				return p.Usage("name either a file or --manifest FILE; see joist mirror add --help")
+			case manifest != "" && (len(args) > 0 || e.URL != ""), manifest == "" && len(args) == 0 && e.URL == "":
+				return p.Usage("name either a file, --url URL with --sha256, or --manifest FILE; see joist mirror add --help")
 			case manifest != "":
 				return p.addManifest(cmd.Context(), manifest, replace)
 			case e.Name == "" || e.Version == "" || e.Licence == "":
 				return p.Usage("say what the file is: --name, --version and --licence")
 			}
 			if sum != "" {
-				e.Digest = "sha256-" + strings.TrimPrefix(strings.TrimPrefix(sum, "sha256:"), "sha256-")
+				e.Digest = "sha256-" + strings.ToLower(strings.TrimPrefix(strings.TrimPrefix(sum, "sha256:"), "sha256-"))
 			}
-			return p.add(cmd.Context(), []upload{{e, args[0]}}, replace)
+			u := upload{Wanted: Wanted{e, "the command"}}
+			if len(args) == 1 {
+				u.path = args[0]
+			} else if !checksum.MatchString(e.Digest) {
+				return p.Usage("give the checksum of %s with --sha256, 64 hexadecimal digits from whoever publishes it: nothing else says that what comes over a network is the right file", e.URL)
+			}
+			return p.bring(cmd.Context(), []upload{u}, replace)
 		},
 	}
 	f := c.Flags()
@@ -150,8 +163,8 @@ A file that is not what its sha256 says is refused.`,
 	f.StringVar(&e.Version, "version", "", "its version")
 	f.StringVar(&e.Arch, "arch", "amd64", "amd64 or arm64")
 	f.StringVar(&e.Licence, "licence", "", "its licence, an SPDX expression")
-	f.StringVar(&e.URL, "url", "", "where it came from")
-	f.StringVar(&sum, "sha256", "", "its checksum, if it is known from elsewhere")
+	f.StringVar(&e.URL, "url", "", "where it came from; without a file, where to download it")
+	f.StringVar(&sum, "sha256", "", "its checksum, if it is known from elsewhere; a download has to have it")
 	f.BoolVar(&replace, "replace", false, "take the place of another file of the same name, kind, version and architecture")
 	must(c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions([]string{"file", "program", "image", "bundle"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(c.RegisterFlagCompletionFunc("arch", cobra.FixedCompletions([]string{"amd64", "arm64"}, cobra.ShellCompDirectiveNoFileComp)))
@@ -159,10 +172,13 @@ A file that is not what its sha256 says is refused.`,
 	return c
 }
 
-// upload is a file with what is to be said of it. Its digest and size may be open.
+// checksum is a digest as the engine writes it.
+var checksum = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
+
+// upload is a file with what is to be said of it. Its size may be open; so may its digest, unless it has to be downloaded first.
 type upload struct {
-	v1.MirrorEntry
-	path string
+	Wanted
+	path string // empty for one that is to be downloaded, or that the engine has
 }
 
 func (p *Program) addManifest(ctx context.Context, manifest string, replace bool) error {
@@ -184,15 +200,46 @@ func (p *Program) addManifest(ctx context.Context, manifest string, replace bool
 	}
 	var list []upload
 	for _, e := range m.Artifacts {
-		if !filepath.IsLocal(filepath.FromSlash(e.File)) || e.SHA256 == "" {
-			return fmt.Errorf("the manifest %s: artifact %q needs a file below the manifest's folder, and a sha256", manifest, e.Name)
+		u := upload{Wanted: Wanted{v1.MirrorEntry{
+			Kind: cmp.Or(e.Kind, "file"), Name: e.Name, Version: e.Version, Arch: e.Arch, Digest: "sha256-" + e.SHA256, Size: e.Size, Licence: e.Licence, URL: e.URL,
+		}, "the manifest " + manifest}}
+		switch file := filepath.FromSlash(e.File); {
+		case !checksum.MatchString(u.Digest), file == "" && e.URL == "", file != "" && !filepath.IsLocal(file):
+			return fmt.Errorf("the manifest %s: artifact %q needs a file below the manifest's folder or a url, and a sha256", manifest, e.Name)
+		case file != "":
+			u.path = filepath.Join(filepath.Dir(manifest), file)
 		}
-		if e.Kind == "" {
-			e.Kind = "file"
+		list = append(list, u)
+	}
+	return p.bring(ctx, list, replace)
+}
+
+// bring adds files, and downloads before that those that neither this machine nor the engine has.
+func (p *Program) bring(ctx context.Context, list []upload, replace bool) error {
+	if !slices.ContainsFunc(list, func(u upload) bool { return u.path == "" }) {
+		return p.add(ctx, list, replace) // a folder for downloads is not looked for
+	}
+	dir, err := os.MkdirTemp("", "joist-pull-")
+	if err != nil {
+		return fmt.Errorf("cannot keep downloads: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	for i := range list {
+		u := &list[i]
+		if u.path != "" {
+			continue
 		}
-		list = append(list, upload{v1.MirrorEntry{
-			Kind: e.Kind, Name: e.Name, Version: e.Version, Arch: e.Arch, Digest: "sha256-" + e.SHA256, Size: e.Size, Licence: e.Licence, URL: e.URL,
-		}, filepath.Join(filepath.Dir(manifest), filepath.FromSlash(e.File))})
+		switch there, err := p.Client().HasArtifact(ctx, u.Digest); {
+		case err != nil:
+			return err
+		case there != nil && (u.Size == 0 || u.Size == there.Size):
+			u.Size = there.Size
+			continue
+		}
+		u.path = filepath.Join(dir, fmt.Sprint(i))
+		if err := p.download(ctx, u.Wanted, u.path); err != nil {
+			return err
+		}
 	}
 	return p.add(ctx, list, replace)
 }
@@ -219,8 +266,11 @@ func (p *Program) add(ctx context.Context, list []upload, replace bool) error {
 	return nil
 }
 
-// put checks a file and uploads it.
+// put checks a file and uploads it, unless the engine has it.
 func (p *Program) put(ctx context.Context, u upload) (v1.MirrorEntry, error) {
+	if u.path == "" {
+		return u.MirrorEntry, nil
+	}
 	f, err := os.Open(u.path)
 	if err != nil {
 		return u.MirrorEntry, fmt.Errorf("cannot add %s: %w", u.Name, err)
@@ -271,14 +321,9 @@ func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "joist-pull-")
-	if err != nil {
-		return fmt.Errorf("cannot keep downloads: %w", err)
-	}
-	defer os.RemoveAll(dir)
 	var list []upload
 	var open []string
-	for i, w := range wanted {
+	for _, w := range wanted {
 		there, err := p.has(ctx, have, w)
 		switch {
 		case err != nil:
@@ -287,15 +332,11 @@ func (p *Program) pull(ctx context.Context, wanted []Wanted) error {
 		case w.URL == "" || w.Digest == "":
 			open = append(open, fmt.Sprintf("%s %s %s (%s)", w.Kind, w.Name, w.Version, w.Arch))
 		default:
-			path := filepath.Join(dir, fmt.Sprint(i))
-			if err := p.download(ctx, w, path); err != nil {
-				return err
-			}
-			list = append(list, upload{w.MirrorEntry, path})
+			list = append(list, upload{Wanted: w})
 		}
 	}
 	if len(list) > 0 {
-		if err := p.add(ctx, list, false); err != nil {
+		if err := p.bring(ctx, list, false); err != nil {
 			return err
 		}
 	} else if done, err := p.JSON([]v1.MirrorEntry{}); err != nil {

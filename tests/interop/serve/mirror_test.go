@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,10 +166,12 @@ func TestMirrorIsMended(t *testing.T) {
 	o.set("/utility", gives(more))
 	e.want(0, "is in the mirror", "mirror", "pull", file)
 	stored := filepath.Join(data, "artifacts", "sha256-"+sum(tool))
+	add := slices.Clip([]string{"mirror", "add", "--kind", "program", "--name", "tool", "--version", "1.2.3", "--licence", "MIT"})
 	for name, spoil := range spoilt(t, stored) {
 		for by, args := range map[string][]string{
 			"pull": {"mirror", "pull", file},
-			"add":  {"mirror", "add", local, "--kind", "program", "--name", "tool", "--version", "1.2.3", "--licence", "MIT"},
+			"add":  append(add, local),
+			"url":  append(add, "--url", o.URL+"/tool", "--sha256", sum(tool)),
 		} {
 			for _, again := range []bool{false, true} {
 				t.Logf("%s, %s, restarted %t", name, by, again)
@@ -180,7 +183,7 @@ func TestMirrorIsMended(t *testing.T) {
 				}
 				before := o.requests()
 				out := e.want(0, "program tool 1.2.3 (amd64) is in the mirror", args...)
-				if asked := o.requests() - before; by == "pull" && asked != 1 || strings.Contains(out, "utility") {
+				if asked := o.requests() - before; by != "add" && asked != 1 || strings.Contains(out, "utility") {
 					t.Errorf("what is whole was brought, too: %d requests\n%s", asked, out)
 				}
 				if got, err := os.ReadFile(stored); err != nil || !bytes.Equal(got, tool) {

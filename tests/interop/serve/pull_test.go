@@ -165,6 +165,84 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// TestAddFromURL: what an operator names by URL and checksum is downloaded as what a pack names so, alone or from a manifest.
+func TestAddFromURL(t *testing.T) {
+	dir, data, temp := t.TempDir(), filepath.Join(t.TempDir(), "data"), t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	e := start(t, data)
+	o := newOrigin(t)
+	tool, more := bytes.Repeat([]byte("a tool "), 100_000), bytes.Repeat([]byte("one more "), 100_000)
+	url := o.URL + "/tool"
+	unsure := []string{"mirror", "add", "--kind", "program", "--name", "tool", "--version", "1.2.3", "--licence", "MIT", "--url", url}
+	add := append(unsure, "--sha256", strings.ToUpper(sum(tool)))
+	manifest, local := filepath.Join(dir, "m.json"), filepath.Join(dir, "local")
+	writeFile(t, local, []byte("brought"))
+	named := func(name, digest, where, place string) string {
+		return fmt.Sprintf(`{"name":%q,"kind":"program","version":"1.2.3","arch":"amd64","licence":"MIT","sha256":%q,%q:%q}`, name, digest, where, place)
+	}
+	writeFile(t, manifest, fmt.Appendf(nil, `{"artifacts":[%s,%s]}`, named("local", sum([]byte("brought")), "file", "local"), named("utility", sum(more), "url", o.URL+"/utility")))
+	many := []string{"mirror", "add", "--manifest", manifest}
+	empty := func() {
+		t.Helper()
+		if left, err := os.ReadDir(temp); err != nil || len(left) != 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+
+	e.want(2, "give the checksum of "+url+" with --sha256", unsure...)
+	if o.requests() != 0 {
+		t.Error("it was downloaded without a checksum")
+	}
+	for name, c := range map[string]struct {
+		serve http.HandlerFunc
+		args  []string
+		says  []string
+	}{
+		"wrong digest": {gives(more), add, []string{"cannot download tool: " + url + " gives sha256-" + sum(more), "and the command wants sha256-" + sum(tool), "nothing was stored"}},
+		"truncated": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(tool)))
+			_, _ = w.Write(tool[:1000])
+		}, add, []string{"cannot download tool: " + url + " broke off after 1000 bytes", "nothing was stored, run the command again"}},
+		"not found":       {nil, add, []string{"cannot download tool: " + url + " says 404 Not Found", "correct the url in the command, or bring the file"}},
+		"from a manifest": {nil, many, []string{"cannot download utility: ", "says 404 Not Found", "correct the url in the manifest " + manifest}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.set("/tool", c.serve)
+			e.failed(1, c.says, c.args...)
+			if left, err := os.ReadDir(filepath.Join(data, "artifacts")); err != nil || len(left)+len(e.mirrored()) != 0 {
+				t.Errorf("stored: %v, %v", left, err)
+			}
+			empty()
+		})
+	}
+
+	o.set("/tool", gives(tool))
+	o.set("/utility", gives(more))
+	code, out, errs := joist(t, append(add, "--socket", e.socket)...)
+	if code != 0 || !strings.Contains(errs, " downloading "+url) || out != "program tool 1.2.3 (amd64) is in the mirror, sha256-"+sum(tool)+"\n" {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	e.want(0, "program utility 1.2.3 (amd64) is in the mirror", many...)
+	before := o.requests()
+	e.want(0, "is in the mirror", add...)
+	e.want(0, "is in the mirror", many...)
+	if o.requests() != before {
+		t.Error("what the engine has was downloaded again")
+	}
+	empty()
+	for _, m := range e.mirrored() {
+		want := map[string]struct {
+			data []byte
+			url  string
+		}{"tool": {tool, url}, "utility": {more, o.URL + "/utility"}, "local": {[]byte("brought"), ""}}[m.Name]
+		stored, err := os.ReadFile(filepath.Join(data, "artifacts", m.Digest))
+		if err != nil || !bytes.Equal(stored, want.data) || m.URL != want.url || m.Size != int64(len(want.data)) {
+			t.Errorf("%d bytes, %v, %+v", len(stored), err, m)
+		}
+	}
+	e.want(0, "3 files are what their digests say", "mirror", "verify")
+}
+
 // failed wants a command to fail with a code and to say certain things, and with -o json the same as data.
 func (e *engine) failed(code int, says []string, args ...string) {
 	e.t.Helper()
