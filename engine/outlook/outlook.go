@@ -24,6 +24,7 @@ type Item struct {
 	Seconds float64      `json:"seconds,omitempty"` // how long the last success took
 	Agent   string       `json:"agent,omitempty"`   // node that executes what is in flight
 	Reboots bool         `json:"reboots,omitempty"` // its node reboots for what is to be done
+	Asked   string       `json:"asked,omitempty"`   // it runs when somebody asks for this, alone or with others; empty for by itself, and for what the goal has not
 
 	Expected float64      `json:"expected,omitempty"` // seconds it is likely to take, by what it or its like took before; 0 if unknown
 	Known    []Pending    `json:"known,omitempty"`    // inputs that are not known yet
@@ -160,6 +161,9 @@ func StateOf(cell *plan.Cell) State {
 
 func itemOf(p *plan.Planner, t history.Target, task *model.Task, cell *plan.Cell) Item {
 	it := Item{Target: t, Step: task.Step.Name, Verdict: cell.Verdict, State: StateOf(cell), Cause: cell.Cause.Since(p.State().Row(t)), Wait: cell.Wait, Input: cell.Digests().Input}
+	if len(task.During) == 0 && (cell.Verdict != plan.Absent || cell.Cause.Kind == history.Unasked) {
+		it.Asked = task.Asked
+	}
 	if cell.Open() && it.Input == (value.Digest{}) {
 		it.Known = pendingInputs(p, t, task)
 	}

@@ -55,18 +55,18 @@ func Command(group func(use, short string, commands ...*cobra.Command) *cobra.Co
 	run := &cobra.Command{
 		Use:   "run FILE",
 		Short: "Make a cluster, try it, and take it away whatever happens",
-		Long: `run makes the cluster of a cluster file under a name of its own, waits until it has converged, does its checks again one by one, and
+		Long: `run makes the cluster of a cluster file under a name of its own, waits until it has converged, tries it, and
 destroys it: also if something failed, and if it is interrupted. If it is killed, or loses the engine, the engine destroys the cluster
 by itself when its time, --ttl, is over. Several may run at the same time, each with another --name and with other names in DNS
 (--with domain=…). A value of --with that begins with [ or { is a list or an object, as JSON or HCL, and one in double quotes a string
 whatever it looks like; others are true, false, a number, or a string as it stands.
 
---check has an instance run once more after the cluster has converged, or what the workflow has to be run on demand, such as smoke of
-the Kubernetes pack.
+Once the cluster has converged, everything that its workflow has on demand is run, one by one, such as smoke of the Kubernetes pack.
+With --check only what is named is: that, or an instance, which runs once more.
 
 Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or something is left; 4 something failed, or the time was over;
 5 the engine cannot be reached; 130 interrupted.`,
-		Example: "  joist ci run demo.hcl --name ci-17 --with domain=ci-17.lab --ttl 30m --junit out.xml\n  joist ci run demo.hcl --name ci-17 --check smoke -o json",
+		Example: "  joist ci run demo.hcl --name ci-17 --with domain=ci-17.lab --ttl 30m --junit out.xml\n  joist ci run demo.hcl --name ci-17 --check smoke --check front -o json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.ttl < leastTTL || o.teardown < leastTTL {
@@ -86,7 +86,7 @@ Exit codes: 0 all went well, and nothing is left; 1 it could not begin, or somet
 	f.DurationVar(&o.teardown, "teardown", o.teardown, "how long to wait until it is destroyed")
 	f.StringVar(&o.junit, "junit", "", "write a report in JUnit's form to this file")
 	f.StringArrayVar(&o.with, "with", nil, "an input of the workflow, as KEY=VALUE; lists and objects as JSON or HCL")
-	f.StringArrayVar(&o.checks, "check", nil, "run an instance once more after the cluster has converged, or what runs on demand")
+	f.StringArrayVar(&o.checks, "check", nil, "what is run on demand, or an instance that is run once more, after the cluster has converged (default all that runs on demand)")
 	f.BoolVar(&o.plain, "plain", false, "one line for each thing that happens, also on a terminal")
 	return group("ci", "Clusters for continuous integration", run)
 }

@@ -93,12 +93,7 @@ func (p Program) begin(ctx context.Context, s v1.Source, o options, r *Report) e
 	defer cancel()
 	after := redeploy.Following{Cluster: r.Cluster, Goal: v1.Goal{Seq: done.Seq, Roles: done.Roles}, After: done.Seq - 1, Site: site.Next, Plain: o.plain}
 	if err = p.follow(ctx, after, r); err == nil {
-		for _, check := range o.checks {
-			if r.Outcome != converged {
-				break
-			}
-			p.check(ctx, check, r)
-		}
+		p.checks(ctx, o.checks, r)
 	}
 	converge := Case{Class: "run", Name: "converge", Seconds: p.Now().Sub(begun).Seconds(), Result: Passed}
 	if r.Outcome != converged {
@@ -158,11 +153,43 @@ func (p Program) follow(ctx context.Context, what redeploy.Following, r *Report)
 	return nil
 }
 
-// check has an instance run once more, or what runs on demand.
-func (p Program) check(ctx context.Context, name string, r *Report) {
-	begun := p.Now()
+// checks does the checks of a cluster that has converged, until one fails: those that are named, or else all that its workflow has on
+// demand. The rest is in the report as not done.
+func (p Program) checks(ctx context.Context, names []string, r *Report) {
+	if len(names) == 0 && r.Outcome == converged {
+		begun := p.Now()
+		plan, err := p.API().Plan(ctx, r.Cluster)
+		if err != nil {
+			p.checked(ctx, "what runs on demand", begun, err, r)
+			return
+		}
+		names = demands(plan)
+	}
+	for _, name := range names {
+		if r.Outcome != converged {
+			r.Cases = append(r.Cases, Case{Class: "check", Name: name, Result: Skipped, Message: r.Outcome})
+			continue
+		}
+		begun := p.Now()
+		err := again.Run(ctx, p.API(), r.Cluster, v1.Action{Action: v1.Force, Instance: name, Reason: "joist ci run"}, func(*v1.Instance) {})
+		p.checked(ctx, name, begun, err, r)
+	}
+}
+
+// demands lists by what names the goal's instances on demand are asked for, in the order of their tasks: the plan keeps it among
+// those that nobody has asked for yet.
+func demands(plan *v1.Plan) (names []string) {
+	for i := range plan.Items {
+		if name := plan.Items[i].Asked; name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// checked notes what came of a check.
+func (p Program) checked(ctx context.Context, name string, begun time.Time, err error, r *Report) {
 	c := Case{Class: "check", Name: name, Result: Passed}
-	err := again.Run(ctx, p.API(), r.Cluster, v1.Action{Action: v1.Force, Instance: name, Reason: "joist ci run"}, func(*v1.Instance) {})
 	switch c.Seconds = p.Now().Sub(begun).Seconds(); {
 	case err == nil:
 	case errors.Is(context.Cause(ctx), errExpired):

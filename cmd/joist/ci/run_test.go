@@ -125,3 +125,11 @@ func TestName(t *testing.T) {
 		t.Errorf("%q, %v", name, err)
 	}
 }
+
+// TestDemands: a call is asked for once, in the plan's order.
+func TestDemands(t *testing.T) {
+	plan := &v1.Plan{Items: []v1.Item{{Instance: "a"}, {Instance: "smoke.look[n1]", Asked: "smoke"}, {Instance: "smoke.look[n2]", Asked: "smoke"}, {Instance: "load", Asked: "load"}, {Instance: "smoke.test", Asked: "smoke"}}}
+	if got := strings.Join(demands(plan), " "); got != "smoke load" {
+		t.Error(got)
+	}
+}

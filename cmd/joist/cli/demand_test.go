@@ -17,7 +17,7 @@ func TestOnDemand(t *testing.T) {
 		t.Fatal("it ran before anybody asked for it")
 	}
 	e.want(cli.OK, []string{"nothing to do"}, "plan", "--cluster", "demo")
-	e.want(cli.OK, []string{"smoke.test", "absent", "on demand"}, "show", "demo/smoke.test")
+	e.want(cli.OK, []string{"smoke.test", "absent", "it runs on demand", "joist force demo/smoke\n"}, "show", "demo/smoke.test")
 	e.want(cli.OK, []string{"smoke.look[n1] is done after", "smoke.look[n2] is done after", "smoke.test is done after"}, "force", "demo/smoke", "--wait")
 	var list []v1.Instance
 	must(t, json.Unmarshal([]byte(e.want(cli.OK, nil, "force", "demo/smoke", "--wait", "-o", "json")), &list))

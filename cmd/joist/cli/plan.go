@@ -144,6 +144,9 @@ func (a *app) writeInstance(cluster string, i *v1.Instance) {
 		}
 	}
 	add("because", diag.Visible(i.Because))
+	if i.Asked != "" {
+		add("on demand", "joist force "+cluster+"/"+i.Asked)
+	}
 	add("waits", i.Waits)
 	if i.Attempt > 0 {
 		add("attempt", fmt.Sprint(i.Attempt))

@@ -26,7 +26,7 @@ func itemForm(it *outlook.Item) v1.Item {
 	item := v1.Item{
 		Instance: it.Target.String(), Task: addr.Path(it.Task, ""), Node: it.Node, Step: it.Step, Verdict: it.Verdict.String(), State: string(it.State),
 		Attempt: it.Attempt, Error: it.Error, Seconds: it.Seconds, Agent: it.Agent,
-		Cause: causeOf(it.Cause), Wait: causeOf(it.Wait), Inputs: it.Input.String(), Expected: it.Expected,
+		Cause: causeOf(it.Cause), Wait: causeOf(it.Wait), Inputs: it.Input.String(), Expected: it.Expected, Asked: it.Asked,
 	}
 	if it.Verdict == plan.Remove || it.Verdict == plan.Replace {
 		item.Danger = v1.DangerRemoval

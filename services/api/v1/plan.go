@@ -122,6 +122,7 @@ type Item struct {
 	Known    []Pending `json:"known,omitempty"`    // inputs that are not known yet
 	Inputs   string    `json:"inputs,omitempty"`   // digest of the inputs it is to run with, if those are known
 	Expected float64   `json:"expected,omitempty"` // seconds it is likely to take, by what it, or the median of its like, took
+	Asked    string    `json:"asked,omitempty"`    // on demand: it runs when somebody asks for this, the task or the call that it is part of
 }
 
 // Cause is why an instance has its verdict or waits.

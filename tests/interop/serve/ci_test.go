@@ -34,6 +34,10 @@ workflow "cluster" {
     type    = bool
     default = true
   }
+  input "smoke" {
+    type    = bool
+    default = true
+  }
   input "ready" {
     type    = bool
     default = true
@@ -51,6 +55,35 @@ workflow "cluster" {
     step  = gate
     with  = { open = input.open }
     after = [task.ready]
+  }
+  task "smoke" {
+    step      = gate
+    with      = { open = input.smoke }
+    after     = [task.gate]
+    on_demand = true
+  }
+  task "later" {
+    step      = proof
+    after     = [task.gate]
+    on_demand = true
+  }
+  task "never" {
+    step      = gate
+    with      = { open = false }
+    when      = !input.ready
+    on_demand = true
+  }
+}
+
+workflow "proof" {
+  task "one" {
+    step = gate
+    with = { open = true }
+  }
+  task "two" {
+    step  = gate
+    with  = { open = true }
+    after = [task.one]
   }
 }
 `
@@ -157,6 +190,19 @@ func TestCI(t *testing.T) {
 			t.Error(got)
 		}
 		e.gone("bad")
+	})
+	t.Run("on demand", func(t *testing.T) {
+		e.want(0, "nothing is left of it", run("tried")...)
+		want := "converge passed, front passed, gate passed, later passed, later.one passed, later.two passed, nothing is left passed, ready passed, smoke passed, smoke passed, teardown passed"
+		if got := strings.Join(readJUnit(t, filepath.Join(dir, "tried.xml")), ", "); got != want {
+			t.Error(got)
+		}
+		e.gone("tried")
+		e.want(4, "check smoke", run("shut", "--with", "smoke=false")...)
+		if got := strings.Join(readJUnit(t, filepath.Join(dir, "shut.xml")), ", "); !strings.Contains(got, "gate passed") || strings.Count(got, "smoke failed") != 2 || strings.Contains(got, "never") {
+			t.Error(got)
+		}
+		e.gone("shut")
 	})
 	t.Run("its time is over", func(t *testing.T) {
 		e.want(4, "expired", run("late", "--with", "ready=false", "--ttl", "2s")...)
