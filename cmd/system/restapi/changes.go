@@ -253,10 +253,10 @@ func nodesOf(s *history.State, p *plan.Planner) []string {
 }
 
 // unforceable says why an instance cannot be made to run, if it cannot.
-func unforceable(p *plan.Planner, t history.Target) error {
-	task, cell := p.Task(t.Task), p.Cell(t)
+func unforceable(s *history.State, p *plan.Planner, t history.Target) error {
+	task, cell, node := p.Task(t.Task), p.Cell(t), s.Node(t.Node)
 	switch {
-	case cell.Verdict == plan.Aside:
+	case node != nil && node.Aside != nil:
 		return api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: its node is set aside", p.Called(t)), "joist node return NODE comes first")
 	case cell.Verdict != plan.Absent || cell.Cause.Kind == history.Unasked:
 		return nil
@@ -284,7 +284,7 @@ func force(ctx context.Context, loop *drive.Cluster, cluster string, act v1.Acti
 				refused = api.Fail(v1.Conflict, fmt.Errorf("cannot force %s: it is a part of what runs on demand, and uses what the others say", p.Called(t)), fmt.Sprintf("joist force %s/%s asks for all of it", cluster, task.Asked))
 				return
 			}
-			if refused = unforceable(p, t); refused != nil {
+			if refused = unforceable(s, p, t); refused != nil {
 				continue
 			}
 			events, names = append(events, history.Forced{Target: t, By: act.By, Reason: act.Reason}), append(names, p.Called(t).String())
