@@ -228,15 +228,26 @@ func (l *own) three(g goal) {
 func (l *own) tokens(members []string) {
 	l.Helper()
 	for _, signer := range members {
-		token := l.k("--server", "https://"+l.address(signer)+":6443", "create", "token", "default", "--duration=10m")
+		token := l.token(signer)
 		for _, asked := range members {
-			got := l.MustInside("curl", "-sk", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer "+token,
-				"https://"+l.address(asked)+":6443/api/v1/namespaces/default/secrets")
-			if got != "403" {
+			if got := l.answers(asked, token); got != "403" {
 				l.Errorf("%s answers a token that %s has signed with %s", asked, signer, got)
 			}
 		}
 	}
+}
+
+// token has a member sign one.
+func (l *own) token(signer string) string {
+	l.Helper()
+	return l.k("--server", "https://"+l.address(signer)+":6443", "create", "token", "default", "--duration=1h")
+}
+
+// answers gives the status with which a member answers the bearer of a token.
+func (l *own) answers(member, token string) string {
+	l.Helper()
+	return l.MustInside("curl", "-sk", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer "+token,
+		"https://"+l.address(member)+":6443/api/v1/namespaces/default/secrets")
 }
 
 // poll asks the API through the balancer until it is told to stop; it tells how often that went wrong, and the longest time
