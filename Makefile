@@ -46,8 +46,9 @@ test-interop: ## real clients and servers, in network namespaces
 # Kubernetes has targets of its own: it has to be compiled, and takes its time.
 KUBERNETES = go test -count=1 -v -timeout 4h ./tests/boot/kubernetes
 
-test-kubernetes: deps artifacts ## Kubernetes on virtual machines: everything in docs/kubernetes-tests.md, within two hours
+test-kubernetes: deps artifacts $(JOIST_TEST_KERNEL) ## Kubernetes on virtual machines: everything in docs/kubernetes-tests.md, within two hours
 	$(KUBERNETES)
+	$(BOOT) -run '^(TestContinuousIntegration|TestFrozenPackages)$$' ./tests/boot/etcd ./tests/boot/stages
 
 test-kubernetes-ci: deps artifacts ## of these, one cluster from power-on, and what must hold of it
 	$(KUBERNETES) -run 'TestCluster$$'

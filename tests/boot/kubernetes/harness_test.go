@@ -172,6 +172,7 @@ func (l *own) nodes(names ...string) {
 // smoke has the cluster try itself, and wants that it looked at all that it should. That changes nothing else.
 func (l *own) smoke() {
 	l.Helper()
+	mark := l.Last("demo")
 	out, err := l.Ask(lab.Patience, "force", "demo/kube.smoke", "--wait", "--reason", "a test asks")
 	if err != nil {
 		l.Fatalf("the smoke test: %v\n%s", err, out)
@@ -185,6 +186,12 @@ func (l *own) smoke() {
 	}
 	l.Pursue("converged", "watch", "demo")
 	l.Unchanged("demo")
+	l.Last("demo")
+	for instance := range l.Starts("demo", mark) {
+		if !strings.HasPrefix(instance, "kube.smoke.") {
+			l.Errorf("%s ran because the smoke test was asked for", instance)
+		}
+	}
 }
 
 // verdicts gives what a cluster file would do, by instance, without what stays as it is.

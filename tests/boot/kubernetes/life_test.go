@@ -449,10 +449,12 @@ func (l *own) alone() {
 		}
 		return nil
 	})
+	kubelet := l.Probe(n2, "systemctl show kubelet -p MainPID --value")
 	l.Probe(n2, "systemctl kill -s KILL kubelet")
 	until("a kubelet's process was killed and is back", func() error {
-		if now := l.Probe(n2, "systemctl is-active kubelet"); now != "active" {
-			return fmt.Errorf("it is %s", now)
+		now := l.Probe(n2, "systemctl is-active kubelet; systemctl show kubelet -p MainPID --value")
+		if !strings.HasPrefix(now, "active") || strings.HasSuffix(now, "\n"+kubelet) || strings.HasSuffix(now, "\n0") {
+			return fmt.Errorf("was %s, is %s", kubelet, now)
 		}
 		return nil
 	})

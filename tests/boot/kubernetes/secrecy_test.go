@@ -127,6 +127,14 @@ func (l *own) secrecy() {
 			look(path, raw)
 		}
 	}
+	// What the nodes log themselves: of every unit, of the apiservers' audit, of every container.
+	for _, m := range l.Status("demo").Members {
+		log := l.on(m.Name, `journalctl -o cat --no-pager; find /var/log -type f ! -path "*/journal/*" -exec cat {} +`)
+		if !strings.Contains(log, "kube") {
+			l.Errorf("the logs of %s are not there to be looked at: %d bytes", m.Name, len(log))
+		}
+		look("the logs of "+m.Name, []byte(log))
+	}
 	for _, args := range [][]string{
 		{"events", "-o", "json"}, {"events"}, {"plan", "--cluster", "demo", "--all"}, {"plan", "--cluster", "demo", "--all", "-o", "json"},
 		{"plan", "--cluster", "demo", "--destroy", "-o", "json"}, {"outputs", "demo", "-o", "json"}, {"status", "demo", "-o", "json"}, {"replay", "demo", "-o", "json"},
@@ -138,7 +146,7 @@ func (l *own) secrecy() {
 		look("joist "+strings.Join(args, " "), out)
 	}
 	for _, path := range []string{"/v1/status", "/v1/clusters", "/v1/clusters/demo", "/v1/clusters/demo/plan", "/v1/clusters/demo/plan?destroy=1", "/v1/clusters/demo/outputs",
-		"/v1/clusters/demo/why", "/v1/machines", "/v1/machines/n1", "/v1/machines/n2", "/v1/machines/n3", "/v1/mirror", "/v1/bootsets", "/v1/events"} {
+		"/v1/clusters/demo/why", "/v1/machines", "/v1/machines/n1", "/v1/machines/n2", "/v1/machines/n3", "/v1/mirror", "/v1/mirror/sets", "/v1/bootsets", "/v1/events"} {
 		look("GET "+path, l.api(path))
 	}
 	all := l.instances()
