@@ -45,20 +45,20 @@ func (p *Planner) decideBy(c *column, node int) Cell {
 	lives := p.lives(c.task, row, node)
 	accept := false
 	cell, rests := p.unasked(c.task, row, lives)
-	if rests && cell.Verdict == Absent { // whatever its `when` says, or cannot say yet
-		return cell
-	}
 	if c.task.When != nil {
 		cell, decided := p.decideWhen(c, node)
 		if decided && cell.Verdict == Absent {
 			accept = row != nil && row.Phase != history.Absent && lives && p.told(c, node) > p.state.GoalSeq
 			decided = !accept
 		} else {
-			decided = decided && !rests
+			decided = decided && !rests // what its `when` cannot say yet is of no account until somebody asks
 		}
 		if decided {
 			return cell
 		}
+	}
+	if rests && cell.Verdict == Absent {
+		return cell
 	}
 	if len(c.task.During) > 0 {
 		fit := p.fits(c, row, node)
