@@ -41,7 +41,9 @@ func (g *Gateway) result(w http.ResponseWriter, r *http.Request, p peer, body []
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.take(res.ID)
+	if err == nil || o != nil { // an echo makes no further echoes
+		g.take(res.ID)
+	}
 	if o != nil && g.orders[p.Node][res.ID] == o { // else it was dispatched anew meanwhile, and is answered anew
 		g.drop(p.Node, res.ID)
 	}

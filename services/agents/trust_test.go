@@ -354,6 +354,9 @@ func TestWorkerThatLies(t *testing.T) {
 	if code := liar.post(wire.PathResult, wire.Result{ID: slow.ID, Instance: slow.Instance, Attempt: slow.Attempt, OK: true}); code != http.StatusNoContent {
 		t.Errorf("an answer that came too late was answered %d", code)
 	}
+	if code := liar.post(wire.PathResult, wire.Result{ID: slow.ID, Instance: slow.Instance, Attempt: slow.Attempt, OK: true}); code != http.StatusNoContent {
+		t.Errorf("the echo of an answer was answered %d", code)
+	}
 	own := request("own", "true")
 	w.dispatch("n2", own)
 	if code := liar.post(wire.PathResult, wire.Result{ID: own.ID, Instance: "c/other", Attempt: 1, OK: true}); code != http.StatusConflict {

@@ -14,6 +14,7 @@ import (
 // FailedError is an instance that ran and failed, or that cannot run.
 type FailedError struct{ Instance *v1.Instance }
 
+// Error names the instance, how it stands, and why.
 func (e *FailedError) Error() string {
 	i := e.Instance
 	return fmt.Sprintf("%s %s: %s", i.Item.Instance, i.State, cmp.Or(i.Error, i.Waits, i.Because))
